@@ -1,0 +1,171 @@
+"""Collect PointMaze episodes of uniform random actions: python scripts/collect.py env=point_maze num_episodes=200
+
+Processes render different episodes straight into one file. Stopped at any point, the same command finishes the rest.
+"""
+
+import hashlib
+import json
+import platform
+import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from wmbench.commands import command, num_cores, size
+from wmbench.data import episodes as storage
+from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
+from wmbench.envs.rendering import make_renderer, resolve
+from wmbench.envs.vector import PointMazes
+
+CHUNK = 8  # episodes between two entries of the progress file
+
+_world: PointMazes | None = None  # one a process
+
+
+@command("collect")
+def main(cfg: DictConfig) -> None:
+    output = Path(cfg.output)
+    manifest = make_manifest(cfg)
+    if output.exists():
+        report_existing(output, manifest)
+        return
+    done = open_partial(output, manifest)
+    chunks = [range(k, min(k + CHUNK, cfg.num_episodes)) for k in range(0, cfg.num_episodes, CHUNK)]
+    todo = [chunk for chunk in chunks if chunk.start not in done]
+    frames_per_episode = -(-cfg.episode_length // cfg.store_every)
+    workers = min(cfg.num_workers or num_cores(), max(1, len(todo)))
+    partial = storage.partial_path(output)
+    bar = tqdm(
+        total=cfg.num_episodes * frames_per_episode,
+        initial=sum(len(c) for c in chunks if c.start in done) * frames_per_episode,
+        unit=" frames",
+        desc="collecting",
+    )
+    # Spawned, not forked: a renderer's GL context or Warp runtime does not survive a fork.
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker, initargs=(manifest,)) as pool:
+        futures = {pool.submit(collect_chunk, partial, chunk, manifest): chunk for chunk in todo}
+        try:
+            with progress_path(output).open("a") as progress:
+                for future in as_completed(futures):
+                    done[futures[future].start] = future.result()
+                    progress.write(json.dumps([futures[future].start, future.result()]) + "\n")
+                    progress.flush()
+                    bar.update(len(futures[future]) * frames_per_episode)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    bar.close()
+    finish(output, manifest, [done[chunk.start] for chunk in chunks])
+    print(f"{output}: {cfg.num_episodes} episodes, {size(output.stat().st_size)}, drawn by {manifest['renderer']}")
+
+
+def make_manifest(cfg: DictConfig) -> dict[str, Any]:
+    """Everything that decides the contents."""
+    for name in ("num_episodes", "episode_length", "image_size", "store_every"):
+        if cfg[name] < 1:
+            raise ValueError(f"{name} ({cfg[name]}) must be positive")
+    env = OmegaConf.to_container(cfg.env, resolve=True)
+    assert isinstance(env, dict)
+    world = PointMazes(env["maze"])
+    return {
+        "format": "wmbench-episodes-1",
+        "env": env["name"],
+        "maze": list(world.maze.rows),
+        "physics": {"substeps": SUBSTEPS, "substep_s": SUBSTEP_S, "geom_margin_m": GEOM_MARGIN},
+        "policy": "uniform random actions in [-1, 1] from random states",
+        "seed": cfg.seed,
+        "num_episodes": cfg.num_episodes,
+        "episode_length": cfg.episode_length,
+        "store_every": cfg.store_every,
+        "renderer": resolve(env["renderer"]),
+        "render_lag": env["render_lag"],
+        "image_size": cfg.image_size,
+        "rows": "y grows downwards (OpenGL order, as published)",
+        "versions": {name: version(name) for name in ("wmbench", "mujoco", "mujoco-warp", "numpy")}
+        | {"python": platform.python_version()},
+    }
+
+
+def report_existing(output: Path, manifest: dict[str, Any]) -> None:
+    """Say that there is nothing to do, or refuse to overwrite other data."""
+    found = storage.Episodes(output).manifest
+    if differing := [key for key in manifest if key != "versions" and found.get(key) != manifest[key]]:
+        changes = ", ".join(f"{key} {found.get(key)!r} instead of {manifest[key]!r}" for key in differing)
+        raise ValueError(f"{output} holds other data ({changes}); give another output= or delete it")
+    print(f"{output} is complete already")
+
+
+def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
+    """Lay out the file, or find the chunks that an earlier, stopped run has finished: first episode -> digest."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial, progress = storage.partial_path(output), progress_path(output)
+    if partial.exists() and progress.exists():
+        lines = progress.read_text().splitlines()
+        if lines and json.loads(lines[0]) == manifest:
+            return dict(json.loads(line) for line in lines[1:] if line.endswith("]"))
+    frames = manifest["num_episodes"] * -(-manifest["episode_length"] // manifest["store_every"])
+    needed = frames * manifest["image_size"] ** 2 * 3 + manifest["num_episodes"] * manifest["episode_length"] * 40
+    free = shutil.disk_usage(output.parent).free
+    if needed > free:
+        raise ValueError(f"{output} needs {size(needed)}, the disk has {size(free)} free; lower num_episodes or image_size")
+    print(f"{output} will take {size(needed)} ({size(free)} free)")
+    storage.create(partial, manifest)
+    progress.write_text(json.dumps(manifest) + "\n")
+    make_renderer(manifest["renderer"], PointMazes(manifest["maze"]).physics.model, 8).frames(np.ones((64, 2)))  # compiles
+    return {}
+
+
+def progress_path(output: Path) -> Path:
+    """One line of manifest, then one line a finished chunk."""
+    return output.with_name(output.name + ".progress")
+
+
+def start_worker(manifest: dict[str, Any]) -> None:
+    global _world
+    _world = PointMazes(
+        manifest["maze"], manifest["renderer"], manifest["image_size"], manifest["render_lag"], num_threads=1
+    )
+
+
+def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
+    """Fill these episodes' rows of the file; the same whoever does it. Returns the digest of what was written."""
+    assert _world is not None
+    length, store_every = manifest["episode_length"], manifest["store_every"]
+    rngs = [np.random.RandomState(np.random.MT19937(np.random.SeedSequence((manifest["seed"], k)))) for k in chunk]
+    start = np.stack([_world.maze.sample_state(rng) for rng in rngs])
+    action = np.stack([rng.uniform(-1, 1, (length, 2)) for rng in rngs]).astype(np.float32)
+    state = np.concatenate([start[:, None], _world.physics.rollout(start, action[:, :-1])], axis=1)
+    columns = {
+        "pixels": _world.frames(state[:, ::store_every].reshape(-1, 4)),
+        "action": action.reshape(-1, 2),
+        "state": state.reshape(-1, 4).astype(np.float32),
+        "proprio": state.reshape(-1, 4).astype(np.float32),
+    }
+    digest = hashlib.sha256()
+    for name, column in storage.map_columns(path, "r+").items():
+        rows_per_episode = len(columns[name]) // len(chunk)
+        first = chunk.start * rows_per_episode
+        column[first : first + len(columns[name])] = columns[name]
+        column.flush()
+        digest.update(np.ascontiguousarray(columns[name]))
+    return digest.hexdigest()
+
+
+def finish(output: Path, manifest: dict[str, Any], digests: list[str]) -> None:
+    """Name the contents by their hash and move the file to its place."""
+    manifest["hash"] = hashlib.sha256("".join(digests).encode()).hexdigest()
+    partial = storage.partial_path(output)
+    storage.write_manifest(partial, manifest)
+    storage.manifest_path(partial).rename(storage.manifest_path(output))
+    partial.rename(output)
+    progress_path(output).unlink()
+
+
+if __name__ == "__main__":
+    main()

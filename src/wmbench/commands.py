@@ -1,0 +1,170 @@
+"""What every command line shares: Hydra's entry point with readable errors, and the ancestor's key names.
+
+Only train.py, plan.py and the scripts import this.
+"""
+
+import difflib
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import psutil
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = str(Path(__file__).parents[2] / "conf")
+
+# DINO-WM's names, still accepted, and ours.
+OLD_NAMES = {
+    "n_evals": "protocol.num_tasks",
+    "max_iter": "protocol.max_rounds",
+    "planner.max_iter": "protocol.max_rounds",
+    "goal_H": "agent.horizon",
+    "goal_source": "protocol.goal_source",
+    "n_plot_samples": "num_videos",
+    "model_epoch": "checkpoint",
+    "planner.horizon": "agent.horizon",
+    "planner.n_taken_actions": "agent.num_taken",
+    "planner.opt_steps": "planner.num_iters",
+    "planner.topk": "planner.num_elites",
+    "planner.var_scale": "planner.init_std",
+    "planner.sub_planner.opt_steps": "planner.num_iters",
+    "planner.sub_planner.topk": "planner.num_elites",
+    "planner.sub_planner.num_samples": "planner.num_samples",
+    "planner.sub_planner.var_scale": "planner.init_std",
+    "planner.sub_planner.horizon": "agent.horizon",
+}
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorator: hydra.main over conf/, with errors that a user can act on and no traceback.
+
+    HYDRA_FULL_ERROR=1 shows the traceback.
+    """
+
+    def decorate(run: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @functools.wraps(run)
+        def main() -> None:
+            sys.argv[1:] = translate(sys.argv[1:])
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                return hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(run)()
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
+            try:
+                hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(friendly)()
+            except KeyboardInterrupt:
+                fail("stopped; the same command goes on from what is saved", code=130)
+            except (HydraException, OmegaConfBaseException) as error:
+                fail(explain(error, config_name))
+
+        @functools.wraps(run)
+        def friendly(cfg: DictConfig) -> None:
+            try:
+                run(cfg)
+            except OmegaConfBaseException as error:
+                fail(str(error).strip())
+            except (ValueError, OSError) as error:
+                fail(str(error))
+
+        return main
+
+    return decorate
+
+
+def fail(message: str, code: int = 1) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def translate(arguments: list[str]) -> list[str]:
+    """Command-line arguments with DINO-WM's key names replaced by ours, and a notice for each."""
+    translated = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and (name := OLD_NAMES.get(key.lstrip("+"))):
+            print(f"note: {key} is called {name} here", file=sys.stderr)
+            argument = f"{name}={value}"
+        translated.append(argument)
+    return translated
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """Hydra's message, with the nearest valid names where a name is wrong."""
+    message = str(error).strip()
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, wrong = str(error.missing_cfg_file).rpartition("/")
+        return f"unknown {group or 'config'} {wrong!r}{nearest(wrong, error.options)}; known: {', '.join(sorted(error.options))}"
+    if match := re.search(r"Could not override '([^']+)'", message):
+        wrong = match.group(1)
+        return f"unknown key {wrong!r}{nearest(wrong, _valid_keys(config_name))} (--cfg job prints every key)"
+    return message
+
+
+def nearest(wrong: str, valid: Iterable[str]) -> str:
+    """`, did you mean a or b?` or nothing."""
+    valid = list(valid)
+    leaf = wrong.rpartition(".")[2]
+    close = difflib.get_close_matches(wrong, valid, n=3) or [name for name in valid if name.rpartition(".")[2] == leaf][:3]
+    return f", did you mean {' or '.join(close)}?" if close else ""
+
+
+def _valid_keys(config_name: str) -> list[str]:
+    """Every key of the configuration as it is without the command line's plain values."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        groups = [group.name for group in Path(CONF).iterdir() if group.is_dir()]
+        choices = [a for a in sys.argv[1:] if a.partition("=")[0] in groups and "," not in a]
+        config = hydra.compose(config_name, overrides=choices)
+
+    def keys(node: Any, prefix: str = "") -> Iterable[str]:
+        for key in node:
+            yield f"{prefix}{key}"
+            if OmegaConf.is_dict(node) and OmegaConf.is_dict(node._get_node(key)):
+                yield from keys(node._get_node(key), f"{prefix}{key}.")
+
+    return list(keys(config))
+
+
+def pick_device(name: str) -> torch.device:
+    """auto takes CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ValueError: a device that this machine lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name}: torch sees no CUDA GPU here; use device=auto or device=cpu")
+    return torch.device(name)
+
+
+def num_cores() -> int:
+    """Physical cores that this process may use."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(affinity, psutil.cpu_count(logical=False) or affinity))
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 05 s` or `2 h 10 min`."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(num_bytes: float) -> str:
+    """`12 kB`, `3.4 MB`, `30.1 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} GB"

@@ -1,0 +1,165 @@
+"""Episodes on disk: one HDF5 file of flat columns, the layout that stable-worldmodel and LeWM's tools read.
+
+| column | shape | holds |
+| --- | --- | --- |
+| pixels | (frames, h, w, 3) uint8 | every `store_every`-th frame of each episode |
+| action | (rows, 2) float32 | the action taken in `state` of the same row |
+| state, proprio | (rows, 4) float32 | x, y [m], vx, vy [m/s] |
+| ep_len, ep_offset | (episodes,) int64 | rows of an episode and its first row |
+
+The attribute `manifest` (JSON) says how the file came about. All columns are contiguous on disk and laid out before the
+first row is written, so that several processes can fill one file through memory maps and a kill leaves it readable.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+
+COLUMNS = ("pixels", "action", "state", "proprio", "ep_len", "ep_offset")
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file grows until it is complete."""
+    return path.with_name(path.name + ".partial")
+
+
+def create(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Lay out an empty file for the manifest's num_episodes, episode_length, store_every and image_size."""
+    episodes, length, size = manifest["num_episodes"], manifest["episode_length"], manifest["image_size"]
+    frames = episodes * -(-length // manifest["store_every"])
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(path, "w") as file:
+        for name, shape, dtype in (
+            ("pixels", (frames, size, size, 3), h5py.h5t.STD_U8LE),
+            ("action", (episodes * length, 2), h5py.h5t.IEEE_F32LE),
+            ("state", (episodes * length, 4), h5py.h5t.IEEE_F32LE),
+            ("proprio", (episodes * length, 4), h5py.h5t.IEEE_F32LE),
+        ):
+            h5py.h5d.create(file.id, name.encode(), dtype, h5py.h5s.create_simple(shape), dcpl=layout)
+        file["ep_len"] = np.full(episodes, length, np.int64)
+        file["ep_offset"] = np.arange(episodes, dtype=np.int64) * length
+        file.attrs["manifest"] = json.dumps(manifest)
+
+
+def map_columns(path: Path, mode: str = "r") -> dict[str, ndarray]:
+    """The contiguous columns of a file as memory maps; others (chunked or compressed by other tools) are left out."""
+    with h5py.File(path, "r") as file:
+        places = {
+            name: (column.id.get_offset(), column.shape, column.dtype)
+            for name in ("pixels", "action", "state", "proprio")
+            if (column := file[name]).id.get_offset() is not None  # type: ignore[union-attr]
+        }
+    return {
+        name: np.memmap(path, dtype, mode, offset, shape)  # type: ignore[call-overload]
+        for name, (offset, shape, dtype) in places.items()
+    }
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Store the manifest in the file, and as text beside it for people to read."""
+    with h5py.File(path, "r+") as file:
+        file.attrs["manifest"] = json.dumps(manifest)
+    manifest_path(path).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def manifest_path(path: Path) -> Path:
+    return path.with_suffix(".manifest.json")
+
+
+class Episodes:
+    """A finished file, opened for reading; nothing but the small columns is held in memory.
+
+    Raises:
+        FileNotFoundError: no such file, or one whose collection is not finished.
+        ValueError: not an HDF5 file, truncated, or with columns missing or of the wrong shape.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self._check_exists()
+        try:
+            with h5py.File(self.path, "r") as file:
+                if missing := [name for name in COLUMNS if name not in file]:
+                    raise ValueError(f"{self.path} lacks the columns {missing}; a data set has {list(COLUMNS)}")
+                self.manifest: dict[str, Any] = json.loads(file.attrs.get("manifest", "{}"))  # type: ignore[arg-type]
+                self.action: Float[ndarray, "rows A"] = file["action"][:]  # type: ignore[index]
+                self.state: Float[ndarray, "rows 4"] = file["state"][:]  # type: ignore[index]
+                self.proprio: Float[ndarray, "rows P"] = file["proprio"][:]  # type: ignore[index]
+                self.ep_len: Int[ndarray, " episodes"] = file["ep_len"][:]  # type: ignore[index]
+                self.ep_offset: Int[ndarray, " episodes"] = file["ep_offset"][:]  # type: ignore[index]
+        except OSError as error:
+            raise ValueError(
+                f"{self.path} cannot be read as HDF5: it is truncated or another kind of file ({error}). "
+                f"Delete it and collect or download it again"
+            ) from None
+        self.store_every: int = self.manifest.get("store_every", 1)
+        self.pixels = self._open_pixels()
+        ep_frames = -(-self.ep_len // self.store_every)
+        self._frame_offset = np.concatenate([[0], np.cumsum(ep_frames)])
+        self._check_shapes()
+
+    def __len__(self) -> int:
+        return len(self.ep_len)
+
+    @property
+    def image_size(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def hash(self) -> str:
+        """Identity of the contents: the manifest's hash, or one of the small columns where another tool wrote the file."""
+        columns = (self.action, self.state, self.ep_len)
+        return self.manifest.get("hash") or hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()
+
+    def frames(self, rows: Int[ndarray, "..."], episode: Int[ndarray, "..."]) -> UInt8[ndarray, "... h w 3"]:
+        """Frames at step `rows` of their episodes (counted from the episode's start).
+
+        Raises:
+            ValueError: a step whose frame was not stored.
+        """
+        if (rows % self.store_every).any():
+            raise ValueError(f"{self.path} stores every {self.store_every}th frame; step {rows.max()} is not among them")
+        index = self._frame_offset[episode] + rows // self.store_every
+        if isinstance(self.pixels, np.memmap):
+            return self.pixels[index]
+        unique, inverse = np.unique(index, return_inverse=True)  # HDF5 wants sorted indices without repeats
+        return self.pixels[unique][inverse.reshape(index.shape)]
+
+    def split(self, train_fraction: float = 0.9, seed: int = 42) -> tuple[ndarray, ndarray]:
+        """Episode numbers for training and validation; whole episodes, so no window of one shares a frame with the other."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        num_train = int(train_fraction * len(self))
+        return np.sort(order[:num_train]), np.sort(order[num_train:])
+
+    def _check_exists(self) -> None:
+        if self.path.is_file():
+            return
+        if partial_path(self.path).exists():
+            raise FileNotFoundError(f"{self.path} is not complete yet; run its collect command again to finish it")
+        raise FileNotFoundError(
+            f"no data set at {self.path}; make one with: python scripts/collect.py env=point_maze output={self.path}"
+        )
+
+    def _open_pixels(self) -> Any:
+        pixels = map_columns(self.path).get("pixels")
+        return pixels if pixels is not None else h5py.File(self.path, "r")["pixels"]
+
+    def _check_shapes(self) -> None:
+        rows, frames = int(self.ep_len.sum()), int(self._frame_offset[-1])
+        found = {name: getattr(self, name).shape[0] for name in ("action", "state", "proprio", "pixels")}
+        wanted = {"action": rows, "state": rows, "proprio": rows, "pixels": frames}
+        if found != wanted:
+            raise ValueError(f"{self.path}: ep_len promises {wanted} rows, the columns have {found}")
+        if self.pixels.ndim != 4 or self.pixels.shape[1] != self.pixels.shape[2] or self.pixels.shape[3] != 3:
+            raise ValueError(f"{self.path}: pixels must be (frames, h, h, 3), not {self.pixels.shape}")

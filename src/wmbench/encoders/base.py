@@ -1,0 +1,92 @@
+"""The encoder contract: frames in, tokens out, and everything about them that another part may ask."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wmbench.shapes import Obs
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DINO_WM_MEAN, DINO_WM_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class Encoder(nn.Module, ABC):
+    """Turns each frame into N = grid[0] * grid[1] tokens of embed_dim features.
+
+    A subclass writes `tokens`. Resizing and pixel statistics belong to the encoder, so that no script, model or YAML
+    needs to know a patch size.
+
+    Args:
+        image_size: side of the square input of `tokens` [pixels]; other frames are resized to it, antialiased.
+        grid: rows and columns of tokens, row-major; (1, 1) for one token a frame.
+        embed_dim: features of a token.
+        pixel_mean, pixel_std: of RGB in [0, 1].
+        frozen: no gradient, evaluation mode whatever `train` is called on, weights left out of checkpoints.
+        source: where the weights come from, for tables and logs.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        grid: tuple[int, int],
+        embed_dim: int,
+        pixel_mean: Sequence[float] = IMAGENET_MEAN,
+        pixel_std: Sequence[float] = IMAGENET_STD,
+        frozen: bool,
+        source: str,
+    ):
+        super().__init__()
+        if min(image_size, embed_dim, *grid) < 1:
+            raise ValueError(f"image_size ({image_size}), grid {grid} and embed_dim ({embed_dim}) must be positive")
+        self.image_size, self.grid, self.embed_dim = image_size, grid, embed_dim
+        self.frozen, self.source = frozen, source
+        self.register_buffer("pixel_mean", Tensor(pixel_mean)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", Tensor(pixel_std)[:, None, None], persistent=False)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @abstractmethod
+    def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
+        """Tokens of frames that are resized and normalised already."""
+
+    def forward(self, obs: Obs) -> Float[Tensor, "B T N D"]:
+        """Each frame alone, so a frame's tokens depend neither on its neighbours nor on the batch."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            tokens = self.tokens(self.preprocess(obs["visual"]))
+        return rearrange(tokens, "(b t) n d -> b t n d", b=len(obs["visual"]))
+
+    def preprocess(self, visual: Tensor) -> Float[Tensor, "F 3 h w"]:
+        """Frames (B T h w 3) uint8 as `tokens` wants them."""
+        pixels = rearrange(visual, "b t h w c -> (b t) c h w").to(self.pixel_mean.dtype) / 255
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            pixels = nn.functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+        return (pixels - self.pixel_mean) / self.pixel_std
+
+    def freeze(self) -> None:
+        """Called at the end of a frozen encoder's constructor, when its weights are in place."""
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "Encoder":
+        return super().train(mode and not self.frozen)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Sixteen hex digits that name the module's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,143 @@
+"""Mazes: maps, the ball's free space, start states and shortest paths.
+
+Coordinates are DINO-WM's: the ball's qpos (x, y) [m]. Row w of a map spans x, column h spans y, and the centre of
+cell (w, h) lies at qpos (w - 0.2, h - 0.2), because the ball's body stands at (1.2, 1.2) and cell centres at (w + 1, h + 1).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELL_OFFSET = 0.2  # qpos of a cell centre is its index minus this [m]
+BALL_RADIUS = 0.1  # of the colliding sphere [m]; the drawn ball is twice as large
+START_CLEARANCE = 0.1  # between a sampled ball's surface and the walls [m]
+MAX_START_SPEED = 5.2262554  # per axis [m/s]; DINO-WM's STATE_RANGES
+
+MAPS: dict[str, tuple[str, ...]] = {
+    "umaze": ("#####", "#...#", "###.#", "#...#", "#####"),
+    "medium": (
+        "########",
+        "#..##..#",
+        "#..#...#",
+        "##...###",
+        "#..#...#",
+        "#.#..#.#",
+        "#...#..#",
+        "########",
+    ),
+    "large": (
+        "############",
+        "#....#.....#",
+        "#.##.#.#.#.#",
+        "#......#...#",
+        "#.####.###.#",
+        "#..#.#.....#",
+        "##.#.#.#.###",
+        "#..#...#...#",
+        "############",
+    ),
+    "open": ("#######", "#.....#", "#.....#", "#.....#", "#######"),
+}
+
+
+class Maze:
+    """A map of cells 1 m wide, '#' for wall and '.' for free, with the geometry that the ball's centre can reach.
+
+    Args:
+        rows: a name in MAPS, or the rows of a map.
+
+    Raises:
+        ValueError: an unknown name, ragged rows, other characters, no free cell, or an open border.
+    """
+
+    def __init__(self, rows: str | Sequence[str]):
+        self.name = rows if isinstance(rows, str) else "custom"
+        if isinstance(rows, str):
+            if rows not in MAPS:
+                raise ValueError(f"unknown maze {rows!r}; known: {', '.join(MAPS)}, or give the rows of a map")
+            rows = MAPS[rows]
+        self.rows = tuple(rows)
+        if len({len(row) for row in self.rows}) != 1:
+            raise ValueError(f"every row of a maze must have the same length: {list(self.rows)}")
+        if strange := set("".join(self.rows)) - set("#."):
+            raise ValueError(f"a maze is made of '#' (wall) and '.' (free), not {sorted(strange)}")
+        self.walls = np.array([[char == "#" for char in row] for row in self.rows])
+        border = np.concatenate([self.walls[0], self.walls[-1], self.walls[:, 0], self.walls[:, -1]])
+        if not border.all():
+            raise ValueError(f"the border of a maze must be wall: {list(self.rows)}")
+        if self.walls.all():
+            raise ValueError(f"a maze needs a free cell: {list(self.rows)}")
+
+    def clearance(self, position: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Largest-coordinate distance [m] from points (..., 2) to the nearest wall cell; negative inside one."""
+        centres = np.argwhere(self.walls) - CELL_OFFSET
+        return (np.abs(position[..., None, :] - centres).max(-1) - 0.5).min(-1)
+
+    def sample_state(self, rng: np.random.RandomState) -> NDArray[np.float64]:
+        """One random (x, y, vx, vy) by DINO-WM's rule: rejection in the bounding box, then a uniform velocity.
+
+        Its order of draws is kept, so that RandomState(seed) gives the original's start and goal for the U-maze.
+        """
+        margin = BALL_RADIUS + START_CLEARANCE
+        low = round(0.5 - CELL_OFFSET + margin, 6)  # exactly 0.5 and 3.1 in the U-maze
+        high = np.round(np.array(self.walls.shape) - 1.5 - CELL_OFFSET - margin, 6)
+        while True:
+            position = np.array([rng.uniform(low, high[0]), rng.uniform(low, high[1])])
+            if self.clearance(position) >= margin - 1e-9:
+                break
+        return np.concatenate([position, rng.uniform(-MAX_START_SPEED, MAX_START_SPEED, size=2)])
+
+    def geodesic(self, start: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Length [m] of the shortest collision-free path of the ball's centre between points (B, 2); inf if there is none.
+
+        Exact in a maze whose walls are grown by the ball's radius with square corners (a real ball can cut a corner by at
+        most 0.04 m): the path bends only at convex corners, so it is found in their visibility graph.
+        """
+        corners, between = self._corner_graph()
+        start, goal = np.asarray(start, float), np.asarray(goal, float)
+        direct = np.where(self._visible(start, goal), np.linalg.norm(goal - start, axis=-1), np.inf)
+        if not len(corners):
+            return direct
+        to_corner = _masked_distance(self, start, corners)  # B K
+        from_corner = _masked_distance(self, goal, corners)  # B K
+        around = (to_corner[:, :, None] + between + from_corner[:, None, :]).min((1, 2))
+        return np.minimum(direct, around)
+
+    def _corner_graph(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Convex wall corners, grown by the ball's radius (K, 2), and the path lengths between them (K, K)."""
+        corners = []
+        for w in range(1, self.walls.shape[0]):
+            for h in range(1, self.walls.shape[1]):
+                block = self.walls[w - 1 : w + 1, h - 1 : h + 1]
+                for dw, dh in np.argwhere(block):
+                    if not block[1 - dw, dh] and not block[dw, 1 - dh]:  # walls do not run on: a convex corner
+                        outward = np.array([1 - 2 * dw, 1 - 2 * dh])
+                        corners.append(np.array([w, h]) - 0.5 - CELL_OFFSET + outward * BALL_RADIUS)
+        corners = np.array([c for c in corners if self.clearance(c) >= BALL_RADIUS - 1e-9]).reshape(-1, 2)
+        between = _masked_distance(self, corners, corners)
+        for via in range(len(corners)):  # Floyd-Warshall
+            between = np.minimum(between, between[:, via, None] + between[None, via, :])
+        return corners, between
+
+    def _visible(self, start: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether the segments (..., 2) stay outside the walls grown by the ball's radius (touching is allowed)."""
+        centres = np.argwhere(self.walls) - CELL_OFFSET
+        half = 0.5 + BALL_RADIUS - 1e-6
+        start, goal = np.broadcast_arrays(start, goal)
+        delta = goal - start
+        with np.errstate(divide="ignore", invalid="ignore"):
+            near = (centres - half - start[..., None, :]) / delta[..., None, :]
+            far = (centres + half - start[..., None, :]) / delta[..., None, :]
+        enter, leave = np.fmin(near, far), np.fmax(near, far)  # fraction of the segment where each axis overlaps
+        inside = np.abs(start[..., None, :] - centres) < half
+        parallel = (np.abs(delta) < 1e-12)[..., None, :]
+        enter = np.where(parallel, np.where(inside, -np.inf, np.inf), enter).max(-1)
+        leave = np.where(parallel, np.where(inside, np.inf, -np.inf), leave).min(-1)
+        return ~((np.maximum(enter, 0) < np.minimum(leave, 1)).any(-1))
+
+
+def _masked_distance(maze: Maze, start: NDArray, goal: NDArray) -> NDArray[np.float64]:
+    """Straight distances (B, K) between points (B, 2) and (K, 2), inf where a wall is in the way."""
+    visible = maze._visible(start[:, None], goal[None])
+    return np.where(visible, np.linalg.norm(start[:, None] - goal[None], axis=-1), np.inf)

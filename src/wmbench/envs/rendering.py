@@ -1,0 +1,148 @@
+"""Frames of the maze from above, with or without a system GL library.
+
+Every renderer gives the rows of the published frames: DINO-WM stores OpenGL's order, bottom row first, so row grows with
+y and column with x. Frames of two renderers differ by a few grey levels and at edges: a run plans with its own.
+"""
+
+import functools
+import subprocess
+import sys
+from typing import Any, Protocol
+
+import mujoco
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from wmbench.envs.physics import BODY_ORIGIN
+
+RENDERERS = ("auto", "egl", "osmesa", "warp")
+
+
+class Renderer(Protocol):
+    name: str
+
+    def frames(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]: ...
+
+
+def make_renderer(kind: str, model: mujoco.MjModel, image_size: int) -> Renderer:
+    """The renderer named `kind`, for square frames of image_size pixels; auto takes EGL, else OSMesa, else Warp.
+
+    Raises:
+        ValueError: an unknown name, or a renderer that this machine lacks.
+    """
+    kind = resolve(kind)
+    if kind == "warp":
+        return WarpRenderer(model, image_size)
+    return GLRenderer(kind, model, image_size)
+
+
+def resolve(kind: str) -> str:
+    """The renderer's name on this machine, with auto resolved."""
+    if kind not in RENDERERS:
+        raise ValueError(f"unknown renderer {kind!r}; known: {', '.join(RENDERERS)}")
+    if kind == "auto":
+        return next((name for name in ("egl", "osmesa") if _gl_works(name)), "warp")
+    if kind != "warp" and not _gl_works(kind):
+        raise ValueError(f"renderer {kind!r} does not work on this machine (no usable GL library); warp needs none")
+    return kind
+
+
+@functools.cache
+def _gl_works(platform: str) -> bool:
+    """Whether a GL context can be made; tried in a process of its own, since a failed attempt poisons PyOpenGL."""
+    attempt = f"from mujoco.{platform} import GLContext; GLContext(8, 8).make_current()"
+    return subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=60).returncode == 0
+
+
+class GLRenderer:
+    """MuJoCo's own renderer over EGL or OSMesa, one frame at a time."""
+
+    def __init__(self, platform: str, model: mujoco.MjModel, image_size: int):
+        if platform == "egl":
+            from mujoco.egl import GLContext
+        else:
+            from mujoco.osmesa import GLContext
+        self.name = platform
+        self._model, self._data = model, mujoco.MjData(model)
+        self._size = image_size
+        self._gl = GLContext(image_size, image_size)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 10)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = 0
+
+    def frames(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]:
+        self._gl.make_current()
+        frames = np.empty((len(position), self._size, self._size, 3), np.uint8)
+        view = mujoco.MjrRect(0, 0, self._size, self._size)
+        for frame, xy in zip(frames, position, strict=True):
+            self._data.qpos[:] = xy
+            mujoco.mj_kinematics(self._model, self._data)
+            mujoco.mj_camlight(self._model, self._data)
+            everything = mujoco.mjtCatBit.mjCAT_ALL.value
+            mujoco.mjv_updateScene(self._model, self._data, mujoco.MjvOption(), None, self._camera, everything, self._scene)
+            mujoco.mjr_render(view, self._scene, self._context)
+            mujoco.mjr_readPixels(frame, None, view, self._context)  # OpenGL's row order is the one we keep
+        return frames
+
+
+class WarpRenderer:
+    """MuJoCo Warp's ray tracer, batched, on the GPU where there is one and on one CPU core where there is none."""
+
+    name = "warp"
+
+    def __init__(self, model: mujoco.MjModel, image_size: int):
+        self._mjw, wp = _import_warp()
+        self._device = wp.get_preferred_device()
+        self._scoped = wp.ScopedDevice
+        self._mjmodel, self._size = model, image_size
+        self._ball = model.geom("drawn_ball").id
+        with self._scoped(self._device):
+            self._model = self._mjw.put_model(model)
+        self._batches: dict[int, tuple[Any, Any, ndarray]] = {}
+
+    def frames(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]:
+        frames = np.empty((len(position), self._size, self._size, 3), np.uint8)
+        first = 0
+        while first < len(position):
+            num_worlds = max(n for n in (1, 8, 64) if n <= len(position) - first)
+            frames[first : first + num_worlds] = self._draw(position[first : first + num_worlds])
+            first += num_worlds
+        return frames
+
+    def _draw(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]:
+        data, context, geom_xpos = self._worlds(len(position))
+        geom_xpos[:, self._ball, :2] = position + BODY_ORIGIN
+        with self._scoped(self._device):
+            data.geom_xpos.assign(geom_xpos)
+            self._mjw.refit_bvh(self._model, data, context)
+            self._mjw.render(self._model, data, context)
+        blue_green_red = context.rgb_data.numpy().view(np.uint8).reshape(len(position), self._size, self._size, 4)
+        return blue_green_red[:, ::-1, :, 2::-1]  # from top row first to bottom row first
+
+    def _worlds(self, num_worlds: int) -> tuple[Any, Any, ndarray]:
+        """Data, render context and geom positions of a batch of worlds, made once for each size."""
+        if num_worlds in self._batches:
+            return self._batches[num_worlds]
+        data = mujoco.MjData(self._mjmodel)
+        mujoco.mj_forward(self._mjmodel, data)
+        size = (self._size, self._size)
+        with self._scoped(self._device):
+            worlds = self._mjw.put_data(self._mjmodel, data, nworld=num_worlds)
+            context = self._mjw.create_render_context(self._mjmodel, nworld=num_worlds, cam_res=size, render_rgb=True)
+        self._batches[num_worlds] = worlds, context, worlds.geom_xpos.numpy().copy()
+        return self._batches[num_worlds]
+
+
+def _import_warp():
+    """mujoco_warp and warp, without their start-up messages."""
+    import warp as wp
+
+    wp.config.log_level = wp.LOG_ERROR
+    import mujoco_warp as mjw
+
+    return mjw, wp

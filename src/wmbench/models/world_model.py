@@ -1,0 +1,110 @@
+"""The world model as the paper's verbs: encode, predict, rollout, loss."""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wmbench.data.normalizer import Normalizer
+from wmbench.encoders.base import Encoder
+from wmbench.models.sigreg import SIGReg
+from wmbench.shapes import Obs
+
+PROPRIO_PARTS = {"none": slice(0, 0), "velocity": slice(2, 4), "full": slice(0, 4)}
+
+
+class Losses(NamedTuple):
+    total: Float[Tensor, ""]
+    prediction: Float[Tensor, ""]  # mean squared error of the next latent
+    sigreg: Float[Tensor, ""]  # the statistic itself, 0 where there is no regularizer; its floor is 1.0525
+
+
+class WorldModel(nn.Module):
+    """A latent z (B T N D) is the encoder's tokens, with an embedding of proprio appended to each token if it is used.
+
+    Args:
+        predictor: next z from z and normalised action blocks.
+        proprio: what the model is told beside pixels: "none", "velocity" or "full" (PointMaze's whole state).
+        frameskip: env steps of a model step.
+        num_hist: frames that the predictor sees at most.
+        regularizer: for encoders that are trained with the model.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        predictor: nn.Module,
+        normalizer: Normalizer,
+        *,
+        proprio: str,
+        proprio_embed_dim: int,
+        frameskip: int,
+        num_hist: int,
+        regularizer: SIGReg | None = None,
+    ):
+        super().__init__()
+        self.encoder, self.predictor, self.normalizer, self.regularizer = encoder, predictor, normalizer, regularizer
+        self.frameskip, self.num_hist = frameskip, num_hist
+        self.proprio_part = proprio_part(proprio)
+        seen = len(range(4)[self.proprio_part])
+        self.proprio_encoder = nn.Linear(seen, proprio_embed_dim) if seen else None
+
+    def encode(self, obs: Obs) -> Float[Tensor, "B T N D"]:
+        """Latents of each frame; obs as the environment gives it."""
+        obs = Obs(visual=obs["visual"], proprio=self.normalizer.normalize_proprio(obs["proprio"]))
+        tokens = self.encoder(obs)
+        if self.proprio_encoder is None:
+            return tokens
+        embedded = self.proprio_encoder(obs["proprio"][..., self.proprio_part])
+        return torch.cat([tokens, repeat(embedded, "b t p -> b t n p", n=tokens.shape[2])], dim=-1)
+
+    def predict(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
+        """Frame t of the result follows frame t of z under the normalised action[:, t]; T is at most num_hist."""
+        return self.predictor(z, action)
+
+    def rollout(
+        self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], plans: Float[Tensor, "B S H A"]
+    ) -> Float[Tensor, "B S H N D"]:
+        """The H latents that follow the last frame of z under each plan.
+
+        Args:
+            past: normalised blocks taken between the frames of z.
+            plans: normalised blocks from the last frame on.
+        """
+        num_plans = plans.shape[1]
+        z = repeat(z[:, -self.num_hist :], "b t n d -> (b s) t n d", s=num_plans)
+        past = past[:, past.shape[1] - (z.shape[1] - 1) :]
+        actions = torch.cat([repeat(past, "b t a -> (b s) t a", s=num_plans), rearrange(plans, "b s h a -> (b s) h a")], 1)
+        start = z.shape[1]
+        for end in range(start, start + plans.shape[2]):
+            first = max(0, end - self.num_hist)
+            z = torch.cat([z, self.predict(z[:, first:end], actions[:, first:end])[:, -1:]], dim=1)
+        return rearrange(z[:, start:], "(b s) h n d -> b s h n d", s=num_plans)
+
+    def loss(self, obs: Obs, action: Float[Tensor, "B T A"]) -> Losses:
+        """Teacher forcing over num_hist + 1 frames: contexts of 1 to num_hist frames at once.
+
+        The target is detached where the encoder is frozen (DINO-WM: a trained proprio encoder must not chase its own
+        prediction) and not where it is trained (LeWM: SIGReg keeps it from collapsing).
+        """
+        z = self.encode(obs)
+        action = self.normalizer.normalize_action(action)
+        target = z[:, 1:].detach() if self.encoder.frozen else z[:, 1:]
+        prediction = nn.functional.mse_loss(self.predict(z[:, :-1], action[:, :-1]), target)
+        if self.regularizer is None:
+            return Losses(prediction, prediction, torch.zeros_like(prediction))
+        sigreg = self.regularizer(z[..., : self.encoder.embed_dim])
+        return Losses(prediction + self.regularizer.loss_weight(len(z)) * sigreg, prediction, sigreg)
+
+
+def proprio_part(proprio: str) -> slice:
+    """Which of x, y, vx, vy the model is told.
+
+    Raises:
+        ValueError: a name that is not in PROPRIO_PARTS.
+    """
+    if proprio not in PROPRIO_PARTS:
+        raise ValueError(f"unknown proprio {proprio!r}; known: {', '.join(PROPRIO_PARTS)}")
+    return PROPRIO_PARTS[proprio]

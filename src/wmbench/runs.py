@@ -1,0 +1,82 @@
+"""Opening a training run's folder: what it was made of, and the refusal to mix two runs in one."""
+
+import contextlib
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from wmbench.data.episodes import Episodes
+from wmbench.encoders.base import weights_hash
+from wmbench.models.world_model import WorldModel
+
+# May differ when a run is taken up again.
+FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name")
+
+
+def open_run(cfg: DictConfig, model: WorldModel, episodes: Episodes) -> Path:
+    """Create checkpoints/outputs/<model_name>, or go on with the same run.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration or of other data.
+    """
+    run = Path(cfg.ckpt_base_path) / "outputs" / cfg.model_name
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    provenance = {
+        "data": episodes.manifest | {"path": str(episodes.path), "hash": episodes.hash},
+        "encoder": {
+            "source": model.encoder.source,
+            "weights_hash": weights_hash(model.encoder) if model.encoder.frozen else "trained with the model",
+            "parameters": sum(p.numel() for p in model.encoder.parameters()),
+        },
+        "predictor_parameters": sum(p.numel() for p in model.predictor.parameters()),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "versions": {name: version(name) for name in ("wmbench", "torch", "mujoco")} | {"python": platform.python_version()},
+    }
+    if (run / "config.yaml").exists():
+        before = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        changed = sorted(key for key in _flat(config).items() ^ _flat(before).items() if key[0].split(".")[0] not in FREE_KEYS)
+        if changed:
+            names = sorted({key for key, _ in changed})
+            raise ValueError(f"{run} holds a run with other {', '.join(names)}; give another model_name= (or arm=), or delete it")
+        if json.loads((run / "provenance.json").read_text())["data"]["hash"] != episodes.hash:
+            raise ValueError(f"{run} was trained on other data than {episodes.path}; give another model_name= or delete it")
+        return run
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    OmegaConf.save(OmegaConf.create(config), run / "config.yaml")
+    return run
+
+
+def git_commit() -> str | None:
+    """The source's commit, with + where files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    described = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True)
+    return described.stdout.strip() or None
+
+
+@contextlib.contextmanager
+def wandb_log(mode: str, name: str, config: Any) -> Iterator[Callable[[dict[str, float]], None]]:
+    """A function that logs a row of metrics; it does nothing unless wandb was asked for."""
+    if mode == "disabled":
+        yield lambda row: None
+        return
+    import wandb
+
+    with wandb.init(project="wmbench", name=name, config=config, mode=mode) as session:  # type: ignore[arg-type]
+        yield lambda row: session.log(row, step=int(row["step"]))
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys -> printed values."""
+    if not isinstance(node, dict):
+        return {prefix.removesuffix("."): repr(node)}
+    return {key: value for name, child in node.items() for key, value in _flat(child, f"{prefix}{name}.").items()}

@@ -1,0 +1,16 @@
+"""The axis letters of every signature, and what an agent observes.
+
+B tasks or batch, S candidate plans, T frames, H horizon (model steps), N tokens, D features, A action block
+(frameskip x action size), P proprio, h and w pixels.
+"""
+
+from typing import TypedDict
+
+from torch import Tensor
+
+
+class Obs(TypedDict):
+    """Observations of T frames."""
+
+    visual: Tensor  # B T h w 3, uint8 RGB
+    proprio: Tensor  # B T P, float32, as the environment gives it: x, y [m], vx, vy [m/s]

@@ -1,0 +1,188 @@
+"""Fitting a world model: the loop, the optimiser, metrics, saving and resuming."""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from wmbench.checkpoint import load_resume, save_resume, save_weights
+from wmbench.data.windows import Windows
+from wmbench.models.world_model import Losses, WorldModel
+from wmbench.shapes import Obs
+
+COLUMNS = ("step", "loss", "prediction", "sigreg", "valid_prediction", "steps_per_s")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; conf/training holds one file for each.
+
+    lr rises linearly over warmup_fraction of the steps and, if `cosine`, falls to zero by the last one. save_every and
+    valid_every count optimiser steps.
+    """
+
+    max_steps: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup_fraction: float
+    cosine: bool
+    grad_clip: float | None
+    save_every: int
+    valid_every: int
+    valid_batches: int
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "save_every", "valid_every", "valid_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} ({getattr(self, name)}) must be positive")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise ValueError(f"training.warmup_fraction ({self.warmup_fraction}) must be between 0 and 1")
+
+    def lr_at(self, step: int) -> float:
+        warmup = max(1, round(self.warmup_fraction * self.max_steps))
+        rise = min(1.0, (step + 1) / warmup)
+        if not self.cosine:
+            return self.lr * rise
+        progress = max(0.0, (step - warmup) / max(1, self.max_steps - warmup))
+        return self.lr * rise * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def fit(
+    model: WorldModel,
+    train: Windows,
+    valid: Windows,
+    recipe: Recipe,
+    run: Path,
+    *,
+    seed: int,
+    announce: Callable[[float], None],
+    log: Callable[[dict[str, float]], None],
+) -> dict[str, float]:
+    """Train to recipe.max_steps, going on from what `run` holds; returns the last row of metrics.csv.
+
+    Args:
+        announce: told the seconds that the remaining steps will take, from a trial step, before the first one.
+        log: told every row of metrics.
+
+    An interrupt saves the state of the last whole step before it goes on up.
+    """
+    device = next(model.parameters()).device
+    trained = [p for p in model.parameters() if p.requires_grad]
+    fused = device.type == "cuda"
+    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    step = load_resume(run, model, optimizer)
+    model.train()
+    if step < recipe.max_steps:
+        announce((recipe.max_steps - step) * _trial_step(model, train, recipe.batch_size))
+    row: dict[str, float] = {}
+    batches = train.batches(recipe.batch_size, seed, first_step=step)
+    bar = tqdm(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
+    _drop_rows_after(run / "metrics.csv", step)
+    started, started_step = time.perf_counter(), step
+    try:
+        while step < recipe.max_steps:
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr_at(step)
+            losses = _losses(model, *_to(device, *train.get(next(batches))))
+            optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+            if recipe.grad_clip is not None:
+                nn.utils.clip_grad_norm_(trained, recipe.grad_clip)
+            optimizer.step()
+            step += 1
+            bar.update()
+            if step % recipe.valid_every == 0 or step == recipe.max_steps:
+                row = {
+                    "step": step,
+                    "loss": losses.total.item(),
+                    "prediction": losses.prediction.item(),
+                    "sigreg": losses.sigreg.item(),
+                    "valid_prediction": validate(model, valid, recipe),
+                    "steps_per_s": (step - started_step) / (time.perf_counter() - started),
+                }
+                _append(run / "metrics.csv", row)
+                log(row)
+                bar.set_postfix_str(f"loss {row['loss']:.4f}, valid {row['valid_prediction']:.4f}")
+            if step % recipe.save_every == 0 or step == recipe.max_steps:
+                save_weights(run, step, model)
+                save_resume(run, step, model, optimizer)
+    except KeyboardInterrupt:
+        optimizer.zero_grad(set_to_none=True)
+        save_resume(run, step, model, optimizer)
+        raise
+    finally:
+        bar.close()
+    return row
+
+
+@torch.no_grad()
+def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
+    """Mean one-step prediction error over the same held-out windows every time."""
+    device = next(model.parameters()).device
+    model.eval()
+    batches = valid.batches(recipe.batch_size, seed=0)
+    with torch.random.fork_rng(devices=[]):  # SIGReg draws directions; training must not feel that
+        losses = [
+            _losses(model, *_to(device, *valid.get(next(batches)))).prediction for _ in range(recipe.valid_batches)
+        ]
+    model.train()
+    return torch.stack(losses).mean().item()
+
+
+def _losses(model: WorldModel, obs: Obs, action: torch.Tensor) -> Losses:
+    """bf16 autocast on a GPU, full precision on the CPU."""
+    cuda = action.device.type == "cuda"
+    with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
+        return model.loss(obs, action)
+
+
+def _to(device: torch.device, obs: Obs, action: torch.Tensor) -> tuple[Obs, torch.Tensor]:
+    visual = obs["visual"].to(device, non_blocking=True)
+    return Obs(visual=visual, proprio=obs["proprio"].to(device)), action.to(device, non_blocking=True)
+
+
+def _trial_step(model: WorldModel, train: Windows, batch_size: int) -> float:
+    """Seconds of a step, measured on one that leaves no trace: buffers and random state are put back."""
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    device = next(model.parameters()).device
+    with torch.random.fork_rng():
+        for _ in range(2):  # the first one warms up
+            began = time.perf_counter()
+            batch = train.get(next(train.batches(batch_size, seed=0)))
+            losses = _losses(model, *_to(device, *batch))
+            losses.total.backward()
+            losses.total.item()
+            seconds = time.perf_counter() - began
+    for parameter in model.parameters():
+        parameter.grad = None
+    for buffer, before in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+    return seconds
+
+
+def _append(path: Path, row: dict[str, float]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Forget rows that a killed run wrote after its last save; they will be written again."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+    path.unlink()
+    for row in rows:
+        _append(path, row)
