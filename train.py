@@ -4,17 +4,16 @@ Common options: env.data=PATH.h5, seed=1, training.max_steps=600, model_name=NAM
 point, the same command goes on. The run lands in checkpoints/outputs/<model_name>.
 """
 
-from pathlib import Path
-
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench import runs
 from wmbench.checkpoint import build_world_model
-from wmbench.commands import command, duration, pick_device, size
+from wmbench.commands import command, duration, peak_memory, pick_device, size
 from wmbench.data.episodes import Episodes
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.windows import Windows
+from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.training import Recipe, fit
 
 
@@ -32,15 +31,20 @@ def main(cfg: DictConfig) -> None:
     run = runs.open_run(cfg, model, episodes)
 
     def announce(seconds: float) -> None:
-        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        saves = recipe.max_steps // recipe.save_every + 1
         print(
-            f"{run}: {len(train):,} windows of {len(which_train)} episodes, {parameters / 1e6:.1f} M trained parameters\n"
-            f"about {duration(seconds)} on {device}, {size(parameters * 12 + len(range(0, recipe.max_steps, recipe.save_every)) * parameters * 4)} of disk"
+            f"{run}: {len(train):,} windows of {len(which_train)} episodes, {trained / 1e6:.1f} M trained parameters\n"
+            f"will take about {duration(seconds)} on {device}, {size(trained * 4 * (saves + 3))} of disk, "
+            f"{size(peak_memory(device))} of memory"
         )
 
     with runs.wandb_log(cfg.wandb, cfg.model_name, OmegaConf.to_container(cfg, resolve=True)) as log:
         fit(model, train, valid, recipe, run, seed=cfg.seed, announce=announce, log=log)
-    print(f"trained: {run}\nnext: python plan.py model_name={Path(run).name}")
+    probe = fit_probe(model.eval(), train, valid)
+    probe.save(run)
+    print(f"the ball's position can be read linearly from a frame's latent with R2 {probe.r2:.4f}")
+    print(f"trained: {run}\nnext: python plan.py model_name={run.name}")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from wmbench.commands import command, num_cores, size
 from wmbench.data import episodes as storage
 from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
 from wmbench.envs.rendering import make_renderer, resolve
 from wmbench.envs.vector import PointMazes
+from wmbench.progress import progress
 
 CHUNK = 8  # episodes between two entries of the progress file
 
@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
     frames_per_episode = -(-cfg.episode_length // cfg.store_every)
     workers = min(cfg.num_workers or num_cores(), max(1, len(todo)))
     partial = storage.partial_path(output)
-    bar = tqdm(
+    bar = progress(
         total=cfg.num_episodes * frames_per_episode,
         initial=sum(len(c) for c in chunks if c.start in done) * frames_per_episode,
         unit=" frames",

@@ -153,6 +153,13 @@ def num_cores() -> int:
     return max(1, min(affinity, psutil.cpu_count(logical=False) or affinity))
 
 
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far, on the GPU or, without one, by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return psutil.Process().memory_info().rss
+
+
 def duration(seconds: float) -> str:
     """`42 s`, `3 min 05 s` or `2 h 10 min`."""
     if seconds < 59.5:

@@ -43,10 +43,14 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: Episodes) -> Path:
     }
     if (run / "config.yaml").exists():
         before = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
-        changed = sorted(key for key in _flat(config).items() ^ _flat(before).items() if key[0].split(".")[0] not in FREE_KEYS)
+        changed = sorted(
+            key for key in _flat(config).items() ^ _flat(before).items() if key[0].split(".")[0] not in FREE_KEYS
+        )
         if changed:
             names = sorted({key for key, _ in changed})
-            raise ValueError(f"{run} holds a run with other {', '.join(names)}; give another model_name= (or arm=), or delete it")
+            raise ValueError(
+                f"{run} holds a run with other {', '.join(names)}; give another model_name= (or arm=), or delete it"
+            )
         if json.loads((run / "provenance.json").read_text())["data"]["hash"] != episodes.hash:
             raise ValueError(f"{run} was trained on other data than {episodes.path}; give another model_name= or delete it")
         return run

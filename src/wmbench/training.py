@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from wmbench.checkpoint import load_resume, save_resume, save_weights
 from wmbench.data.windows import Windows
 from wmbench.models.world_model import Losses, WorldModel
+from wmbench.progress import progress
 from wmbench.shapes import Obs
 
 COLUMNS = ("step", "loss", "prediction", "sigreg", "valid_prediction", "steps_per_s")
@@ -84,7 +84,7 @@ def fit(
         announce((recipe.max_steps - step) * _trial_step(model, train, recipe.batch_size))
     row: dict[str, float] = {}
     batches = train.batches(recipe.batch_size, seed, first_step=step)
-    bar = tqdm(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
+    bar = progress(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
     _drop_rows_after(run / "metrics.csv", step)
     started, started_step = time.perf_counter(), step
     try:
@@ -130,9 +130,7 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     model.eval()
     batches = valid.batches(recipe.batch_size, seed=0)
     with torch.random.fork_rng(devices=[]):  # SIGReg draws directions; training must not feel that
-        losses = [
-            _losses(model, *_to(device, *valid.get(next(batches)))).prediction for _ in range(recipe.valid_batches)
-        ]
+        losses = [_losses(model, *_to(device, *valid.get(next(batches)))).prediction for _ in range(recipe.valid_batches)]
     model.train()
     return torch.stack(losses).mean().item()
 

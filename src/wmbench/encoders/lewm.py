@@ -25,14 +25,7 @@ class LeWM(Encoder):
     """The released recipe: a ViT from scratch, its CLS token, the projector."""
 
     def __init__(
-        self,
-        image_size: int,
-        patch_size: int,
-        width: int,
-        depth: int,
-        num_heads: int,
-        embed_dim: int,
-        projector_dim: int,
+        self, image_size: int, patch_size: int, width: int, depth: int, num_heads: int, embed_dim: int, projector_dim: int
     ):
         super().__init__(
             image_size=image_size, grid=(1, 1), embed_dim=embed_dim, frozen=False, source="trained with the model"

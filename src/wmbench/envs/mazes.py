@@ -16,16 +16,7 @@ MAX_START_SPEED = 5.2262554  # per axis [m/s]; DINO-WM's STATE_RANGES
 
 MAPS: dict[str, tuple[str, ...]] = {
     "umaze": ("#####", "#...#", "###.#", "#...#", "#####"),
-    "medium": (
-        "########",
-        "#..##..#",
-        "#..#...#",
-        "##...###",
-        "#..#...#",
-        "#.#..#.#",
-        "#...#..#",
-        "########",
-    ),
+    "medium": ("########", "#..##..#", "#..#...#", "##...###", "#..#...#", "#.#..#.#", "#...#..#", "########"),
     "large": (
         "############",
         "#....#.....#",
@@ -52,12 +43,12 @@ class Maze:
     """
 
     def __init__(self, rows: str | Sequence[str]):
-        self.name = rows if isinstance(rows, str) else "custom"
         if isinstance(rows, str):
             if rows not in MAPS:
                 raise ValueError(f"unknown maze {rows!r}; known: {', '.join(MAPS)}, or give the rows of a map")
             rows = MAPS[rows]
         self.rows = tuple(rows)
+        self.name = next((name for name, known in MAPS.items() if known == self.rows), "custom")
         if len({len(row) for row in self.rows}) != 1:
             raise ValueError(f"every row of a maze must have the same length: {list(self.rows)}")
         if strange := set("".join(self.rows)) - set("#."):

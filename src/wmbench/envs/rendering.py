@@ -55,6 +55,13 @@ def _gl_works(platform: str) -> bool:
     return subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=60).returncode == 0
 
 
+def pixel_of(position: Float[ndarray, "*B 2"], model: mujoco.MjModel, image_size: int) -> Float[ndarray, "*B 2"]:
+    """Column and row at which a frame shows the ball's positions [m]."""
+    camera = model.cam_pos[0]
+    visible = 2 * camera[2] * np.tan(np.radians(model.cam_fovy[0]) / 2)  # side of the frame at the ball's height [m]
+    return (image_size - 1) / 2 + image_size / visible * (position + BODY_ORIGIN - camera[:2])
+
+
 class GLRenderer:
     """MuJoCo's own renderer over EGL or OSMesa, one frame at a time."""
 

@@ -42,9 +42,7 @@ class AdaLNPredictor(nn.Module):
             nn.Linear(action_dim, smoothed_dim), nn.Linear(smoothed_dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim)
         )
         self.pos_embedding = nn.Parameter(torch.randn(1, num_hist * num_tokens, dim))
-        self.layers = nn.ModuleList(
-            AdaLNBlock(dim, num_heads, head_dim, mlp_dim, dropout) for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(AdaLNBlock(dim, num_heads, head_dim, mlp_dim, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.projector = projector(dim, projector_dim, dim)
 
@@ -71,9 +69,7 @@ class AdaLNBlock(nn.Module):
         nn.init.zeros_(modulation.bias)
         self.modulation = nn.Sequential(nn.SiLU(), modulation)
 
-    def forward(
-        self, x: Float[Tensor, "B L D"], steer: Float[Tensor, "B L D"], num_tokens: int
-    ) -> Float[Tensor, "B L D"]:
+    def forward(self, x: Float[Tensor, "B L D"], steer: Float[Tensor, "B L D"], num_tokens: int) -> Float[Tensor, "B L D"]:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(steer).chunk(6, dim=-1)
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, num_tokens)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)

@@ -1,0 +1,84 @@
+"""Videos of episodes: the plan beside reality and goal."""
+
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+
+from wmbench.envs.rendering import pixel_of
+from wmbench.envs.vector import PointMazes
+from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.tasks import Tasks
+
+SIZE = 256  # side of a panel [pixels]
+CAPTION = 24  # height of the line above it
+PLAN_COLOUR, TRAIL_COLOUR, GOAL_COLOUR = (255, 214, 10), (120, 230, 255), (255, 90, 90)
+FPS = 10  # half of real time
+
+Plans = dict[int, Float[ndarray, "n H 2"]]  # block of actions -> imagined positions at the end of each planned block
+
+
+def choose_tasks(outcome: Outcome, count: int) -> list[int]:
+    """Some tasks to show: one failure, if there is any, and the first successes."""
+    failures, successes = np.nonzero(~outcome.success)[0][:1], np.nonzero(outcome.success)[0]
+    return [int(task) for task in (*failures, *successes)][:count]
+
+
+def write_videos(
+    folder: Path, env: PointMazes, tasks: Tasks, outcome: Outcome, plans: Plans, frameskip: int, count: int
+) -> list[Path]:
+    """Film a few tasks to folder/videos/task_XXX_success.mp4; the panels show what the agent's own renderer draws."""
+    chosen = choose_tasks(outcome, count)
+    if chosen:
+        (folder / "videos").mkdir(parents=True, exist_ok=True)
+    paths = []
+    for task in chosen:
+        verdict = "success" if outcome.success[task] else "failure"
+        paths.append(folder / "videos" / f"task_{task:03d}_{verdict}.mp4")
+        frames = film_task(env, tasks, outcome, plans, frameskip, task)
+        imageio.mimwrite(paths[-1], list(frames), fps=FPS, macro_block_size=8, quality=8)  # type: ignore[arg-type]
+    return paths
+
+
+def film_task(
+    env: PointMazes, tasks: Tasks, outcome: Outcome, plans: Plans, frameskip: int, task: int
+) -> UInt8[ndarray, "T h w 3"]:
+    """One frame an env step: the plan that was being executed, the ball's path so far, the goal."""
+    steps = int(outcome.steps[task])
+    states, goal = outcome.states[task, : steps + 1], tasks.goal[task]
+    pictures, goal_picture = env.frames(states), env.frames(goal[None])[0]
+    font = ImageFont.load_default(14)
+    film = []
+    for step, picture in enumerate(pictures):
+        plan = plans.get(min(step, steps - 1) // frameskip)
+        panels = {
+            f"plan, step {step}": _panel(env, picture, plan[task] if plan is not None else None, PLAN_COLOUR, goal),
+            "reality": _panel(env, picture, states[: step + 1, :2], TRAIL_COLOUR, goal),
+            "goal": _panel(env, goal_picture, None, GOAL_COLOUR, goal),
+        }
+        canvas = Image.new("RGB", (SIZE * len(panels), SIZE + CAPTION), (24, 24, 28))
+        draw = ImageDraw.Draw(canvas)
+        for k, (name, panel) in enumerate(panels.items()):
+            canvas.paste(panel, (k * SIZE, CAPTION))
+            draw.text((k * SIZE + 8, 4), name, fill=(235, 235, 235), font=font)
+        film.append(np.asarray(canvas))
+    film += [film[-1]] * FPS  # hold the end for a second
+    return np.stack(film)
+
+
+def _panel(
+    env: PointMazes, picture: ndarray, path: Float[ndarray, "K 2"] | None, colour: tuple[int, int, int], goal: ndarray
+) -> Image.Image:
+    """A frame with a dotted path and a ring of the success radius around the goal."""
+    panel = Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(panel)
+    model = env.physics.model
+    centre, edge = pixel_of(np.array([goal[:2], goal[:2] + [0.5, 0.0]]), model, SIZE)
+    radius = edge[0] - centre[0]
+    draw.ellipse([*(centre - radius), *(centre + radius)], outline=GOAL_COLOUR, width=1)
+    for column, row in pixel_of(path, model, SIZE) if path is not None else ():
+        draw.ellipse([column - 2, row - 2, column + 2, row + 2], fill=colour)
+    return panel

@@ -1,0 +1,176 @@
+"""Model-predictive control: look, encode, plan, act."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from wmbench.data.normalizer import Normalizer
+from wmbench.planning.cem import CEM
+from wmbench.planning.noise import KeyedNoise
+from wmbench.planning.objective import goal_distance
+from wmbench.shapes import Obs
+
+Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
+
+
+class Dynamics(Protocol):
+    """What an agent needs of a world model; the simulator itself is one too."""
+
+    normalizer: Normalizer
+    frameskip: int
+
+    def encode(self, obs: Obs) -> Tensor: ...
+    def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor: ...
+
+
+class Agent:
+    """Plans `horizon` action blocks, executes `num_taken` of them, looks and plans again.
+
+    Args:
+        horizon: model steps of a plan. It never reaches beyond the end of the episode.
+        num_taken: blocks executed before replanning.
+        shrinking: plan towards a fixed deadline `horizon` blocks after the last one, so that replanning looks less and less
+            far ahead; a horizon that always slides would keep the goal `horizon` steps away and never arrive.
+        num_context: past real frames, with the actions between them, that a plan starts from; fewer at the episode's start.
+        objective_mode: last or all, see goal_distance.
+        clip_actions: keep sampled actions inside the actuator's range; the original's samples leave it.
+        max_rollouts: plans rolled out at once; bounds memory and changes nothing else.
+        seed: of the planner's noise.
+    """
+
+    def __init__(
+        self,
+        model: Dynamics,
+        planner: CEM,
+        *,
+        horizon: int,
+        num_taken: int,
+        shrinking: bool,
+        num_context: int,
+        objective_mode: str,
+        clip_actions: bool,
+        max_rollouts: int,
+        seed: int,
+    ):
+        for name, value in (("horizon", horizon), ("num_context", num_context), ("max_rollouts", max_rollouts)):
+            if value < 1:
+                raise ValueError(f"agent.{name} ({value}) must be positive")
+        if not 1 <= num_taken <= horizon:
+            raise ValueError(f"agent.num_taken ({num_taken}) must be between 1 and horizon ({horizon})")
+        self.model, self.planner = model, planner
+        self.horizon, self.num_taken, self.shrinking, self.num_context = horizon, num_taken, shrinking, num_context
+        self.objective_mode, self.clip_actions, self.max_rollouts, self.seed = (
+            objective_mode,
+            clip_actions,
+            max_rollouts,
+            seed,
+        )
+        self.plan_seconds: list[float] = []
+
+    @torch.no_grad()
+    def reset(self, goal: Obs, blocks: int) -> None:
+        """Begin episodes of at most `blocks` model steps towards the last frame of goal (B 1 ...)."""
+        self._goal = self.model.encode(goal)[:, -1]
+        self._num_tasks, self._blocks_left = len(self._goal), blocks
+        self._frames: list[Tensor] = []  # latents (B N D) of the newest frames
+        self._past: list[Tensor] = []  # normalised blocks (B A) taken after each of them
+        self._plan = self._goal.new_zeros(self._num_tasks, 0, 0)  # what is left of the plan (B H A)
+        self._queue = 0  # blocks of it to execute before replanning
+        self._num_plans = 0
+        self.imagined = self._goal.new_zeros(self._num_tasks, 0, *self._goal.shape[1:])  # latents of the newest plan
+
+    @torch.no_grad()
+    def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
+        """The next block of actions, in the environment's units, for the tasks numbered `active`.
+
+        `look` is called only when a frame is needed, by a plan made now or within the next num_context blocks.
+        """
+        if self._queue < self.num_context:
+            self._see(look, active)
+        if self._queue == 0:
+            self._make_plan(active)
+        block, self._plan = self._plan[:, 0], self._plan[:, 1:]
+        self._past.append(block)
+        self._queue -= 1
+        self._blocks_left -= 1
+        actions = self.model.normalizer.denormalize_action(block[torch.as_tensor(active)])
+        return rearrange(actions, "b (f a) -> b f a", f=self.model.frameskip).cpu().numpy()
+
+    def _see(self, look: Look, active: Int[ndarray, " B"]) -> None:
+        latent = self._goal.clone()  # tasks that are over keep any latent; nobody reads it
+        latent[torch.as_tensor(active)] = self.model.encode(look())[:, -1]
+        # A gap since the last look makes earlier frames useless: blocks between frames must be single.
+        if len(self._past) != len(self._frames):
+            self._frames, self._past = [], []
+        self._frames.append(latent)
+        self._frames = self._frames[-self.num_context :]
+        self._past = self._past[len(self._past) - len(self._frames) + 1 :]
+
+    def _make_plan(self, active: Int[ndarray, " B"]) -> None:
+        began = time.perf_counter()
+        rest = self._plan.shape[1]
+        horizon = rest if self.shrinking and rest else min(self.horizon, self._blocks_left)
+        block_dim = self.model.frameskip * len(self.model.normalizer.action_mean)
+        mean = self._goal.new_zeros(self._num_tasks, horizon, block_dim)
+        kept = min(rest, horizon)
+        if kept:
+            mean[:, :kept] = self._plan[:, :kept]  # warm start from the unexecuted tail
+        z = torch.stack(self._frames, 1)
+        past = torch.stack(self._past, 1) if self._past else mean[:, :0]
+        low, high = (self.model.normalizer.normalize_action(mean.new_full((block_dim,), limit)) for limit in (-1.0, 1.0))
+        bounds = (low, high) if self.clip_actions else None
+        chunk = max(1, self.max_rollouts // self.planner.num_samples)
+        imagined = self._goal[:, None].repeat(1, horizon, 1, 1)
+        for first in range(0, len(active), chunk):
+            tasks = active[first : first + chunk]
+            which = torch.as_tensor(tasks)
+            cost = self._cost(z[which], past[which], self._goal[which])
+            noise = KeyedNoise(self.seed, tasks, self._num_plans)
+            mean[which] = self.planner(cost, mean[which], noise, bounds)
+            imagined[which] = self.model.rollout(z[which], past[which], mean[which][:, None])[:, 0]
+        self._plan, self.imagined = mean, imagined
+        self._queue = min(self.num_taken, horizon)
+        self._num_plans += 1
+        self.plan_seconds.append((time.perf_counter() - began) / len(active))
+
+    def _cost(self, z: Tensor, past: Tensor, goal: Tensor) -> Callable[[Tensor], Tensor]:
+        def cost(plans: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
+            chunks = plans.split(max(1, self.max_rollouts // len(plans)), dim=1)
+            return torch.cat([goal_distance(self.model.rollout(z, past, c), goal, self.objective_mode) for c in chunks], 1)
+
+        return cost
+
+
+class RandomAgent:
+    """Uniform random actions: a floor."""
+
+    def __init__(self, frameskip: int, action_dim: int, seed: int):
+        self.shape, self.seed = (frameskip, action_dim), seed
+        self.plan_seconds: list[float] = []
+
+    def reset(self, goal: Obs, blocks: int) -> None:
+        self._rngs = [np.random.default_rng((self.seed, task)) for task in range(len(goal["proprio"]))]
+
+    def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
+        return np.stack([self._rngs[task].uniform(-1, 1, self.shape) for task in active]).astype(np.float32)
+
+
+class ZeroAgent:
+    """Does nothing: a floor that shows how many tasks the ball's own velocity solves."""
+
+    def __init__(self, frameskip: int, action_dim: int):
+        self.shape = (frameskip, action_dim)
+        self.plan_seconds: list[float] = []
+
+    def reset(self, goal: Obs, blocks: int) -> None:
+        pass
+
+    def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
+        return np.zeros((len(active), *self.shape), np.float32)

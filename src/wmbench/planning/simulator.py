@@ -1,0 +1,40 @@
+"""The simulator itself as a world model: the ceiling for a planner under given settings."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from wmbench.data.normalizer import Normalizer
+from wmbench.envs.physics import Physics
+from wmbench.shapes import Obs
+
+
+class SimulatorModel:
+    """Latents are true states in one token: positions to be compared, velocities to be carried along.
+
+    The velocity is scaled to 1e-3 of its value inside a latent, so that a goal distance sees the position alone.
+    """
+
+    VELOCITY_SCALE = 1e-3
+
+    def __init__(self, physics: Physics, frameskip: int):
+        self.physics, self.frameskip = physics, frameskip
+        self.normalizer = Normalizer(torch.zeros(2), torch.ones(2), torch.zeros(4), torch.ones(4))
+        self._scale = torch.tensor([1.0, 1.0, self.VELOCITY_SCALE, self.VELOCITY_SCALE])
+
+    def encode(self, obs: Obs) -> Float[Tensor, "B T 1 4"]:
+        return (obs["proprio"] * self._scale)[:, :, None]
+
+    def rollout(
+        self, z: Float[Tensor, "B T 1 4"], past: Float[Tensor, "B T-1 A"], plans: Float[Tensor, "B S H A"]
+    ) -> Float[Tensor, "B S H 1 4"]:
+        """States at the end of each block, from the last state of z."""
+        num_plans = plans.shape[1]
+        state = (z[:, -1, 0] / self._scale).repeat_interleave(num_plans, dim=0)
+        actions = rearrange(plans, "b s h (f a) -> (b s) (h f) a", f=self.frameskip)
+        states = self.physics.rollout(state.double().numpy(), actions.double().numpy())[
+            :, self.frameskip - 1 :: self.frameskip
+        ]
+        latents = torch.from_numpy(states).float() * self._scale
+        return rearrange(latents, "(b s) h p -> b s h 1 p", s=num_plans)
