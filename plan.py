@@ -27,7 +27,7 @@ from wmbench.evaluation.results import sentence, write_results
 from wmbench.evaluation.tasks import Tasks, load_or_sample
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.simulator import SimulatorModel
-from wmbench.progress import progress
+from wmbench.progress import progress_bar
 from wmbench.runs import git_commit
 
 BASELINES = ("random", "zero", "simulator")  # floors and ceiling of every table
@@ -124,7 +124,7 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
     protocol = cfg.protocol
     blocks = protocol.max_steps // player.frameskip
     plans: Plans = {}
-    bar = progress(total=blocks, desc=row, unit=" blocks")
+    bar = progress_bar(total=blocks, desc=row, unit=" blocks")
 
     def on_block(block: int, active: Any) -> None:
         if player.read_position is not None and isinstance(player.agent, Agent):

@@ -21,7 +21,7 @@ from wmbench.data import episodes as storage
 from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
 from wmbench.envs.rendering import make_renderer, resolve
 from wmbench.envs.vector import PointMazes
-from wmbench.progress import progress
+from wmbench.progress import progress_bar
 
 CHUNK = 8  # episodes between two entries of the progress file
 
@@ -41,7 +41,7 @@ def main(cfg: DictConfig) -> None:
     frames_per_episode = -(-cfg.episode_length // cfg.store_every)
     workers = min(cfg.num_workers or num_cores(), max(1, len(todo)))
     partial = storage.partial_path(output)
-    bar = progress(
+    bar = progress_bar(
         total=cfg.num_episodes * frames_per_episode,
         initial=sum(len(c) for c in chunks if c.start in done) * frames_per_episode,
         unit=" frames",

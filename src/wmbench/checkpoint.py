@@ -145,7 +145,7 @@ def load_resume(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) 
         return 0
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=False)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -100,7 +100,8 @@ def explain(error: Exception, config_name: str) -> str:
     message = str(error).strip()
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
-        return f"unknown {group or 'config'} {wrong!r}{nearest(wrong, error.options)}; known: {', '.join(sorted(error.options))}"
+        known = sorted(error.options)
+        return f"unknown {group or 'config'} {wrong!r}{nearest(wrong, known)}; known: {', '.join(known)}"
     if match := re.search(r"Could not override '([^']+)'", message):
         wrong = match.group(1)
         return f"unknown key {wrong!r}{nearest(wrong, _valid_keys(config_name))} (--cfg job prints every key)"

@@ -3,10 +3,11 @@
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,10 +15,10 @@ from torch import nn
 from wmbench.checkpoint import load_resume, save_resume, save_weights
 from wmbench.data.windows import Windows
 from wmbench.models.world_model import Losses, WorldModel
-from wmbench.progress import progress
+from wmbench.progress import progress_bar
 from wmbench.shapes import Obs
 
-COLUMNS = ("step", "loss", "prediction", "sigreg", "valid_prediction", "steps_per_s")
+COLUMNS: list[str] = ["step", "loss", "prediction", "sigreg", "valid_prediction", "steps_per_s"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def fit(
         announce((recipe.max_steps - step) * _trial_step(model, train, recipe.batch_size))
     row: dict[str, float] = {}
     batches = train.batches(recipe.batch_size, seed, first_step=step)
-    bar = progress(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
+    bar = progress_bar(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
     _drop_rows_after(run / "metrics.csv", step)
     started, started_step = time.perf_counter(), step
     try:
@@ -166,7 +167,7 @@ def _trial_step(model: WorldModel, train: Windows, batch_size: int) -> float:
     return seconds
 
 
-def _append(path: Path, row: dict[str, float]) -> None:
+def _append(path: Path, row: Mapping[str, Any]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)

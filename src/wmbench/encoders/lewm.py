@@ -5,6 +5,7 @@ final LayerNorm would fix every token's norm, which SIGReg's Gaussian cannot hav
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from einops.layers.torch import Rearrange
 from jaxtyping import Float
@@ -60,7 +61,7 @@ class SmallLeWM(Encoder):
         if side * 4 * 2 ** (len(widths) - 1) != image_size:
             raise ValueError(f"image_size ({image_size}) must be a multiple of {4 * 2 ** (len(widths) - 1)}")
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=4), nn.GELU()]
-        for narrow, wide in zip(widths[:-1], widths[1:], strict=True):
+        for narrow, wide in pairwise(widths):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
         self.trunk = nn.Sequential(*layers, Rearrange("f c h w -> f (c h w)"))
         self.projector = projector(widths[-1] * side**2, projector_dim, embed_dim)

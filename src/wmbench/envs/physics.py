@@ -4,6 +4,9 @@ Values and order are DINO-WM's (env/pointmaze): clip the action to [-1, 1], clip
 sub-steps of 0.01 s under constant control. Speeds after a step may therefore exceed 5 m/s.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's bindings carry no type stubs.)
+
 import os
 
 import mujoco
@@ -52,7 +55,8 @@ def _maze_mjcf(maze: Maze, geom_margin: float = GEOM_MARGIN) -> str:
         <geom name="floor" type="plane" size="40 40 0.25" pos="0 0 -0.1" contype="1" conaffinity="0" material="floor"/>
         <body name="ball" pos="{BODY_ORIGIN} {BODY_ORIGIN} 0">
           <geom name="ball" type="sphere" size="{BALL_RADIUS}" rgba="0 0 1 0" contype="1"/>
-          <geom name="drawn_ball" type="sphere" size="{2 * BALL_RADIUS}" rgba="0.3 0.6 0.3 1" contype="0" conaffinity="0" mass="0"/>
+          <geom name="drawn_ball" type="sphere" size="{2 * BALL_RADIUS}" mass="0"
+                contype="0" conaffinity="0" rgba="0.3 0.6 0.3 1"/>
           <joint name="ball_x" type="slide" axis="1 0 0"/>
           <joint name="ball_y" type="slide" axis="0 1 0"/>
         </body>
@@ -93,7 +97,7 @@ class Physics:
         start[:, 3:5] = np.clip(state[:, 2:], -MAX_SPEED, MAX_SPEED)
         control = np.repeat(np.clip(action, -1, 1)[:, None].astype(np.float64), SUBSTEPS, axis=1)
         states, _ = self._pool.rollout(self.model, self._data, start, control)
-        return states[:, -1, 1:]
+        return np.asarray(states)[:, -1, 1:]
 
     def rollout(self, state: NDArray[np.floating], actions: NDArray[np.floating]) -> NDArray[np.float64]:
         """States (B, T, 4) after each of the actions (B, T, 2); the start is not among them."""

@@ -4,7 +4,7 @@ Registered by `import wmbench`; `gymnasium.make("wmbench:wmbench/PointMaze-v0")`
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -23,7 +23,7 @@ class PointMaze(gymnasium.Env):
     episode never terminates; `info["is_success"]` says whether the ball is there.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(
         self,

@@ -4,6 +4,9 @@ Every renderer gives the rows of the published frames: DINO-WM stores OpenGL's o
 y and column with x. Frames of two renderers differ by a few grey levels and at edges: a run plans with its own.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's bindings carry no type stubs.)
+
 import functools
 import subprocess
 import sys

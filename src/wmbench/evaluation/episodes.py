@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -69,7 +70,7 @@ def run_episodes(
     agent.reset(observe(env, tasks.goal, device), max_steps // frameskip)
     for step in range(max_steps):
         if step % frameskip == 0:
-            actions = agent.act(lambda: observe(env, env.state[active], device), active)
+            actions = agent.act(partial(observe, env, env.state[active], device), active)
             running = active
         env.step(actions[np.isin(running, active), step % frameskip], active)
         states[active, step + 1 :] = env.state[active, None]

@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
+from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.envs.rendering import pixel_of
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.episodes import Outcome
@@ -76,7 +77,7 @@ def _panel(
     panel = Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(panel)
     model = env.physics.model
-    centre, edge = pixel_of(np.array([goal[:2], goal[:2] + [0.5, 0.0]]), model, SIZE)
+    centre, edge = pixel_of(np.array([goal[:2], goal[:2] + (SUCCESS_RADIUS, 0.0)]), model, SIZE)
     radius = edge[0] - centre[0]
     draw.ellipse([*(centre - radius), *(centre + radius)], outline=GOAL_COLOUR, width=1)
     for column, row in pixel_of(path, model, SIZE) if path is not None else ():
