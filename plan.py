@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from wmbench.checkpoint import find_run, load_run, step_path
-from wmbench.commands import command, pick_device
+from wmbench.commands import command, duration, peak_memory, pick_device, size
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.diagnostics import load_probe
-from wmbench.evaluation.episodes import Actor, run_episodes
+from wmbench.evaluation.episodes import Actor, observe, run_episodes
 from wmbench.evaluation.film import Plans, write_videos
 from wmbench.evaluation.results import sentence, write_results
 from wmbench.evaluation.tasks import Tasks, load_or_sample
@@ -102,7 +102,7 @@ def trained(cfg: DictConfig, device: torch.device) -> Player:
 
 def baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int) -> Player:
     """A floor (random actions, do nothing) or the ceiling (the simulator as the model, under the same planner)."""
-    env = PointMazes(maze, "auto", image_size=8)  # nobody looks at its frames
+    env = PointMazes(maze, image_size=0)
     if name == "random":
         agent: Actor = RandomAgent(frameskip, env.action_dim, cfg.seed)
     elif name == "zero":
@@ -123,14 +123,18 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
     """Run every task and write the results."""
     protocol = cfg.protocol
     blocks = protocol.max_steps // player.frameskip
+    if isinstance(player.agent, Agent):
+        seconds = player.agent.forecast(observe(player.env, tasks.goal, player.device), blocks)
+        memory = size(peak_memory(player.device))
+        print(f"{row}: at most about {duration(seconds)} on {player.device}, {memory} of memory, a few MB of disk")
     plans: Plans = {}
     bar = progress_bar(total=blocks, desc=row, unit=" blocks")
 
     def on_block(block: int, active: Any) -> None:
         if player.read_position is not None and isinstance(player.agent, Agent):
             plans[block] = player.read_position(player.agent.imagined)
+        bar.set_postfix_str(f"{len(tasks) - len(active)} of {len(tasks)} solved", refresh=False)
         bar.update()
-        bar.set_postfix_str(f"{len(tasks) - len(active)} of {len(tasks)} solved")
 
     began = time.perf_counter()
     with torch.inference_mode(), bar:

@@ -153,7 +153,7 @@ def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
         first = chunk.start * rows_per_episode
         column[first : first + len(columns[name])] = columns[name]
         column.flush()
-        digest.update(np.ascontiguousarray(columns[name]))
+        digest.update(columns[name].tobytes())
     return digest.hexdigest()
 
 

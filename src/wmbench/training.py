@@ -111,7 +111,7 @@ def fit(
                 }
                 _append(run / "metrics.csv", row)
                 log(row)
-                bar.set_postfix_str(f"loss {row['loss']:.4f}, valid {row['valid_prediction']:.4f}")
+                bar.set_postfix_str(f"loss {row['loss']:.4f}, valid {row['valid_prediction']:.4f}", refresh=False)
             if step % recipe.save_every == 0 or step == recipe.max_steps:
                 save_weights(run, step, model)
                 save_resume(run, step, model, optimizer)

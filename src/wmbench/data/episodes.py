@@ -52,13 +52,14 @@ def create(path: Path, manifest: Mapping[str, Any]) -> None:
         file.attrs["manifest"] = json.dumps(manifest)
 
 
-def map_columns(path: Path, mode: str = "r") -> dict[str, ndarray]:
+def map_columns(path: Path, mode: str = "r") -> dict[str, np.memmap]:
     """The contiguous columns of a file as memory maps; others (chunked or compressed by other tools) are left out."""
     with h5py.File(path, "r") as file:
+        columns: dict[str, Any] = {name: file[name] for name in ("pixels", "action", "state", "proprio")}
         places = {
             name: (column.id.get_offset(), column.shape, column.dtype)
-            for name in ("pixels", "action", "state", "proprio")
-            if (column := file[name]).id.get_offset() is not None  # type: ignore[union-attr]
+            for name, column in columns.items()
+            if column.id.get_offset() is not None
         }
     return {
         name: np.memmap(path, dtype, mode, offset, shape)  # type: ignore[call-overload]

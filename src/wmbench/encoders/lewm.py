@@ -10,7 +10,6 @@ from itertools import pairwise
 from einops.layers.torch import Rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import ViTConfig, ViTModel
 
 from wmbench.encoders.base import Encoder
 
@@ -31,6 +30,8 @@ class LeWM(Encoder):
         super().__init__(
             image_size=image_size, grid=(1, 1), embed_dim=embed_dim, frozen=False, source="trained with the model"
         )
+        from transformers import ViTConfig, ViTModel  # seconds to import, which the small model need not wait for
+
         config = ViTConfig(
             hidden_size=width,
             num_hidden_layers=depth,

@@ -7,9 +7,12 @@ y and column with x. Frames of two renderers differ by a few grey levels and at 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's bindings carry no type stubs.)
 
+import contextlib
 import functools
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import mujoco
@@ -153,6 +156,21 @@ def _import_warp():
     import warp as wp
 
     wp.config.log_level = wp.LOG_ERROR
+    with _silent_stderr():  # its C++ part warns of a missing CUDA driver whatever the level
+        wp.init()
     import mujoco_warp as mjw
 
     return mjw, wp
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drop what native code writes to the error stream."""
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -17,7 +17,7 @@ class PointMazes:
     Args:
         maze: a name in mazes.MAPS or the rows of a map.
         renderer: auto, egl, osmesa or warp; made when the first frame is asked for.
-        image_size: side of the square frames [pixels].
+        image_size: side of the square frames [pixels]; 0 draws nothing, for agents that never look.
         render_lag: draw the ball where it was one sub-step ago, as the original does after a step (its frames lag the
             state by 0.01 s, up to 1.7 of 224 pixels). We draw the true state; published frames need the lag.
         num_threads: threads that step the physics; by default one a core.
@@ -58,5 +58,7 @@ class PointMazes:
 
     def frames(self, state: Float[ndarray, "B 4"]) -> UInt8[ndarray, "B h w 3"]:
         """Pictures of any states (the balls' own need not be touched)."""
+        if self.image_size == 0:
+            return np.empty((len(state), 0, 0, 3), np.uint8)
         lag = SUBSTEP_S * state[:, 2:] if self.render_lag else 0.0  # x was x - dt v one semi-implicit sub-step ago
         return self.renderer.frames(state[:, :2] - lag)

@@ -31,15 +31,16 @@ def choose_tasks(outcome: Outcome, count: int) -> list[int]:
 def write_videos(
     folder: Path, env: PointMazes, tasks: Tasks, outcome: Outcome, plans: Plans, frameskip: int, count: int
 ) -> list[Path]:
-    """Film a few tasks to folder/videos/task_XXX_success.mp4; the panels show what the agent's own renderer draws."""
+    """Film a few tasks to folder/videos/task_XXX_success.mp4; the panels are drawn sharper than what the agent saw."""
     chosen = choose_tasks(outcome, count)
+    camera = PointMazes(env.maze.rows, env.renderer.name, SIZE, env.render_lag)
     if chosen:
         (folder / "videos").mkdir(parents=True, exist_ok=True)
     paths = []
     for task in chosen:
         verdict = "success" if outcome.success[task] else "failure"
         paths.append(folder / "videos" / f"task_{task:03d}_{verdict}.mp4")
-        frames = film_task(env, tasks, outcome, plans, frameskip, task)
+        frames = film_task(camera, tasks, outcome, plans, frameskip, task)
         imageio.mimwrite(paths[-1], list(frames), fps=FPS, macro_block_size=8, quality=8)  # type: ignore[arg-type]
     return paths
 
@@ -74,7 +75,7 @@ def _panel(
     env: PointMazes, picture: ndarray, path: Float[ndarray, "K 2"] | None, colour: tuple[int, int, int], goal: ndarray
 ) -> Image.Image:
     """A frame with a dotted path and a ring of the success radius around the goal."""
-    panel = Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    panel = Image.fromarray(picture)
     draw = ImageDraw.Draw(panel)
     model = env.physics.model
     centre, edge = pixel_of(np.array([goal[:2], goal[:2] + (SUCCESS_RADIUS, 0.0)]), model, SIZE)

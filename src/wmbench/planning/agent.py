@@ -75,6 +75,23 @@ class Agent:
         self.plan_seconds: list[float] = []
 
     @torch.no_grad()
+    def forecast(self, goal: Obs, blocks: int) -> float:
+        """Seconds that planning `blocks` model steps takes if no task is solved early, from one measured rollout."""
+        z = self.model.encode(goal)[:1, -1:]
+        plans = z.new_zeros(1, min(self.max_rollouts, 512), self.horizon, self._block_dim)
+        for _ in range(2):  # the first one warms up
+            began = time.perf_counter()
+            self.model.rollout(z, plans[:, 0, :0], plans).sum().item()
+            seconds = time.perf_counter() - began
+        steps, rest, left = 0, 0, blocks
+        while left > 0:
+            rest = rest if self.shrinking and rest else min(self.horizon, left)
+            steps += rest
+            rest, left = max(0, rest - self.num_taken), left - self.num_taken
+        rollouts = len(goal["proprio"]) * self.planner.num_evaluations * steps
+        return seconds * rollouts / (plans.shape[1] * self.horizon)
+
+    @torch.no_grad()
     def reset(self, goal: Obs, blocks: int) -> None:
         """Begin episodes of at most `blocks` model steps towards the last frame of goal (B 1 ...)."""
         self._goal = self.model.encode(goal)[:, -1]
@@ -103,6 +120,10 @@ class Agent:
         actions = self.model.normalizer.denormalize_action(block[torch.as_tensor(active)])
         return rearrange(actions, "b (f a) -> b f a", f=self.model.frameskip).cpu().numpy()
 
+    @property
+    def _block_dim(self) -> int:
+        return self.model.frameskip * len(self.model.normalizer.action_mean)
+
     def _see(self, look: Look, active: Int[ndarray, " B"]) -> None:
         latent = self._goal.clone()  # tasks that are over keep any latent; nobody reads it
         latent[torch.as_tensor(active)] = self.model.encode(look())[:, -1]
@@ -117,14 +138,15 @@ class Agent:
         began = time.perf_counter()
         rest = self._plan.shape[1]
         horizon = rest if self.shrinking and rest else min(self.horizon, self._blocks_left)
-        block_dim = self.model.frameskip * len(self.model.normalizer.action_mean)
-        mean = self._goal.new_zeros(self._num_tasks, horizon, block_dim)
+        mean = self._goal.new_zeros(self._num_tasks, horizon, self._block_dim)
         kept = min(rest, horizon)
         if kept:
             mean[:, :kept] = self._plan[:, :kept]  # warm start from the unexecuted tail
         z = torch.stack(self._frames, 1)
         past = torch.stack(self._past, 1) if self._past else mean[:, :0]
-        low, high = (self.model.normalizer.normalize_action(mean.new_full((block_dim,), limit)) for limit in (-1.0, 1.0))
+        low, high = (
+            self.model.normalizer.normalize_action(mean.new_full((self._block_dim,), limit)) for limit in (-1.0, 1.0)
+        )
         bounds = (low, high) if self.clip_actions else None
         chunk = max(1, self.max_rollouts // self.planner.num_samples)
         imagined = self._goal[:, None].repeat(1, horizon, 1, 1)

@@ -1,0 +1,34 @@
+"""Compare results: python scripts/compare.py plan_outputs
+
+Collects every summary below the folder, prints the table and writes table.md, table.csv and table.html into it.
+"""
+
+import argparse
+from pathlib import Path
+
+from wmbench.commands import fail
+from wmbench.evaluation.results import find_summaries
+from wmbench.evaluation.table import make_table, missing_baselines, to_markdown, write_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("plan_outputs"), help="where plan.py wrote its results")
+    parser.add_argument("--output", type=Path, help="where to write the table; by default into the folder")
+    arguments = parser.parse_args()
+    if not arguments.folder.is_dir():
+        fail(f"no folder {arguments.folder}; plan first: python plan.py model_name=point_maze_lewm")
+    summaries = find_summaries(arguments.folder)
+    if not summaries:
+        fail(f"no summary.json below {arguments.folder}; plan first: python plan.py model_name=point_maze_lewm")
+    table = make_table(summaries)
+    output = arguments.output or arguments.folder
+    write_table(table, output)
+    print(to_markdown(table))
+    for name in missing_baselines(table):
+        print(f"a floor or ceiling is missing; add it with: {name}")
+    print(f"wrote {output / 'table.md'}, {output / 'table.csv'} and {output / 'table.html'}")
+
+
+if __name__ == "__main__":
+    main()

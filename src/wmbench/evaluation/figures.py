@@ -1,0 +1,83 @@
+"""Pictures of results: paths through the maze, success over time, training curves."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.patches import Circle, Rectangle
+
+from wmbench.envs.mazes import CELL_OFFSET, Maze
+from wmbench.envs.physics import SUCCESS_RADIUS
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+WALL, FREE, PATH, START, GOAL, FAILED = "#c9a06a", "#22303f", "#78e6ff", "#66c266", "#ff5a5a", "#ffb000"
+
+
+def draw_maze(axes: Any, maze: Maze) -> None:
+    """The map from above as frames show it: y grows downwards."""
+    axes.set_facecolor(FREE)
+    for w, h in np.argwhere(maze.walls) - CELL_OFFSET:
+        axes.add_patch(Rectangle((w - 0.5, h - 0.5), 1, 1, color=WALL, linewidth=0))
+    rows, columns = np.array(maze.walls.shape) - 0.5 - CELL_OFFSET
+    axes.set(xlim=(-0.5 - CELL_OFFSET, rows), ylim=(columns, -0.5 - CELL_OFFSET), aspect="equal", xticks=[], yticks=[])
+
+
+def paths_figure(path: Path, maze: Maze, results: Path, tasks: list[int]) -> None:
+    """The ball's paths in some tasks of a result folder, start green, goal red."""
+    states = np.load(results / "paths.npz")["states"]
+    table = pd.read_csv(results / "tasks.csv")
+    columns = min(4, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
+    for axes in grid.flat[len(tasks) :]:
+        axes.axis("off")
+    for axes, task in zip(grid.flat, tasks, strict=False):
+        outcome = table.loc[task]
+        line = states[task, : outcome.steps + 1]
+        draw_maze(axes, maze)
+        axes.plot(line[:, 0], line[:, 1], ".-", color=PATH if outcome.success else FAILED, markersize=3, linewidth=1)
+        axes.plot(*line[0, :2], "o", color=START, markersize=6)
+        axes.add_patch(Circle((outcome.goal_x, outcome.goal_y), SUCCESS_RADIUS, fill=False, color=GOAL))
+        verdict = f"solved in {outcome.steps} steps" if outcome.success else "not solved"
+        axes.set_title(f"task {task}: {verdict}", fontsize=8)
+    _save(figure, path)
+
+
+def success_figure(path: Path, table: pd.DataFrame) -> None:
+    """Share of tasks solved by each env step, for every row of one protocol's table."""
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    for row in table.itertuples():
+        outcomes = pd.read_csv(Path(str(row.folder)) / "tasks.csv")
+        steps = np.arange(row.max_steps + 1)
+        solved = [(outcomes["success"] & (outcomes["steps"] <= step)).mean() * 100 for step in steps]
+        axes.step(steps, solved, where="post", label=row.row)
+    axes.set(xlabel="env steps (0.05 s each)", ylabel="tasks solved [%]", ylim=(0, 103), xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def training_figure(path: Path, metrics: Path) -> None:
+    """Training and validation curves of a run."""
+    table = pd.read_csv(metrics)
+    figure, axes = plt.subplots(figsize=(6, 3.2))
+    axes.plot(table["step"], table["prediction"], label="prediction error, training batch", alpha=0.6)
+    axes.plot(table["step"], table["valid_prediction"], label="prediction error, held-out episodes")
+    if table["sigreg"].any():
+        axes.plot(table["step"], table["sigreg"], label="SIGReg statistic (floor 1.05)", alpha=0.6)
+    axes.set(xlabel="optimiser steps", yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,53 @@
+"""A report page that opens in any browser: one HTML file with its pictures and videos inside."""
+
+import base64
+import html
+from pathlib import Path
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c20; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }
+th, td { padding: 0.35rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: white; }
+tr.baseline td { color: #777; }
+figure { display: inline-block; margin: 0.5rem 1rem 0.5rem 0; vertical-align: top; }
+figcaption { font-size: 0.85rem; color: #555; }
+img, video { max-width: 100%; border-radius: 4px; }
+code { background: #f1f1f4; padding: 0.1rem 0.3rem; border-radius: 3px; }
+"""
+
+
+class Page:
+    """Sections in the order in which they are added."""
+
+    def __init__(self, title: str):
+        self._title = title
+        self._parts = [f"<h1>{html.escape(title)}</h1>"]
+
+    def section(self, title: str) -> None:
+        self._parts.append(f"<h2>{html.escape(title)}</h2>")
+
+    def text(self, text: str) -> None:
+        self._parts.append(f"<p>{html.escape(text)}</p>")
+
+    def raw(self, markup: str) -> None:
+        """Markup that is safe already, such as a table's."""
+        self._parts.append(markup)
+
+    def picture(self, path: Path, caption: str) -> None:
+        self._figure(f'<img alt="{html.escape(caption)}" src="{_inline(path, "image/png")}">', caption)
+
+    def video(self, path: Path, caption: str) -> None:
+        self._figure(f'<video controls loop muted autoplay playsinline src="{_inline(path, "video/mp4")}"></video>', caption)
+
+    def write(self, path: Path) -> None:
+        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self._title)}</title>'
+        path.write_text(f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head>\n" + "\n".join(self._parts))
+
+    def _figure(self, markup: str, caption: str) -> None:
+        self._parts.append(f"<figure>{markup}<figcaption>{html.escape(caption)}</figcaption></figure>")
+
+
+def _inline(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,146 @@
+"""Results as a table: one row a model, floors and ceiling beside them, every number with what it rests on."""
+
+import html
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wmbench.evaluation.statistics import mcnemar
+
+BASELINES = ("random", "zero", "simulator")
+
+COLUMNS = [
+    "row",
+    "protocol",
+    "success",
+    "success_low",
+    "success_high",
+    "n_tasks",
+    "p_vs_best",
+    "steps_to_success",
+    "final_distance",
+    "seconds_per_plan",
+    "parameters",
+    "position_r2",
+    "tasks_hash",
+    "task_seed",
+    "max_steps",
+    "train_seed",
+    "seed",
+    "step",
+    "proprio",
+    "weights_hash",
+    "data_hash",
+    "renderer",
+    "image_size",
+    "folder",
+]
+
+
+def make_table(summaries: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """Rows by protocol and falling success; of results that agree in everything that decides them the newest stays.
+
+    p_vs_best: McNemar's exact test against the best trained row on the same tasks; where it is above 0.05 the two cannot be
+    told apart.
+    """
+    newest = {_identity(summary): summary for summary in summaries}
+    if not newest:
+        return pd.DataFrame(columns=COLUMNS)
+    table = pd.DataFrame([_row(summary) for summary in newest.values()], columns=COLUMNS)
+    table["p_vs_best"] = table["p_vs_best"].astype(float)
+    for _, group in table.groupby(["protocol", "tasks_hash"]):
+        trained = group[~group["row"].isin(BASELINES)]
+        if len(trained):
+            best = _outcomes(trained.loc[trained["success"].idxmax(), "folder"])
+            for index in trained.index:
+                table.loc[index, "p_vs_best"] = mcnemar(best, _outcomes(table.loc[index, "folder"]))
+    return table.sort_values(["protocol", "tasks_hash", "success"], ascending=[True, True, False], ignore_index=True)
+
+
+def write_table(table: pd.DataFrame, folder: Path) -> None:
+    """table.csv with every column, table.md and table.html with those that people read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / "table.csv", index=False)
+    (folder / "table.md").write_text(to_markdown(table))
+    (folder / "table.html").write_text(to_html(table))
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as strings, with units."""
+    p_values = ["-" if pd.isna(p) else "best" if p == 1 else f"{p:.3f}" for p in table["p_vs_best"]]
+    return pd.DataFrame(
+        {
+            "row": table["row"],
+            "success [95% interval]": [
+                f"{100 * r.success:.1f}% [{100 * r.success_low:.1f}, {100 * r.success_high:.1f}]" for r in table.itertuples()
+            ],
+            "tasks": table["n_tasks"],
+            "p vs best": p_values,
+            "steps to success": [_number(x, "{:.1f}") for x in table["steps_to_success"]],
+            "final distance [m]": [_number(x, "{:.2f}") for x in table["final_distance"]],
+            "time per plan [ms]": [_number(1000 * x, "{:.1f}") if x else "-" for x in table["seconds_per_plan"]],
+            "parameters": [_number(x / 1e6, "{:.1f} M") if x else "-" for x in table["parameters"].fillna(0)],
+            "position R2": [_number(x, "{:.3f}") for x in table["position_r2"]],
+            "protocol": table["protocol"],
+            "task set": table["tasks_hash"],
+            "task seed": table["task_seed"],
+            "seed": [_number(x, "{:.0f}") for x in table["train_seed"]],
+            "weights": table["weights_hash"].fillna("-"),
+            "renderer": table["renderer"].fillna("-"),
+        }
+    )
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    text = readable(table)
+    lines = ["| " + " | ".join(text.columns) + " |", "| " + " | ".join("---" for _ in text.columns) + " |"]
+    lines += ["| " + " | ".join(str(value) for value in row) + " |" for row in text.itertuples(index=False)]
+    return "\n".join(lines) + "\n"
+
+
+def to_html(table: pd.DataFrame) -> str:
+    text = readable(table)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in text.columns)
+    body = "".join(
+        f"<tr{' class=baseline' if row[0] in BASELINES else ''}>"
+        + "".join(f"<td>{html.escape(str(v))}</td>" for v in row)
+        + "</tr>"
+        for row in text.itertuples(index=False)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n"
+
+
+def missing_baselines(table: pd.DataFrame) -> list[str]:
+    """Commands that would add the floors and ceiling that a task set still lacks."""
+    return [
+        f"python plan.py model_name={name} protocol={protocol}"
+        for (protocol, _), group in table.groupby(["protocol", "tasks_hash"])
+        for name in BASELINES
+        if name not in set(group["row"])
+    ]
+
+
+def _row(summary: dict[str, Any]) -> dict[str, Any]:
+    protocol = summary["settings"]["protocol"]
+    return summary | {"task_seed": protocol["task_seed"], "max_steps": protocol["max_steps"], "p_vs_best": np.nan}
+
+
+def _identity(summary: dict[str, Any]) -> str:
+    """What decides a result. Floors do not depend on planner and agent."""
+    settings = dict(summary["settings"])
+    if summary["row"] in ("random", "zero"):
+        settings = {"protocol": settings["protocol"]}
+    deciding = [summary.get(k) for k in ("row", "tasks_hash", "seed", "step", "weights_hash")]
+    return json.dumps([deciding, settings], sort_keys=True)
+
+
+def _outcomes(folder: str) -> np.ndarray:
+    return pd.read_csv(Path(folder) / "tasks.csv")["success"].to_numpy(bool)
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None or pd.isna(value) else form.format(value)
