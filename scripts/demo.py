@@ -82,7 +82,7 @@ def write_report(plans: Path, checkpoints: Path) -> None:
     page.raw(to_html(table))
     page.text(
         "Grey rows are floors (random actions, doing nothing) and the ceiling (the simulator itself as the model, under the "
-        "same planner). 'state' is a world model whose latent is the true state. Every row solves the same tasks. p vs best: "
+        "same planner). 'state' is a world model whose latent is the true state. All rows solve the same tasks. p vs best: "
         "exact McNemar test on these tasks; above 0.05 two rows cannot be told apart."
     )
     success_figure(plans / "success.png", table)
@@ -99,9 +99,8 @@ def write_report(plans: Path, checkpoints: Path) -> None:
     page.picture(plans / "paths.png", "Paths of the first tasks: start green, goal red")
     page.section("How it was trained")
     training_figure(plans / "training.png", checkpoints / "outputs" / ROWS[0] / "metrics.csv")
-    page.picture(
-        plans / "training.png", f"{ROWS[0]}: position readable from a frame's latent with R2 {best['position_r2']:.4f}"
-    )
+    caption = f"{ROWS[0]}: the ball's position can be read from a frame's latent with R2 {best['position_r2']:.4f}"
+    page.picture(plans / "training.png", caption)
     page.write(plans / "report.html")
 
 

@@ -51,11 +51,11 @@ def paths_figure(path: Path, maze: Maze, results: Path, tasks: list[int]) -> Non
 def success_figure(path: Path, table: pd.DataFrame) -> None:
     """Share of tasks solved by each env step, for every row of one protocol's table."""
     figure, axes = plt.subplots(figsize=(6, 3.6))
-    for row in table.itertuples():
-        outcomes = pd.read_csv(Path(str(row.folder)) / "tasks.csv")
-        steps = np.arange(row.max_steps + 1)
+    for name, folder, max_steps in zip(table["row"], table["folder"], table["max_steps"], strict=True):
+        outcomes = pd.read_csv(Path(folder) / "tasks.csv")
+        steps = np.arange(max_steps + 1)
         solved = [(outcomes["success"] & (outcomes["steps"] <= step)).mean() * 100 for step in steps]
-        axes.step(steps, solved, where="post", label=row.row)
+        axes.step(steps, solved, where="post", label=name)
     axes.set(xlabel="env steps (0.05 s each)", ylabel="tasks solved [%]", ylim=(0, 103), xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -68,7 +68,7 @@ def training_figure(path: Path, metrics: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 3.2))
     axes.plot(table["step"], table["prediction"], label="prediction error, training batch", alpha=0.6)
     axes.plot(table["step"], table["valid_prediction"], label="prediction error, held-out episodes")
-    if table["sigreg"].any():
+    if (table["sigreg"] > 0).to_numpy().any():
         axes.plot(table["step"], table["sigreg"], label="SIGReg statistic (floor 1.05)", alpha=0.6)
     axes.set(xlabel="optimiser steps", yscale="log")
     axes.grid(alpha=0.3)

@@ -42,8 +42,9 @@ class Page:
         self._figure(f'<video controls loop muted autoplay playsinline src="{_inline(path, "video/mp4")}"></video>', caption)
 
     def write(self, path: Path) -> None:
-        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(self._title)}</title>'
-        path.write_text(f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head>\n" + "\n".join(self._parts))
+        meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        head = f"<head>{meta}<title>{html.escape(self._title)}</title><style>{STYLE}</style></head>"
+        path.write_text(f"<!doctype html><html lang=en>{head}<body>\n" + "\n".join(self._parts) + "</body></html>\n")
 
     def _figure(self, markup: str, caption: str) -> None:
         self._parts.append(f"<figure>{markup}<figcaption>{html.escape(caption)}</figcaption></figure>")

@@ -55,7 +55,7 @@ def make_table(summaries: Iterable[dict[str, Any]]) -> pd.DataFrame:
     for _, group in table.groupby(["protocol", "tasks_hash"]):
         trained = group[~group["row"].isin(BASELINES)]
         if len(trained):
-            best = _outcomes(trained.loc[trained["success"].idxmax(), "folder"])
+            best = _outcomes(trained["folder"].to_list()[int(np.argmax(trained["success"]))])
             for index in trained.index:
                 table.loc[index, "p_vs_best"] = mcnemar(best, _outcomes(table.loc[index, "folder"]))
     return table.sort_values(["protocol", "tasks_hash", "success"], ascending=[True, True, False], ignore_index=True)
@@ -71,15 +71,15 @@ def write_table(table: pd.DataFrame, folder: Path) -> None:
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as strings, with units."""
-    p_values = ["-" if pd.isna(p) else "best" if p == 1 else f"{p:.3f}" for p in table["p_vs_best"]]
     return pd.DataFrame(
         {
             "row": table["row"],
             "success [95% interval]": [
-                f"{100 * r.success:.1f}% [{100 * r.success_low:.1f}, {100 * r.success_high:.1f}]" for r in table.itertuples()
+                f"{100 * rate:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+                for rate, low, high in zip(table["success"], table["success_low"], table["success_high"], strict=True)
             ],
             "tasks": table["n_tasks"],
-            "p vs best": p_values,
+            "p vs best": [_number(p, "{:.3f}") for p in table["p_vs_best"]],
             "steps to success": [_number(x, "{:.1f}") for x in table["steps_to_success"]],
             "final distance [m]": [_number(x, "{:.2f}") for x in table["final_distance"]],
             "time per plan [ms]": [_number(1000 * x, "{:.1f}") if x else "-" for x in table["seconds_per_plan"]],
@@ -117,8 +117,8 @@ def to_html(table: pd.DataFrame) -> str:
 def missing_baselines(table: pd.DataFrame) -> list[str]:
     """Commands that would add the floors and ceiling that a task set still lacks."""
     return [
-        f"python plan.py model_name={name} protocol={protocol}"
-        for (protocol, _), group in table.groupby(["protocol", "tasks_hash"])
+        f"python plan.py model_name={name} protocol={group['protocol'].iloc[0]}"
+        for _, group in table.groupby("tasks_hash")
         for name in BASELINES
         if name not in set(group["row"])
     ]
