@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from wmbench.checkpoint import find_run, load_run, step_path
+from wmbench.checkpoint import find_run, list_runs, load_run, step_path
 from wmbench.commands import command, duration, peak_memory, pick_device, size
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.diagnostics import load_probe
@@ -47,6 +47,11 @@ class Player:
 
 @command("plan")
 def main(cfg: DictConfig) -> None:
+    if OmegaConf.is_missing(cfg, "model_name"):
+        found = [*list_runs(Path(cfg.ckpt_base_path)), *BASELINES]
+        raise ValueError(f"which model? model_name=NAME; found: {', '.join(found)}")
+    if cfg.protocol.goal_source != "random_state":
+        raise ValueError(f"protocol.goal_source ({cfg.protocol.goal_source}) must be random_state")
     is_baseline = cfg.model_name in BASELINES
     player = baseline(cfg, cfg.model_name, "umaze", 5) if is_baseline else trained(cfg, pick_device(cfg.device))
     protocol = cfg.protocol
@@ -122,7 +127,9 @@ def baseline_folder(cfg: DictConfig, name: str, tasks: Tasks) -> Path:
 def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) -> dict[str, Any]:
     """Run every task and write the results."""
     protocol = cfg.protocol
-    blocks = protocol.max_steps // player.frameskip
+    round_steps = cfg.agent.num_taken * player.frameskip
+    max_steps = protocol.max_steps if protocol.max_rounds is None else protocol.max_rounds * round_steps
+    blocks = max_steps // player.frameskip
     if isinstance(player.agent, Agent):
         seconds = player.agent.forecast(observe(player.env, tasks.goal, player.device), blocks)
         memory = size(peak_memory(player.device))
@@ -142,16 +149,17 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
             player.agent,
             player.env,
             tasks,
-            max_steps=protocol.max_steps,
+            max_steps=max_steps,
             frameskip=player.frameskip,
             check=protocol.check,
-            round_steps=cfg.agent.num_taken * player.frameskip,
+            round_steps=round_steps,
             device=player.device,
             on_block=on_block,
         )
     facts = {
         "row": row,
         "protocol": protocol.name,
+        "max_steps": max_steps,
         "settings": OmegaConf.to_container(OmegaConf.create({k: cfg[k] for k in ("protocol", "planner", "agent")})),
         "seed": cfg.seed,
         "seconds": time.perf_counter() - began,

@@ -16,9 +16,12 @@ import hydra
 import psutil
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from wmbench.checkpoint import list_runs
 
 CONF = str(Path(__file__).parents[2] / "conf")
 
@@ -53,7 +56,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     def decorate(run: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(run)
         def main() -> None:
-            sys.argv[1:] = translate(sys.argv[1:])
+            sys.argv[1:] = expand_globs(translate(sys.argv[1:]))
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 return hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(run)()
             os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
@@ -67,11 +70,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         @functools.wraps(run)
         def friendly(cfg: DictConfig) -> None:
             try:
+                check_types(cfg, config_name)
                 run(cfg)
-            except OmegaConfBaseException as error:
+            except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
                 fail(str(error).strip())
-            except (ValueError, OSError) as error:
-                fail(str(error))
 
         return main
 
@@ -95,9 +97,49 @@ def translate(arguments: list[str]) -> list[str]:
     return translated
 
 
+def expand_globs(arguments: list[str]) -> list[str]:
+    """model_name='maze_*' becomes a sweep over the runs that match."""
+    base = next((a.partition("=")[2] for a in arguments if a.startswith("ckpt_base_path=")), "checkpoints")
+    expanded = []
+    for argument in arguments:
+        key, _, pattern = argument.partition("=")
+        if key == "model_name" and "*" in pattern:
+            names = list_runs(Path(base), pattern)
+            if not names:
+                fail(f"no run matches {pattern!r} in {base}; found: {', '.join(list_runs(Path(base))) or 'none'}")
+            print(f"planning with {len(names)} runs: {', '.join(names)}", file=sys.stderr)
+            argument = f"model_name={','.join(names)}"
+            if len(names) > 1 and not {"-m", "--multirun"} & set(arguments):
+                expanded.append("-m")
+        expanded.append(argument)
+    return expanded
+
+
+def check_types(cfg: DictConfig, config_name: str) -> None:
+    """Refuse a word where the configuration has a number or a switch, before anything is built from it.
+
+    Raises:
+        ValueError: naming the key, the value and what it should be.
+    """
+    given = [o.partition("=")[0] for o in HydraConfig.get().overrides.task if not o.startswith(("+", "~"))]
+    given = [key for key in given if not Path(CONF, key).is_dir()]
+    default = _default_config(HydraConfig.get().job.config_name or config_name) if given else cfg
+    for key in given:
+        usual, value = OmegaConf.select(default, key, throw_on_missing=False), OmegaConf.select(cfg, key)
+        for kinds, name in ((bool, "true or false"), (int, "a whole number"), (float, "a number")):
+            if isinstance(usual, kinds):
+                allowed = (int, float) if kinds is float else kinds
+                if value is not None and (not isinstance(value, allowed) or isinstance(value, bool) != (kinds is bool)):
+                    raise ValueError(f"{key} ({value!r}) must be {name}, such as {usual}")
+                break
+
+
 def explain(error: Exception, config_name: str) -> str:
     """Hydra's message, with the nearest valid names where a name is wrong."""
     message = str(error).strip()
+    if message.startswith("Cannot find primary config"):
+        known = sorted(path.stem for path in Path(CONF).glob("*.yaml"))
+        return f"no configuration {error.missing_cfg_file!r}; known: {', '.join(known)}"  # type: ignore[attr-defined]
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
@@ -112,17 +154,15 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     """`, did you mean a or b?` or nothing."""
     valid = list(valid)
     leaf = wrong.rpartition(".")[2]
-    close = difflib.get_close_matches(wrong, valid, n=3) or [name for name in valid if name.rpartition(".")[2] == leaf][:3]
+    close = (
+        difflib.get_close_matches(wrong, valid, n=2, cutoff=0.75)
+        or [name for name in valid if name.rpartition(".")[2] == leaf][:3]
+    )
     return f", did you mean {' or '.join(close)}?" if close else ""
 
 
 def _valid_keys(config_name: str) -> list[str]:
-    """Every key of the configuration as it is without the command line's plain values."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        groups = [group.name for group in Path(CONF).iterdir() if group.is_dir()]
-        choices = [a for a in sys.argv[1:] if a.partition("=")[0] in groups and "," not in a]
-        config = hydra.compose(config_name, overrides=choices)
+    """Every key of the configuration."""
 
     def keys(node: Any, prefix: str = "") -> Iterable[str]:
         for key in node:
@@ -130,7 +170,15 @@ def _valid_keys(config_name: str) -> list[str]:
             if OmegaConf.is_dict(node) and OmegaConf.is_dict(node._get_node(key)):
                 yield from keys(node._get_node(key), f"{prefix}{key}.")
 
-    return list(keys(config))
+    return list(keys(_default_config(config_name)))
+
+
+def _default_config(config_name: str) -> DictConfig:
+    """The configuration as it is without the command line's plain values."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        choices = [a for a in sys.argv[1:] if Path(CONF, a.partition("=")[0]).is_dir() and "," not in a]
+        return hydra.compose(config_name, overrides=choices)
 
 
 def pick_device(name: str) -> torch.device:

@@ -55,7 +55,7 @@ def make_table(summaries: Iterable[dict[str, Any]]) -> pd.DataFrame:
     for _, group in table.groupby(["protocol", "tasks_hash"]):
         trained = group[~group["row"].isin(BASELINES)]
         if len(trained):
-            best = _outcomes(trained["folder"].to_list()[int(np.argmax(trained["success"]))])
+            best = _outcomes(list(trained["folder"])[int(np.argmax(trained["success"]))])
             for index in trained.index:
                 table.loc[index, "p_vs_best"] = mcnemar(best, _outcomes(table.loc[index, "folder"]))
     return table.sort_values(["protocol", "tasks_hash", "success"], ascending=[True, True, False], ignore_index=True)
@@ -125,8 +125,7 @@ def missing_baselines(table: pd.DataFrame) -> list[str]:
 
 
 def _row(summary: dict[str, Any]) -> dict[str, Any]:
-    protocol = summary["settings"]["protocol"]
-    return summary | {"task_seed": protocol["task_seed"], "max_steps": protocol["max_steps"], "p_vs_best": np.nan}
+    return summary | {"task_seed": summary["settings"]["protocol"]["task_seed"], "p_vs_best": np.nan}
 
 
 def _identity(summary: dict[str, Any]) -> str:

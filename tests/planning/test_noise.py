@@ -1,0 +1,50 @@
+"""Keyed noise: the same for the same name, fresh for any other, and normal."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+
+from wmbench.planning.noise import KeyedNoise
+
+CPU = torch.device("cpu")
+
+
+def draw(seed: int = 1, tasks: tuple[int, ...] = (2,), plan: int = 3, iteration: int = 4, size: int = 30) -> torch.Tensor:
+    return KeyedNoise(seed, np.array(tasks), plan)(iteration, (size, 5), CPU)
+
+
+def test_a_tasks_noise_does_not_depend_on_its_batch():
+    together = draw(tasks=(4, 9, 7))
+    assert together.shape == (3, 30, 5)
+    for row, task in enumerate((4, 9, 7)):
+        assert torch.equal(draw(tasks=(task,))[0], together[row])
+
+
+@pytest.mark.parametrize("key", ["seed", "tasks", "plan", "iteration"])
+def test_every_part_of_the_name_changes_the_noise(key: str):
+    other = {"seed": 2, "tasks": (3,), "plan": 4, "iteration": 5}[key]
+    assert torch.equal(draw(), draw())
+    assert not (draw() == draw(**{key: other})).any()
+
+
+def test_names_that_share_their_numbers_share_no_noise():
+    """Seed 1 of task 2 is not seed 2 of task 1, nor does one iteration run on into the next."""
+    numbers = range(3)
+    draws = [draw(s, (t,), p, i) for s in numbers for t in numbers for p in numbers for i in numbers]
+    values = torch.stack(draws).flatten(1)
+    repeated = [(a, b) for a, b in combinations(range(len(values)), 2) if torch.isin(values[a], values[b]).sum() > 2]
+    assert repeated == []  # two of 150 float32 numbers may agree by chance
+
+
+def test_it_is_standard_normal():
+    values = draw(tasks=(0, 1), size=2000).flatten().numpy()
+    assert kstest(values, "norm").pvalue > 0.01
+
+
+def test_noise_under_different_names_is_uncorrelated():
+    streams = torch.stack([draw(iteration=i, size=2000).flatten() for i in range(2)] + [draw(plan=9, size=2000).flatten()])
+    correlation = torch.corrcoef(streams) - torch.eye(3)
+    assert correlation.abs().max() < 4 / 10_000**0.5  # four standard errors
