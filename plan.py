@@ -22,6 +22,7 @@ from wmbench.commands import command, duration, peak_memory, pick_device, size
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.diagnostics import load_probe
 from wmbench.evaluation.episodes import Actor, observe, run_episodes
+from wmbench.evaluation.figures import paths_figure
 from wmbench.evaluation.film import Plans, write_videos
 from wmbench.evaluation.results import sentence, write_results
 from wmbench.evaluation.tasks import Tasks, load_or_sample
@@ -170,6 +171,7 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     if row not in BASELINES:
         write_videos(folder, player.env, tasks, outcome, plans, player.frameskip, cfg.num_videos)
+    paths_figure(folder / "paths.png", player.env.maze, tasks, outcome)
     summary = write_results(folder, tasks, outcome, player.env.maze, facts | player.facts)
     return summary | {"folder": str(folder)}
 

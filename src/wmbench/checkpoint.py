@@ -51,13 +51,16 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     )
 
 
+SHIPPED = Path(__file__).parents[2] / "checkpoints"  # beside the source, in a checkout
+
+
 def find_run(base: Path, name: str) -> Path:
-    """The folder of a run under base/outputs or, for the shipped ones, base.
+    """The folder of a run under base/outputs, base or, from whatever folder one works in, among the shipped ones.
 
     Raises:
         FileNotFoundError: no such run; the message lists those there are.
     """
-    for folder in (base / "outputs" / name, base / name):
+    for folder in (base / "outputs" / name, base / name, SHIPPED / name):
         if (folder / "config.yaml").exists():
             return folder
     names = list_runs(base)
@@ -67,7 +70,7 @@ def find_run(base: Path, name: str) -> Path:
 
 def list_runs(base: Path, pattern: str = "*") -> list[str]:
     """Names of the runs that match a glob."""
-    configs = [*base.glob("outputs/*/config.yaml"), *base.glob("*/config.yaml")]
+    configs = [*base.glob("outputs/*/config.yaml"), *base.glob("*/config.yaml"), *SHIPPED.glob("*/config.yaml")]
     return sorted({name for path in configs if fnmatch.fnmatch(name := path.parent.name, pattern)})
 
 

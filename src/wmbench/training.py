@@ -2,11 +2,14 @@
 
 import csv
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -73,7 +76,8 @@ def fit(
         announce: told the seconds that the remaining steps will take, from a trial step, before the first one.
         log: told every row of metrics.
 
-    An interrupt saves the state of the last whole step before it goes on up.
+    Raises:
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step in progress is finished and saved.
     """
     device = next(model.parameters()).device
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -88,7 +92,7 @@ def fit(
     bar = progress_bar(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
     _drop_rows_after(run / "metrics.csv", step)
     started, started_step = time.perf_counter(), step
-    try:
+    with bar, _StopRequest() as stop:
         while step < recipe.max_steps:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr_at(step)
@@ -115,13 +119,31 @@ def fit(
             if step % recipe.save_every == 0 or step == recipe.max_steps:
                 save_weights(run, step, model)
                 save_resume(run, step, model, optimizer)
-    except KeyboardInterrupt:
-        optimizer.zero_grad(set_to_none=True)
-        save_resume(run, step, model, optimizer)
-        raise
-    finally:
-        bar.close()
+            if stop.requested and step < recipe.max_steps:
+                save_resume(run, step, model, optimizer)
+                raise KeyboardInterrupt
     return row
+
+
+class _StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a wish, since an optimiser step must not be left half done; a second one stops."""
+
+    requested = False
+
+    def __enter__(self) -> "_StopRequest":
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
 
 
 @torch.no_grad()

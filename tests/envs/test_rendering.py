@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wmbench.envs import rendering
-from wmbench.envs.mazes import MAPS, Maze
+from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import build_model
 from wmbench.envs.rendering import make_renderer, pixel_of
 from wmbench.envs.vector import PointMazes
@@ -42,9 +42,9 @@ def test_the_ball_appears_at_dino_wms_pixel(kind: str, position: tuple, column_r
     np.testing.assert_allclose(ball_centre(frame), column_row, rtol=0, atol=0.3)
 
 
-@pytest.mark.parametrize("name", MAPS)
-def test_pixel_of_tells_where_the_ball_is_drawn_in_every_maze(kind: str, name: str):
-    maze, rng, size = Maze(name), np.random.RandomState(0), 320
+@pytest.mark.parametrize("name", ["large", "open"])
+def test_pixel_of_tells_where_the_ball_is_drawn_in_mazes_that_are_not_square(kind: str, name: str):
+    maze, rng, size = Maze(name), np.random.RandomState(0), 256
     model = build_model(maze)
     position = np.stack([maze.sample_state(rng)[:2] for _ in range(6)])
     position = position[maze.clearance(position) > 0.25]  # nearer ones are half hidden by the wall

@@ -10,6 +10,8 @@ from matplotlib.patches import Circle, Rectangle
 
 from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
+from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.tasks import Tasks
 
 matplotlib.use("Agg")
 
@@ -27,23 +29,22 @@ def draw_maze(axes: Any, maze: Maze) -> None:
     axes.set(xlim=(-0.5 - CELL_OFFSET, rows), ylim=(columns, -0.5 - CELL_OFFSET), aspect="equal", xticks=[], yticks=[])
 
 
-def paths_figure(path: Path, maze: Maze, results: Path, tasks: list[int]) -> None:
-    """The ball's paths in some tasks of a result folder, start green, goal red."""
-    states = np.load(results / "paths.npz")["states"]
-    table = pd.read_csv(results / "tasks.csv")
-    columns = min(4, len(tasks))
-    rows = -(-len(tasks) // columns)
+def paths_figure(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: int = 12) -> None:
+    """The ball's paths in the first tasks, start green, goal red."""
+    count = min(count, len(tasks))
+    columns = min(4, count)
+    rows = -(-count // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
-    for axes in grid.flat[len(tasks) :]:
+    for axes in grid.flat[count:]:
         axes.axis("off")
-    for axes, task in zip(grid.flat, tasks, strict=False):
-        outcome = table.loc[task]
-        line = states[task, : outcome.steps + 1]
+    for task, axes in enumerate(grid.flat[:count]):
+        success, steps = outcome.success[task], outcome.steps[task]
+        line = outcome.states[task, : steps + 1]
         draw_maze(axes, maze)
-        axes.plot(line[:, 0], line[:, 1], ".-", color=PATH if outcome.success else FAILED, markersize=3, linewidth=1)
+        axes.plot(line[:, 0], line[:, 1], ".-", color=PATH if success else FAILED, markersize=3, linewidth=1)
         axes.plot(*line[0, :2], "o", color=START, markersize=6)
-        axes.add_patch(Circle((outcome.goal_x, outcome.goal_y), SUCCESS_RADIUS, fill=False, color=GOAL))
-        verdict = f"solved in {outcome.steps} steps" if outcome.success else "not solved"
+        axes.add_patch(Circle(tasks.goal[task, :2], SUCCESS_RADIUS, fill=False, color=GOAL))
+        verdict = f"solved in {steps} steps" if success else "not solved"
         axes.set_title(f"task {task}: {verdict}", fontsize=8)
     _save(figure, path)
 

@@ -1,0 +1,244 @@
+"""Model-predictive control on a toy: a point that moves by the sum of its actions."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wmbench.data.normalizer import Normalizer
+from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
+from wmbench.planning.cem import CEM
+from wmbench.shapes import Obs
+
+FRAMESKIP = 2
+ACTION_MEAN, ACTION_STD = torch.tensor([0.1, -0.2]), torch.tensor([0.5, 0.25])
+GOALS = torch.tensor([[3.0, 1.0], [-2.0, 4.0], [0.5, -3.0], [-1.0, -2.0]])
+
+
+class Drift:
+    """A position (one token of two features) moves by the sum of the block's normalised actions."""
+
+    frameskip = FRAMESKIP
+
+    def __init__(self):
+        self.normalizer = Normalizer(ACTION_MEAN, ACTION_STD, torch.zeros(4), torch.ones(4))
+        self.contexts: list[tuple[Tensor, Tensor]] = []  # the frames of each rollout and the blocks between them
+
+    def encode(self, obs: Obs) -> Tensor:
+        return obs["proprio"][:, :, None, :2]
+
+    def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+        self.contexts.append((z, past))
+        return z[:, -1:, None] + displacement(plans).cumsum(2)[:, :, :, None]
+
+
+class FixedPlan(CEM):
+    """A planner that looks at nothing: block h of a plan is h, h + 0.1, h + 0.2, h + 0.3."""
+
+    def __init__(self):
+        super().__init__(num_samples=2, num_elites=2, num_iters=1, init_std=1.0)
+
+    def __call__(self, cost, mean, noise, bounds=None) -> Tensor:
+        horizon, block = mean.shape[1:]
+        return (torch.arange(horizon)[:, None] + 0.1 * torch.arange(block)).expand_as(mean)
+
+
+class World:
+    """The tasks' true positions, and a record of who looked when."""
+
+    def __init__(self, num_tasks: int):
+        self.position = torch.zeros(num_tasks, 2)
+        self.looks: list[int] = []  # numbers of the blocks before which someone looked
+        self.horizons: list[int] = []  # of the plans
+        self.actions: list[np.ndarray] = []  # of the blocks
+
+    def run(self, agent: Agent, blocks: int, actives: list[list[int]] | None = None) -> "World":
+        """Episodes of that many blocks; actives[b] are the tasks that still run in block b."""
+        everyone = list(range(len(self.position)))
+        agent.reset(observed(GOALS[: len(everyone)]), blocks)
+        for block in range(blocks):
+            active = np.array(actives[block] if actives else everyone)
+
+            def look(block: int = block, active: np.ndarray = active) -> Obs:
+                self.looks.append(block)
+                return observed(self.position[torch.as_tensor(active)])
+
+            plans_before = len(agent.plan_seconds)
+            actions = agent.act(look, active)
+            if len(agent.plan_seconds) > plans_before:
+                self.horizons.append(agent.imagined.shape[1])
+            normalised = agent.model.normalizer.normalize_action(torch.from_numpy(actions).flatten(1))
+            self.position[torch.as_tensor(active)] += displacement(normalised)
+            self.actions.append(actions)
+        return self
+
+
+def displacement(blocks: Tensor) -> Tensor:
+    return blocks.unflatten(-1, (FRAMESKIP, 2)).sum(-2)
+
+
+def observed(position: Tensor) -> Obs:
+    proprio = torch.cat([position, torch.zeros_like(position)], 1)[:, None]
+    return Obs(visual=torch.zeros(len(position), 1, 2, 2, 3, dtype=torch.uint8), proprio=proprio)
+
+
+def make_agent(**changed) -> Agent:
+    settings = {
+        "horizon": 3,
+        "num_taken": 1,
+        "shrinking": False,
+        "num_context": 1,
+        "objective_mode": "last",
+        "clip_actions": False,
+        "max_rollouts": 1000,
+        "seed": 0,
+    }
+    planner = changed.pop("planner", None) or CEM(num_samples=30, num_elites=5, num_iters=4, init_std=1.0)
+    return Agent(Drift(), planner, **settings | changed)
+
+
+@pytest.mark.parametrize(
+    ("num_taken", "num_context", "blocks", "expected"),
+    [
+        (1, 1, 4, [0, 1, 2, 3]),
+        (1, 3, 4, [0, 1, 2, 3]),
+        (3, 1, 7, [0, 3, 6]),  # plans before blocks 0, 3 and 6
+        (3, 2, 7, [0, 2, 3, 5, 6]),
+        (3, 9, 7, [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_it_looks_only_for_frames_that_a_plan_starts_from(
+    num_taken: int, num_context: int, blocks: int, expected: list[int]
+):
+    assert World(2).run(make_agent(num_taken=num_taken, num_context=num_context), blocks).looks == expected
+
+
+def test_it_does_not_look_for_a_plan_that_the_episodes_end_prevents():
+    assert World(2).run(make_agent(num_taken=3, num_context=2), blocks=6).looks == [0, 2, 3]
+
+
+@pytest.mark.parametrize(("num_taken", "num_context"), [(1, 1), (1, 3), (2, 3), (3, 2), (3, 1)])
+def test_a_context_is_of_real_frames_with_the_blocks_between_them(num_taken: int, num_context: int):
+    agent = make_agent(num_taken=num_taken, num_context=num_context)
+    World(3).run(agent, blocks=7)
+    lengths = set()
+    for frames, past in agent.model.contexts:
+        assert past.shape[1] == frames.shape[1] - 1
+        torch.testing.assert_close(frames[:, 1:, 0] - frames[:, :-1, 0], displacement(past))
+        lengths.add(frames.shape[1])
+    assert max(lengths) == num_context
+
+
+@pytest.mark.parametrize(
+    ("horizon", "num_taken", "blocks", "expected"),
+    [(4, 1, 10, [4, 3, 2, 1, 4, 3, 2, 1, 2, 1]), (5, 2, 8, [5, 3, 1, 3, 1]), (4, 4, 6, [4, 2])],
+)
+def test_a_shrinking_horizon_looks_to_a_fixed_deadline(horizon: int, num_taken: int, blocks: int, expected: list[int]):
+    agent = make_agent(horizon=horizon, num_taken=num_taken, shrinking=True)
+    assert World(2).run(agent, blocks).horizons == expected
+
+
+@pytest.mark.parametrize(
+    ("horizon", "num_taken", "blocks", "expected"),
+    [(4, 1, 6, [4, 4, 4, 3, 2, 1]), (3, 2, 7, [3, 3, 3, 1]), (5, 5, 3, [3])],
+)
+def test_a_sliding_horizon_never_reaches_beyond_the_end(horizon: int, num_taken: int, blocks: int, expected: list[int]):
+    agent = make_agent(horizon=horizon, num_taken=num_taken)
+    assert World(2).run(agent, blocks).horizons == expected
+
+
+def test_it_arrives():
+    planner = CEM(num_samples=300, num_elites=30, num_iters=30, init_std=1.0)
+    world = World(4).run(make_agent(planner=planner, horizon=4, shrinking=True), blocks=4)
+    torch.testing.assert_close(world.position, GOALS, rtol=0, atol=0.01)
+
+
+def test_what_it_imagined_is_what_the_model_predicts_of_its_plan():
+    agent = make_agent(horizon=3, num_taken=3)
+    world = World(4).run(agent, blocks=3)
+    torch.testing.assert_close(agent.imagined[:, -1, 0], world.position)
+
+
+@pytest.mark.parametrize("max_rollouts", [1, 7, 30, 75, 120])
+def test_plans_do_not_change_with_the_number_of_rollouts_at_once(max_rollouts: int):
+    """One sample of one task, part of one, one, two or all four at a time."""
+    expected = World(4).run(make_agent(num_context=2), blocks=4)
+    found = World(4).run(make_agent(num_context=2, max_rollouts=max_rollouts), blocks=4)
+    np.testing.assert_array_equal(found.actions, expected.actions)
+
+
+def test_a_task_that_leaves_the_batch_does_not_change_the_others_plans():
+    stay = World(4).run(make_agent(num_context=2, num_taken=2), blocks=6)
+    actives = [[0, 1, 2, 3], [0, 2, 3], [0, 2, 3], [2, 3], [3], [3]]
+    leave = World(4).run(make_agent(num_context=2, num_taken=2), blocks=6, actives=actives)
+    for active, found, expected in zip(actives, leave.actions, stay.actions, strict=True):
+        np.testing.assert_array_equal(found, expected[active])
+
+
+def test_an_episode_alone_is_that_episode_in_a_batch():
+    together = World(4).run(make_agent(num_context=3), blocks=5)
+    alone = World(4).run(make_agent(num_context=3), blocks=5, actives=[[2]] * 5)
+    np.testing.assert_array_equal(np.concatenate(alone.actions), np.stack(together.actions)[:, 2])
+
+
+def test_the_seed_changes_the_plans():
+    first, same, other = (World(2).run(make_agent(seed=seed), blocks=2).actions for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+def test_an_agent_forgets_its_last_episodes():
+    agent = make_agent(num_context=3, num_taken=2)
+    first, again = (World(3).run(agent, blocks=5) for _ in range(2))
+    np.testing.assert_array_equal(again.actions, first.actions)
+
+
+def test_actions_are_the_plans_in_environment_units():
+    actions = World(3).run(make_agent(planner=FixedPlan(), num_taken=2), blocks=2).actions
+    for block, found in enumerate(actions):
+        assert found.shape == (3, FRAMESKIP, 2)
+        normalised = block + np.array([[0.0, 0.1], [0.2, 0.3]])  # frameskip steps, in time order
+        expected = normalised * ACTION_STD.numpy() + ACTION_MEAN.numpy()
+        np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=1e-6)
+
+
+def test_clipped_actions_stay_inside_the_actuators_range():
+    free = World(4).run(make_agent(), blocks=2).actions
+    clipped = World(4).run(make_agent(clip_actions=True), blocks=2).actions
+    assert np.abs(free).max() > 1
+    assert np.abs(clipped).max() <= 1 + 1e-6  # normalised and back in float32
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"horizon": 0}, r"agent.horizon \(0\) must be positive"),
+        ({"num_context": 0}, r"agent.num_context \(0\) must be positive"),
+        ({"max_rollouts": 0}, r"agent.max_rollouts \(0\) must be positive"),
+        ({"num_taken": 0}, r"agent.num_taken \(0\) must be between 1 and horizon \(3\)"),
+        ({"num_taken": 4}, r"agent.num_taken \(4\) must be between 1 and horizon \(3\)"),
+        ({"objective_mode": "first"}, r"unknown objective mode 'first'; known: last, all"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(changed: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        make_agent(**changed)
+
+
+def test_the_random_floor_draws_uniform_actions_for_each_task():
+    agent, active = RandomAgent(FRAMESKIP, 2, seed=3), np.arange(4)
+    agent.reset(observed(GOALS), blocks=500)
+    together = np.stack([agent.act(lambda: observed(GOALS), active) for _ in range(500)])
+    assert together.shape == (500, 4, FRAMESKIP, 2)
+    assert np.abs(together).max() <= 1
+    np.testing.assert_allclose(together.std((0, 2)), 3**-0.5, atol=4 * 3**-0.5 / 2000**0.5)  # four standard errors
+    agent.reset(observed(GOALS), blocks=500)
+    alone = np.concatenate([agent.act(lambda: observed(GOALS[2:3]), np.array([2])) for _ in range(500)])
+    np.testing.assert_array_equal(alone, together[:, 2])
+
+
+def test_the_idle_floor_does_nothing():
+    agent = ZeroAgent(FRAMESKIP, 2)
+    agent.reset(observed(GOALS), blocks=1)
+    actions = agent.act(lambda: observed(GOALS[:3]), np.array([0, 1, 3]))
+    assert actions.shape == (3, FRAMESKIP, 2) and not actions.any()
