@@ -152,7 +152,6 @@ def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
         rows_per_episode = len(columns[name]) // len(chunk)
         first = chunk.start * rows_per_episode
         column[first : first + len(columns[name])] = columns[name]
-        column.flush()
         digest.update(columns[name].tobytes())
     return digest.hexdigest()
 

@@ -141,23 +141,23 @@ def test_data_are_looked_for_in_dataset_dir(work):
 
 
 def test_training_killed_at_any_point_ends_as_if_it_had_not_been(work):
-    command = f"{TRAIN} env.data=maze.h5 training.max_steps=60 training.save_every=5 training.valid_every=5"
+    command = f"{TRAIN} env.data=maze.h5 training.max_steps=30 training.save_every=5 training.valid_every=5"
     run(work, f"{command} model_name=whole")
     for number in (signal.SIGKILL, signal.SIGINT):
         name = f"stopped_by_{number.name}"
         process = start(work, f"{command} model_name={name}")
         folder = work / "checkpoints" / "outputs" / name
-        while not (folder / "step_000015.safetensors").exists():
+        while not (folder / "step_000010.safetensors").exists():
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         if number == signal.SIGINT:
-            assert "the same command goes on" in err and process.returncode == 130
-        assert not (folder / "step_000060.safetensors").exists()
+            assert "the same command goes on from it" in err and process.returncode == 130
+        assert not (folder / "step_000030.safetensors").exists()
         run(work, f"{command} model_name={name}")
-        assert (folder / "step_000060.safetensors").read_bytes() == (
-            work / "checkpoints/outputs/whole/step_000060.safetensors"
+        assert (folder / "step_000030.safetensors").read_bytes() == (
+            work / "checkpoints/outputs/whole/step_000030.safetensors"
         ).read_bytes()
         columns = ("step", "loss", "valid_prediction")
         rows = [

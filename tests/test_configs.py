@@ -96,8 +96,9 @@ def test_a_glob_becomes_a_sweep_over_the_runs_that_match(tmp_path, capsys):
         (tmp_path / "outputs" / name).mkdir(parents=True)
         (tmp_path / "outputs" / name / "config.yaml").touch()
     base = f"ckpt_base_path={tmp_path}"
-    assert expand_globs([base, "model_name=maze_*"]) == [base, "-m", "model_name=maze_a,maze_b"]
-    assert expand_globs(["-m", base, "model_name=oth*"]) == ["-m", base, "model_name=other"]
+    assert expand_globs([base, "model_name=maze_*"]) == ["-m", base, "model_name=maze_a,maze_b"]
+    assert expand_globs([base, "model_name=oth*"]) == [base, "model_name=other"]
+    assert expand_globs([base, "-m", "seed=1,2"]) == ["-m", base, "seed=1,2"]
     with pytest.raises(SystemExit):
         expand_globs([base, "model_name=nothing*"])
     assert "maze_a, maze_b, other" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import psutil
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -63,7 +63,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             try:
                 hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(friendly)()
             except KeyboardInterrupt:
-                fail("stopped; the same command goes on from what is saved", code=130)
+                fail("stopped; nothing that was saved is lost, and the same command goes on from it", code=130)
             except (HydraException, OmegaConfBaseException) as error:
                 fail(explain(error, config_name))
 
@@ -72,7 +72,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             try:
                 check_types(cfg, config_name)
                 run(cfg)
-            except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            except InstantiationException as error:
+                fail(str(error.__cause__ or error).strip())
+            except (OmegaConfBaseException, ValueError, OSError) as error:
                 fail(str(error).strip())
 
         return main
@@ -109,10 +111,10 @@ def expand_globs(arguments: list[str]) -> list[str]:
                 fail(f"no run matches {pattern!r} in {base}; found: {', '.join(list_runs(Path(base))) or 'none'}")
             print(f"planning with {len(names)} runs: {', '.join(names)}", file=sys.stderr)
             argument = f"model_name={','.join(names)}"
-            if len(names) > 1 and not {"-m", "--multirun"} & set(arguments):
-                expanded.append("-m")
+            expanded += ["-m"] * (len(names) > 1)
         expanded.append(argument)
-    return expanded
+    sweep = {"-m", "--multirun"} & set(expanded)  # in front, since argparse does not find it between overrides
+    return [*sorted(sweep)[:1], *(a for a in expanded if a not in sweep)]
 
 
 def check_types(cfg: DictConfig, config_name: str) -> None:

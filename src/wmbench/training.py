@@ -126,7 +126,7 @@ def fit(
 
 
 class _StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a wish, since an optimiser step must not be left half done; a second one stops."""
+    """Turns the first Ctrl-C or SIGTERM into a wish, since a step must not be left half done; a second one stops."""
 
     requested = False
 

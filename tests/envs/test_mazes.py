@@ -1,5 +1,6 @@
 """Maps against gymnasium-robotics, starts against DINO-WM's, and shortest paths against closed forms and a fine grid."""
 
+from itertools import pairwise
 from math import gcd, hypot
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_clearance_is_the_distance_to_the_nearest_wall_square():
 
 
 def path_length(*points: tuple[float, float]) -> float:
-    return sum(hypot(x1 - x0, y1 - y0) for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False))
+    return sum(hypot(x1 - x0, y1 - y0) for (x0, y0), (x1, y1) in pairwise(points))
 
 
 # The U-maze's inner wall ends at the corners (1.2, 2.4) and (2.4, 2.4) once it is grown by the ball's radius.

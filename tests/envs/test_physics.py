@@ -46,7 +46,9 @@ def test_full_throttle_from_the_speed_limit_gives_dino_wms_top_speed(umaze: Phys
     """Reference, section 11: 5 -> 5.226256 after one sub-step (the sampler's range), 6.125902 after an env step."""
     after = umaze.step(np.array([[0.8, 0.8, 0, 5.0]]), np.array([[0.0, 1.0]]))
     assert after[0, 3] == pytest.approx(6.125902, abs=5e-7)
-    assert free_flight(np.array([0, 0, 0, 5.0]), np.array([0.0, 1.0]), num_substeps=1)[3] == pytest.approx(5.226256, abs=5e-7)
+    assert free_flight(np.array([0, 0, 0, 5.0]), np.array([0.0, 1.0]), num_substeps=1)[3] == pytest.approx(
+        5.226256, abs=5e-7
+    )
 
 
 def test_full_throttle_from_rest_gives_dino_wms_displacements(umaze: Physics):

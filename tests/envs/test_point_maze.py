@@ -117,7 +117,9 @@ def test_render_gives_the_observed_frame_and_only_in_its_mode(env: PointMaze):
     assert silent.render() is None
 
 
-@pytest.mark.parametrize(("action", "axis", "wall"), [((-1, 0), 0, 0.4), ((1, 0), 0, 4.2), ((0, -1), 1, 0.4), ((0, 1), 1, 1.2)])
+@pytest.mark.parametrize(
+    ("action", "axis", "wall"), [((-1, 0), 0, 0.4), ((1, 0), 0, 4.2), ((0, -1), 1, 0.4), ((0, 1), 1, 1.2)]
+)
 def test_walls_stop_the_ball_at_its_radius(action: tuple, axis: int, wall: float):
     env = PointMaze(CORRIDOR, renderer="warp", image_size=8)
     env.reset(seed=0, options={"state": [1.8, 0.8, 0, 0]})

@@ -148,9 +148,7 @@ def test_auto_takes_egl_else_osmesa_else_warp(monkeypatch: pytest.MonkeyPatch, w
 
 
 @pytest.mark.parametrize("missing", ["egl", "osmesa"])
-def test_a_renderer_that_is_asked_for_and_missing_is_an_error_that_names_warp(
-    monkeypatch: pytest.MonkeyPatch, missing: str
-):
+def test_a_renderer_that_is_asked_for_and_missing_is_an_error_that_names_warp(monkeypatch: pytest.MonkeyPatch, missing: str):
     monkeypatch.setattr(rendering, "_gl_works", works_only())
     with pytest.raises(ValueError, match=f"{missing}.*does not work on this machine.*warp"):
         make_renderer(missing, build_model(Maze("umaze")), 8)

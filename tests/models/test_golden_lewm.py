@@ -97,9 +97,7 @@ def obs(record: SimpleNamespace) -> Obs:
     return Obs(visual=record.pixels, proprio=torch.zeros(*record.pixels.shape[:2], 4))
 
 
-def test_embedding_is_the_released_one(
-    model: WorldModel, record: SimpleNamespace, obs: Obs, assert_recorded: Callable
-):
+def test_embedding_is_the_released_one(model: WorldModel, record: SimpleNamespace, obs: Obs, assert_recorded: Callable):
     assert_recorded(model.encode(obs)[:, :, 0], record.embedding)
 
 
@@ -107,9 +105,7 @@ def test_action_embedding_is_the_released_one(model: WorldModel, record: SimpleN
     assert_recorded(model.predictor.action_encoder(record.action), record.action_embedding)
 
 
-def test_prediction_is_the_released_one(
-    model: WorldModel, record: SimpleNamespace, obs: Obs, assert_recorded: Callable
-):
+def test_prediction_is_the_released_one(model: WorldModel, record: SimpleNamespace, obs: Obs, assert_recorded: Callable):
     prediction = model.predict(model.encode(obs)[:, :-1], record.action[:, :-1])
     assert_recorded(prediction[:, :, 0], record.prediction)
 

@@ -37,9 +37,7 @@ def test_a_prediction_has_the_shape_of_z(predictor: FrameCausalViT, z: torch.Ten
 
 @torch.no_grad()
 @pytest.mark.parametrize("frame", range(1, FRAMES))
-def test_future_frames_do_not_change_the_past(
-    predictor: FrameCausalViT, z: torch.Tensor, action: torch.Tensor, frame: int
-):
+def test_future_frames_do_not_change_the_past(predictor: FrameCausalViT, z: torch.Tensor, action: torch.Tensor, frame: int):
     changed = z.clone()
     changed[:, frame:] += 1
     before, after = predictor(z, action), predictor(changed, action)
@@ -49,9 +47,7 @@ def test_future_frames_do_not_change_the_past(
 
 @torch.no_grad()
 @pytest.mark.parametrize("frame", range(1, FRAMES))
-def test_future_actions_do_not_change_the_past(
-    predictor: FrameCausalViT, z: torch.Tensor, action: torch.Tensor, frame: int
-):
+def test_future_actions_do_not_change_the_past(predictor: FrameCausalViT, z: torch.Tensor, action: torch.Tensor, frame: int):
     changed = action.clone()
     changed[:, frame:] += 1
     before, after = predictor(z, action), predictor(z, changed)

@@ -139,8 +139,7 @@ def test_a_shrinking_horizon_looks_to_a_fixed_deadline(horizon: int, num_taken: 
 
 
 @pytest.mark.parametrize(
-    ("horizon", "num_taken", "blocks", "expected"),
-    [(4, 1, 6, [4, 4, 4, 3, 2, 1]), (3, 2, 7, [3, 3, 3, 1]), (5, 5, 3, [3])],
+    ("horizon", "num_taken", "blocks", "expected"), [(4, 1, 6, [4, 4, 4, 3, 2, 1]), (3, 2, 7, [3, 3, 3, 1]), (5, 5, 3, [3])]
 )
 def test_a_sliding_horizon_never_reaches_beyond_the_end(horizon: int, num_taken: int, blocks: int, expected: list[int]):
     agent = make_agent(horizon=horizon, num_taken=num_taken)
@@ -203,8 +202,9 @@ def test_actions_are_the_plans_in_environment_units():
 
 
 def test_clipped_actions_stay_inside_the_actuators_range():
-    free = World(4).run(make_agent(), blocks=2).actions
-    clipped = World(4).run(make_agent(clip_actions=True), blocks=2).actions
+    planner = CEM(num_samples=30, num_elites=5, num_iters=4, init_std=4.0)
+    free = World(4).run(make_agent(planner=planner), blocks=2).actions
+    clipped = World(4).run(make_agent(planner=planner, clip_actions=True), blocks=2).actions
     assert np.abs(free).max() > 1
     assert np.abs(clipped).max() <= 1 + 1e-6  # normalised and back in float32
 

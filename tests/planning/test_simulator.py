@@ -29,9 +29,9 @@ def observed(states: np.ndarray) -> Obs:
 
 
 def test_a_rollout_is_that_of_the_physics(model: SimulatorModel, physics: Physics):
-    rng = np.random.RandomState(0)
-    states = np.stack([physics.maze.sample_state(rng) for _ in range(2)])
-    plans = rng.uniform(-1, 1, (2, 4, 5, FRAMESKIP * 2))  # tasks, plans, horizon, action block
+    states = np.array([[0.8, 1.5, 0.3, -0.5], [2.8, 2.0, -0.2, 0.6]])
+    # Tasks, plans, horizon, action block: pushes that lead to no wall, which would magnify single precision.
+    plans = np.random.default_rng(0).uniform(-0.2, 0.2, (2, 4, 5, FRAMESKIP * 2))
     z = model.rollout(model.encode(observed(states)), torch.zeros(2, 0, FRAMESKIP * 2), torch.from_numpy(plans).float())
     assert z.shape == (2, 4, 5, 1, 4)
     found = z[..., 0, :] / torch.tensor([1, 1, 1e-3, 1e-3])
@@ -39,7 +39,7 @@ def test_a_rollout_is_that_of_the_physics(model: SimulatorModel, physics: Physic
         for plan in range(4):
             actions = plans[task, plan].reshape(1, 5 * FRAMESKIP, 2)
             path = torch.from_numpy(physics.rollout(states[task : task + 1], actions)[0]).float()
-            torch.testing.assert_close(found[task, plan], path[FRAMESKIP - 1 :: FRAMESKIP], rtol=0, atol=1e-4)
+            torch.testing.assert_close(found[task, plan], path[FRAMESKIP - 1 :: FRAMESKIP])
 
 
 def test_a_rollout_starts_from_the_newest_frame(model: SimulatorModel):

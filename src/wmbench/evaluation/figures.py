@@ -43,7 +43,7 @@ def paths_figure(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: 
         draw_maze(axes, maze)
         axes.plot(line[:, 0], line[:, 1], ".-", color=PATH if success else FAILED, markersize=3, linewidth=1)
         axes.plot(*line[0, :2], "o", color=START, markersize=6)
-        axes.add_patch(Circle(tasks.goal[task, :2], SUCCESS_RADIUS, fill=False, color=GOAL))
+        axes.add_patch(Circle(tuple(tasks.goal[task, :2]), SUCCESS_RADIUS, fill=False, color=GOAL))
         verdict = f"solved in {steps} steps" if success else "not solved"
         axes.set_title(f"task {task}: {verdict}", fontsize=8)
     _save(figure, path)

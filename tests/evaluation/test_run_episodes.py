@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from wmbench.envs.mazes import Maze
+from wmbench.envs.physics import Physics
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.episodes import Outcome, run_episodes
 from wmbench.evaluation.tasks import Tasks, sample_tasks
@@ -43,7 +44,8 @@ class Scripted(PointMazes):
 class Signed:
     """Actions that tell whose they are: (task, number of the env step)."""
 
-    plan_seconds: tuple[float, ...] = (0.5, 1.5)
+    def __init__(self):
+        self.plan_seconds = [0.5, 1.5]
 
     def reset(self, goal, blocks: int) -> None:
         self.goal, self.blocks, self.actives, self.seen = goal, blocks, [], []
@@ -143,8 +145,6 @@ def test_planning_time_is_the_mean_over_plans(env: Scripted, tasks: Tasks):
     [
         ({"check": "sometimes"}, "unknown check 'sometimes'; known: every_step, every_round, last_step"),
         ({"max_steps": 7}, r"max_steps \(7\) must be a multiple of frameskip \(2\)"),
-        ({"max_steps": 0}, r"max_steps \(0\)"),
-        ({"check": "every_round", "round_steps": 3}, r"round_steps \(3\)"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(env: Scripted, tasks: Tasks, changed: dict, message: str):
@@ -162,17 +162,21 @@ def originals() -> Tasks:
     return sample_tasks(Maze("umaze"), 50, 99, skip_solved=False, goal_at_rest=False)
 
 
-@pytest.mark.parametrize(("rounds", "solved"), [(1, 9), (2, 12), (5, 14)])
-def test_standing_still_solves_what_its_own_velocity_solves(
-    maze_env: PointMazes, originals: Tasks, rounds: int, solved: int
-):
-    """The share of DINO-WM's fifty tasks that the original's physics solves without control: 18, 24 and 28 %."""
+@pytest.mark.parametrize(("rounds", "solved"), [(1, 9), (2, 12), (5, 14), (10, 15), (20, 15)])
+def test_standing_still_solves_as_many_tasks_as_measured_in_the_reference(originals: Tasks, rounds: int, solved: int):
+    """18, 24, 28, 30 and 30 % of DINO-WM's fifty tasks, measured with the contact margins as they are in its XML."""
+    env = PointMazes("umaze", image_size=0, num_threads=1)
+    env.physics = Physics(env.maze, geom_margin=0.002, num_threads=1)
     budget = {"max_steps": 25 * rounds, "frameskip": 5, "check": "every_round", "round_steps": 25}
-    outcome = play(ZeroAgent(5, 2), maze_env, originals, **budget)
-    assert outcome.success.sum() == solved
-    path = maze_env.physics.rollout(originals.start, np.zeros((50, 25 * rounds, 2)))[:, 24::25]
+    assert play(ZeroAgent(5, 2), env, originals, **budget).success.sum() == solved
+
+
+def test_standing_still_solves_what_its_own_velocity_solves(maze_env: PointMazes, originals: Tasks):
+    outcome = play(ZeroAgent(5, 2), maze_env, originals, max_steps=50, frameskip=5)
+    path = maze_env.physics.rollout(originals.start, np.zeros((50, 50, 2)))
     near = np.linalg.norm(path[..., :2] - originals.goal[:, None, :2], axis=-1) < 0.5
     np.testing.assert_array_equal(outcome.success, near.any(1))
+    np.testing.assert_array_equal(outcome.steps, np.where(near.any(1), near.argmax(1) + 1, 50))
 
 
 def test_a_planner_that_knows_the_simulator_arrives(maze_env: PointMazes, originals: Tasks):
@@ -180,9 +184,7 @@ def test_a_planner_that_knows_the_simulator_arrives(maze_env: PointMazes, origin
     tasks = Tasks(originals.start[far][:5], originals.goal[far][:5], originals.seeds[far][:5])
     settings = {"horizon": 5, "num_taken": 5, "shrinking": False, "num_context": 1, "objective_mode": "last"}
     planner = CEM(num_samples=64, num_elites=8, num_iters=5, init_std=1.0)
-    agent = Agent(
-        SimulatorModel(maze_env.physics, 5), planner, **settings, clip_actions=False, max_rollouts=10_000, seed=0
-    )
+    agent = Agent(SimulatorModel(maze_env.physics, 5), planner, **settings, clip_actions=False, max_rollouts=10_000, seed=0)
     budget = {"max_steps": 25, "frameskip": 5, "check": "last_step"}
     assert play(agent, maze_env, tasks, **budget).success.all()
     assert not play(ZeroAgent(5, 2), maze_env, tasks, **budget).success.any()

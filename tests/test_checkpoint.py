@@ -1,0 +1,286 @@
+"""Runs on disk: what is saved comes back, and nothing else is taken for it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wmbench import checkpoint
+from wmbench.checkpoint import (
+    build_world_model,
+    find_run,
+    latest_step,
+    list_runs,
+    load_resume,
+    load_run,
+    save_resume,
+    save_weights,
+    step_path,
+)
+from wmbench.data.normalizer import Normalizer
+from wmbench.encoders.base import weights_hash
+from wmbench.models.world_model import WorldModel
+from wmbench.runs import open_run
+from wmbench.shapes import Obs
+
+FROZEN = {
+    "encoder": {
+        "_target_": "wmbench.encoders.random_patch.RandomPatch",
+        "image_size": 8,
+        "grid": 2,
+        "embed_dim": 5,
+        "seed": 0,
+    },
+    "training": {"regularizer": None},
+}
+TRAINED = {
+    "encoder": {
+        "_target_": "wmbench.encoders.lewm.SmallLeWM",
+        "image_size": 8,
+        "widths": [3, 4],
+        "embed_dim": 5,
+        "projector_dim": 6,
+    },
+    "training": {"regularizer": {"_target_": "wmbench.models.sigreg.SIGReg", "num_directions": 9, "weight": 0.1}},
+}
+REST = {
+    "predictor": {
+        "_target_": "wmbench.models.predictor.FrameCausalViT",
+        "action_embed_dim": 3,
+        "depth": 1,
+        "num_heads": 2,
+        "head_dim": 6,
+        "mlp_dim": 11,
+        "dropout": 0.1,
+    },
+    "frameskip": 3,
+    "num_hist": 2,
+    "num_pred": 1,
+    "proprio": "velocity",
+    "proprio_embed_dim": 7,
+    "model_name": "tiny",
+}
+
+
+@pytest.fixture(params=[FROZEN, TRAINED], ids=["frozen", "trained"])
+def kind(request: pytest.FixtureRequest) -> dict:
+    return request.param
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, numbered_episodes: Callable) -> Callable[[dict], tuple[Path, WorldModel]]:
+    """A run with weights of step 20, and the model that it holds."""
+
+    def make(kind: dict) -> tuple[Path, WorldModel]:
+        cfg = OmegaConf.create(REST | kind | {"ckpt_base_path": str(tmp_path)})
+        torch.manual_seed(0)
+        model = build_world_model(cfg, Normalizer(*(torch.rand(size) + 0.5 for size in (2, 2, 4, 4))))
+        run = open_run(cfg, model, numbered_episodes())
+        save_weights(run, 20, model)
+        return run, model
+
+    return make
+
+
+def batch(frames: int) -> tuple[Obs, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    visual = torch.randint(0, 256, (2, frames, 8, 8, 3), dtype=torch.uint8, generator=generator)
+    proprio = torch.randn(2, frames, 4, generator=generator)
+    return Obs(visual=visual, proprio=proprio), torch.randn(2, frames, 6, generator=generator)
+
+
+def edit_weights(run: Path, **changed: Tensor | None) -> None:
+    """Replace tensors of step 20, or leave out those that are None; a dot in a name is written as two underscores."""
+    named = {name.replace("__", "."): tensor for name, tensor in changed.items()}
+    tensors = {name: tensor for name, tensor in (load_file(step_path(run, 20)) | named).items() if tensor is not None}
+    save_file(tensors, step_path(run, 20))
+
+
+def edit_config(run: Path, key: str, value: object) -> None:
+    cfg = OmegaConf.load(run / "config.yaml")
+    OmegaConf.update(cfg, key, value)
+    OmegaConf.save(cfg, run / "config.yaml")
+
+
+@torch.no_grad()
+def test_a_loaded_model_computes_what_the_saved_one_did(make_run: Callable, kind: dict):
+    run, model = make_run(kind)
+    loaded, cfg, provenance = load_run(run)
+    obs, action = batch(frames=3)
+    model.eval()
+    assert torch.equal(loaded.encode(obs), model.encode(obs))
+    assert torch.equal(loaded.loss(obs, action).prediction, model.loss(obs, action).prediction)
+    assert torch.equal(loaded.normalizer.denormalize_action(action), model.normalizer.denormalize_action(action))
+    assert isinstance(cfg, DictConfig) and cfg.model_name == "tiny"
+    assert provenance["step"] == 20
+    assert (loaded.frameskip, loaded.num_hist) == (3, 2)
+
+
+def test_a_loaded_model_is_in_evaluation_mode_and_without_gradients(make_run: Callable, kind: dict):
+    loaded, _, _ = load_run(make_run(kind)[0])
+    assert not any(module.training for module in loaded.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_file_holds_a_trained_encoder_and_not_a_frozen_one(make_run: Callable, kind: dict):
+    run, model = make_run(kind)
+    names = load_file(step_path(run, 20)).keys()
+    expected = {name for name in model.state_dict() if kind is TRAINED or not name.startswith("encoder.")}
+    assert names == expected
+    assert any(name.startswith("encoder.") for name in names) == (kind is TRAINED)
+    assert {"predictor.norm.weight", "proprio_encoder.weight", "normalizer.action_std"} <= names
+
+
+def test_the_newest_weights_are_loaded_unless_a_step_is_named(make_run: Callable):
+    run, model = make_run(FROZEN)
+    before = model.predictor.norm.weight.detach().clone()
+    torch.nn.init.constant_(model.predictor.norm.weight, 3.0)
+    save_weights(run, 100, model)
+    assert latest_step(run) == 100
+    assert torch.equal(load_run(run)[0].predictor.norm.weight, torch.full_like(before, 3.0))
+    assert torch.equal(load_run(run, step=20)[0].predictor.norm.weight, before)
+
+
+def test_a_missing_step_is_refused_with_those_there_are(make_run: Callable):
+    run, _ = make_run(FROZEN)
+    with pytest.raises(FileNotFoundError, match=r"tiny has no weights of step 30; saved: step_000020"):
+        load_run(run, step=30)
+    step_path(run, 20).unlink()
+    assert latest_step(run) is None
+    with pytest.raises(FileNotFoundError, match=r"tiny has no weights; saved: none"):
+        load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"predictor__norm__bias": None}, r"missing predictor\.norm\.bias"),
+        ({"normalizer__action_mean": None}, r"missing normalizer\.action_mean"),
+        ({"predictor__extra": torch.zeros(2)}, r"unknown predictor\.extra"),
+        ({"encoder__project__weight": torch.zeros(5, 3, 4, 4)}, r"unknown encoder\.project\.weight"),
+        ({"predictor__norm__bias": torch.zeros(4)}, r"predictor\.norm\.bias is \(4,\) instead of \(15,\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(make_run: Callable, changed: dict, message: str):
+    run, _ = make_run(FROZEN)
+    edit_weights(run, **changed)
+    with pytest.raises(ValueError, match=message):
+        load_run(run)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.9], ids=["empty", "header cut", "tensors cut"])
+def test_a_truncated_file_is_refused_by_name(make_run: Callable, kept: float):
+    run, _ = make_run(FROZEN)
+    whole = step_path(run, 20).read_bytes()
+    step_path(run, 20).write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=r"step_000020\.safetensors is damaged or truncated"):
+        load_run(run)
+
+
+def test_a_truncated_resume_file_is_refused_by_name(make_run: Callable):
+    run, model = make_run(FROZEN)
+    optimizer = torch.optim.AdamW(model.parameters())
+    save_resume(run, 20, model, optimizer)
+    whole = (run / "resume.safetensors").read_bytes()
+    (run / "resume.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"resume\.safetensors is damaged or truncated"):
+        load_resume(run, model, optimizer)
+
+
+def test_a_file_half_written_does_not_replace_the_last_one(make_run: Callable, monkeypatch: pytest.MonkeyPatch):
+    run, model = make_run(FROZEN)
+    before = step_path(run, 20).read_bytes()
+
+    def power_cut(tensors: dict, path: Path, metadata: dict) -> None:
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(checkpoint, "save_file", power_cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        save_weights(run, 20, model)
+    assert step_path(run, 20).read_bytes() == before
+    assert latest_step(run) == 20
+
+
+def test_a_frozen_encoder_with_other_weights_is_refused(make_run: Callable):
+    run, model = make_run(FROZEN)
+    edit_config(run, "encoder.seed", 1)
+    with pytest.raises(ValueError, match=rf"tiny was trained on encoder weights {weights_hash(model.encoder)}.*seed 1"):
+        load_run(run)
+
+
+def test_an_unknown_run_is_refused_with_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "shipped")
+    with pytest.raises(FileNotFoundError, match=r"no run 'maze_a'.*found: none; train one with: python train.py"):
+        find_run(tmp_path / "base", "maze_a")
+    for folder in ("base/outputs/maze_b", "base/maze_c", "shipped/other_d"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.yaml").touch()
+        assert find_run(tmp_path / "base", Path(folder).name) == tmp_path / folder
+    (tmp_path / "base" / "outputs" / "not_a_run").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no run 'maze_a'.*found: maze_b, maze_c, other_d$"):
+        find_run(tmp_path / "base", "maze_a")
+    assert list_runs(tmp_path / "base", "maze_*") == ["maze_b", "maze_c"]
+
+
+def test_saved_training_state_comes_back_whole(make_run: Callable, kind: dict):
+    run, model = make_run(kind)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    obs, action = batch(frames=3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model.loss(obs, action).total.backward()
+        optimizer.step()
+    save_resume(run, 2, model, optimizer)
+    expected = torch.randn(3)
+
+    torch.manual_seed(7)
+    other = build_world_model(OmegaConf.load(run / "config.yaml"), Normalizer(*(torch.ones(size) for size in (2, 2, 4, 4))))
+    other_optimizer = torch.optim.AdamW([p for p in other.parameters() if p.requires_grad])
+    assert load_resume(run, other, other_optimizer) == 2
+    assert torch.equal(torch.randn(3), expected)
+    for (name, ours), theirs in zip(other.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    before, after = optimizer.state_dict()["state"], other_optimizer.state_dict()["state"]
+    assert before.keys() == after.keys() and before
+    for index, state in before.items():
+        assert all(torch.equal(after[index][name], value) for name, value in state.items())
+
+
+def test_a_run_without_a_saved_state_starts_at_zero(make_run: Callable):
+    run, model = make_run(FROZEN)
+    assert load_resume(run, model, torch.optim.AdamW(model.parameters())) == 0
+
+
+def test_a_run_is_taken_up_again_with_its_own_settings_alone(
+    make_run: Callable, numbered_episodes: Callable, tmp_path: Path
+):
+    run, model = make_run(FROZEN)
+    cfg = OmegaConf.create(REST | FROZEN | {"ckpt_base_path": str(tmp_path)})
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["encoder"]["weights_hash"] == weights_hash(model.encoder)
+    assert open_run(cfg, model, numbered_episodes()) == run
+    assert json.loads((run / "provenance.json").read_text()) == provenance
+    with pytest.raises(ValueError, match=r"holds a run with other encoder\.seed, num_hist; give another model_name="):
+        open_run(OmegaConf.merge(cfg, {"num_hist": 3, "encoder": {"seed": 5}}), model, numbered_episodes())
+    with pytest.raises(ValueError, match=r"was trained on other data"):
+        open_run(cfg, model, numbered_episodes(length=13))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "message"),
+    [
+        (FROZEN, {"num_pred": 2}, r"num_pred \(2\) must be 1"),
+        (FROZEN, {"proprio": "some"}, r"unknown proprio 'some'; known: none, velocity, full"),
+        (TRAINED, {"training": {"regularizer": None}}, r"collapses without training\.regularizer"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused_by_name(kind: dict, changed: dict, message: str):
+    cfg = OmegaConf.create(REST | kind | changed)
+    with pytest.raises(ValueError, match=message):
+        build_world_model(cfg, Normalizer(*(torch.ones(size) for size in (2, 2, 4, 4))))
