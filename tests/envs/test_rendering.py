@@ -200,7 +200,8 @@ except ValueError as error:
 
 def test_a_machine_without_any_gl_library_draws_the_same_frames_with_warp(tmp_path: Path):
     (tmp_path / "sitecustomize.py").write_text(NO_GL)  # every Python below imports it, those that try a context too
-    environment = {k: v for k, v in os.environ.items() if k != "MUJOCO_GL"} | {"PYTHONPATH": str(tmp_path)}
+    environment = {key: value for key, value in os.environ.items() if key != "MUJOCO_GL"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", DRAW]
     found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr

@@ -23,9 +23,9 @@ Plans = dict[int, Float[ndarray, "n H 2"]]  # block of actions -> imagined posit
 
 
 def choose_tasks(outcome: Outcome, count: int) -> list[int]:
-    """Some tasks to show: one failure, if there is any, and the first successes."""
-    failures, successes = np.nonzero(~outcome.success)[0][:1], np.nonzero(outcome.success)[0]
-    return [int(task) for task in (*failures, *successes)][:count]
+    """Some tasks to show: a failure, if there is one, then successes, then more failures."""
+    failures, successes = np.nonzero(~outcome.success)[0], np.nonzero(outcome.success)[0]
+    return [int(task) for task in (*failures[:1], *successes, *failures[1:])][:count]
 
 
 def write_videos(
