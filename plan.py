@@ -25,13 +25,12 @@ from wmbench.evaluation.episodes import Actor, observe, run_episodes
 from wmbench.evaluation.figures import paths_figure
 from wmbench.evaluation.film import Plans, write_videos
 from wmbench.evaluation.results import sentence, write_results
+from wmbench.evaluation.table import BASELINES
 from wmbench.evaluation.tasks import Tasks, load_or_sample
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.simulator import SimulatorModel
 from wmbench.progress import progress_bar
 from wmbench.runs import git_commit
-
-BASELINES = ("random", "zero", "simulator")  # floors and ceiling of every table
 
 
 @dataclass
@@ -54,7 +53,10 @@ def main(cfg: DictConfig) -> None:
     if cfg.protocol.goal_source != "random_state":
         raise ValueError(f"protocol.goal_source ({cfg.protocol.goal_source}) must be random_state")
     is_baseline = cfg.model_name in BASELINES
-    player = baseline(cfg, cfg.model_name, "umaze", 5) if is_baseline else trained(cfg, pick_device(cfg.device))
+    if is_baseline:
+        player = baseline(cfg, cfg.model_name, cfg.env.maze, cfg.env.frameskip)
+    else:
+        player = trained(cfg, pick_device(cfg.device))
     protocol = cfg.protocol
     tasks = load_or_sample(
         Path(cfg.tasks_dir),

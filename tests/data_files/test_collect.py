@@ -229,7 +229,7 @@ def test_two_kills_that_cut_a_line_of_progress_short_do_no_harm(script: ModuleTy
 
 def test_a_complete_collection_says_so_and_is_left_alone(collected: Path):
     before = collected.stat().st_mtime_ns
-    found = collect(collected, num_workers=1)
+    found = collect(collected, num_workers=1)  # the number of workers is no part of the data
     assert found.returncode == 0, found.stderr
     assert f"{collected} is complete already" in found.stdout
     assert collected.stat().st_mtime_ns == before

@@ -82,8 +82,8 @@ def test_rows_times_columns_of_the_grid_is_the_number_of_tokens(encoder: Encoder
 @torch.no_grad()
 def test_a_frame_alone_gives_the_tokens_that_it_gives_in_a_batch(encoder: Encoder):
     obs = random_obs(2, 3, encoder.image_size)
-    alone = encoder(Obs(visual=obs["visual"][1:, 2:], proprio=obs["proprio"][1:, 2:]))
-    torch.testing.assert_close(alone, encoder(obs)[1:, 2:])
+    alone = encoder(Obs(visual=obs["visual"][:1, 2:], proprio=obs["proprio"][:1, 2:]))
+    torch.testing.assert_close(alone, encoder(obs)[:1, 2:])
 
 
 @torch.no_grad()
@@ -105,7 +105,7 @@ def test_a_frozen_encoder_does_not_move_while_the_model_trains(cfg: DictConfig):
     predictor = [parameter.clone() for parameter in model.predictor.parameters()]
     train_once(model, cfg)
     assert not any(module.training for module in model.encoder.modules())
-    assert all(parameter.grad is None for parameter in model.encoder.parameters())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.encoder.parameters())
     assert not model.encoder(random_obs(1, 1, model.encoder.image_size)).requires_grad
     after = (*model.encoder.parameters(), *model.encoder.buffers())
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
+from wmbench.encoders.random_patch import RandomPatch
+from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.cem import CEM
+from wmbench.planning.noise import KeyedNoise
 from wmbench.shapes import Obs
 
 FRAMESKIP = 2
@@ -33,14 +37,17 @@ class Drift:
 
 
 class FixedPlan(CEM):
-    """A planner that looks at nothing: block h of a plan is h, h + 0.1, h + 0.2, h + 0.3."""
+    """A planner that looks at nothing: block h of a plan is h, h + 0.1, h + 0.2, h + 0.3. It keeps what it was given."""
 
     def __init__(self):
         super().__init__(num_samples=2, num_elites=2, num_iters=1, init_std=1.0)
+        self.guesses: list[Tensor] = []
+        self.noises: list[KeyedNoise] = []
 
     def __call__(self, cost, mean, noise, bounds=None) -> Tensor:
-        horizon, block = mean.shape[1:]
-        return (torch.arange(horizon)[:, None] + 0.1 * torch.arange(block)).expand_as(mean)
+        self.guesses.append(mean)
+        self.noises.append(noise)
+        return fixed_plan(mean.shape[1]).expand_as(mean)
 
 
 class World:
@@ -73,6 +80,10 @@ class World:
         return self
 
 
+def fixed_plan(horizon: int) -> Tensor:
+    return torch.arange(horizon)[:, None] + 0.1 * torch.arange(FRAMESKIP * 2)
+
+
 def displacement(blocks: Tensor) -> Tensor:
     return blocks.unflatten(-1, (FRAMESKIP, 2)).sum(-2)
 
@@ -94,7 +105,7 @@ def make_agent(**changed) -> Agent:
         "seed": 0,
     }
     planner = changed.pop("planner", None) or CEM(num_samples=30, num_elites=5, num_iters=4, init_std=1.0)
-    return Agent(Drift(), planner, **settings | changed)
+    return Agent(changed.pop("model", None) or Drift(), planner, **settings | changed)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +169,26 @@ def test_what_it_imagined_is_what_the_model_predicts_of_its_plan():
     torch.testing.assert_close(agent.imagined[:, -1, 0], world.position)
 
 
+def test_a_world_model_is_planned_with_like_any_other():
+    """The agent's last plan and what it imagined of it are a rollout of the model from the frame that it saw."""
+    torch.manual_seed(0)
+    size = {"action_embed_dim": 3, "depth": 1, "num_heads": 2, "head_dim": 6, "mlp_dim": 11, "dropout": 0.1}
+    model = WorldModel(
+        RandomPatch(image_size=8, grid=2, embed_dim=5, seed=0),
+        FrameCausalViT(5, 4, 2, 2 * FRAMESKIP, **size),
+        Normalizer(ACTION_MEAN, ACTION_STD, torch.zeros(4), torch.ones(4)),
+        **{"proprio": "none", "proprio_embed_dim": 1, "frameskip": FRAMESKIP, "num_hist": 2},
+    ).eval()
+    agent = make_agent(model=model, num_taken=3)
+    obs, goal = (Obs(visual=torch.randint(0, 256, (4, 1, 8, 8, 3)).byte(), proprio=torch.zeros(4, 1, 4)) for _ in range(2))
+    agent.reset(goal, blocks=3)
+    actions = np.stack([agent.act(lambda: obs, np.arange(4)) for _ in range(3)], 1)
+    plan = model.normalizer.normalize_action(torch.from_numpy(actions).flatten(2))
+    with torch.no_grad():
+        expected = model.rollout(model.encode(obs), plan[:, :0], plan[:, None])[:, 0]
+    torch.testing.assert_close(agent.imagined, expected)
+
+
 @pytest.mark.parametrize("max_rollouts", [1, 7, 30, 75, 120])
 def test_plans_do_not_change_with_the_number_of_rollouts_at_once(max_rollouts: int):
     """One sample of one task, part of one, one, two or all four at a time."""
@@ -190,6 +221,44 @@ def test_an_agent_forgets_its_last_episodes():
     agent = make_agent(num_context=3, num_taken=2)
     first, again = (World(3).run(agent, blocks=5) for _ in range(2))
     np.testing.assert_array_equal(again.actions, first.actions)
+
+
+@pytest.mark.parametrize("shrinking", [True, False])
+def test_a_plan_starts_from_what_is_left_of_the_last_one(shrinking: bool):
+    planner = FixedPlan()
+    World(3).run(make_agent(planner=planner, horizon=4, num_taken=1, shrinking=shrinking), blocks=6)
+    first, second = planner.guesses[:2]
+    assert torch.equal(first, torch.zeros(3, 4, FRAMESKIP * 2))
+    assert torch.equal(second[:, :3], fixed_plan(4)[1:].expand(3, 3, FRAMESKIP * 2))
+    assert torch.equal(second[:, 3:], torch.zeros(3, 0 if shrinking else 1, FRAMESKIP * 2))
+
+
+def test_noise_is_named_after_the_seed_the_tasks_and_the_plan():
+    planner = FixedPlan()
+    actives = [[0, 1, 3], [0, 1, 3], [1, 3], [1, 3]]
+    World(4).run(make_agent(planner=planner, seed=8, num_taken=2), blocks=4, actives=actives)
+    names = [(noise.seed, noise.tasks.tolist(), noise.plan) for noise in planner.noises]
+    assert names == [(8, [0, 1, 3], 0), (8, [1, 3], 1)]
+
+
+@pytest.mark.parametrize(("mode", "share"), [("last", 0.5), ("all", 1.0)])
+def test_the_objective_judges_the_last_frame_or_all(mode: str, share: float):
+    """To be at the goal in two blocks, the least effort goes half the way in each; to be there all the time, go at once."""
+    planner = CEM(num_samples=300, num_elites=30, num_iters=30, init_std=1.0)
+    agent = make_agent(planner=planner, horizon=2, num_taken=2, objective_mode=mode)
+    World(4).run(agent, blocks=2)
+    torch.testing.assert_close(agent.imagined[:, 1, 0], GOALS, rtol=0, atol=0.02)
+    done = (agent.imagined[:, 0, 0] * GOALS).sum(-1) / GOALS.square().sum(-1)  # of the way, in the first block
+    torch.testing.assert_close(done.mean(), torch.tensor(share), rtol=0, atol=0.1)
+
+
+def test_a_forecast_counts_the_steps_of_every_rollout(monkeypatch: pytest.MonkeyPatch):
+    """Seconds of one rolled out step (a clock that adds one a rollout) times samples, iterations, tasks and horizons."""
+    ticks = iter(range(100))
+    monkeypatch.setattr("wmbench.planning.agent.time.perf_counter", lambda: float(next(ticks)))
+    agent = make_agent(horizon=4, shrinking=True, max_rollouts=10)
+    steps = 4 + 3 + 2 + 1 + 3 + 2 + 1  # seven blocks
+    assert agent.forecast(observed(GOALS), blocks=7) == pytest.approx(4 * 30 * 4 * steps / (10 * 4))
 
 
 def test_actions_are_the_plans_in_environment_units():

@@ -11,7 +11,7 @@ import pandas as pd
 
 from wmbench.evaluation.statistics import mcnemar
 
-BASELINES = ("random", "zero", "simulator")
+BASELINES = ("random", "zero", "simulator")  # floors and ceiling of every table
 
 COLUMNS = [
     "row",

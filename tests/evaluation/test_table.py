@@ -1,0 +1,84 @@
+"""The results table: which rows stay, what is compared with what."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from wmbench.evaluation.table import make_table, missing_baselines, to_html, to_markdown, write_table
+
+
+@pytest.fixture
+def summary(tmp_path):
+    """Factory of summaries whose tasks.csv lie on disk."""
+
+    def make(row: str, success: str, protocol: str = "demo", tasks_hash: str = "t1", **others):
+        outcomes = np.array([mark == "+" for mark in success])
+        folder = tmp_path / f"{row}_{protocol}_{tasks_hash}_{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        pd.DataFrame({"success": outcomes, "steps": np.where(outcomes, 3, 10)}).to_csv(folder / "tasks.csv")
+        settings = {"protocol": {"name": protocol, "task_seed": 99}, "planner": {}, "agent": {}}
+        numbers = {"success": outcomes.mean(), "success_low": 0.1, "success_high": 0.9, "n_tasks": len(outcomes)}
+        rest = {"steps_to_success": 3.0, "final_distance": 0.4, "seconds_per_plan": 0.0, "max_steps": 10, "seed": 0}
+        names = {"row": row, "protocol": protocol, "tasks_hash": tasks_hash, "folder": str(folder), "settings": settings}
+        return numbers | rest | names | others
+
+    return make
+
+
+def test_rows_fall_in_success_within_their_protocol(summary):
+    table = make_table([summary("a", "+---"), summary("b", "+++-"), summary("c", "++++", "other", "t2")])
+    assert list(table["row"]) == ["b", "a", "c"]
+
+
+def test_of_equal_results_the_newest_stays_and_other_seeds_or_weights_are_rows_of_their_own(summary):
+    table = make_table(
+        [
+            summary("a", "+---", weights_hash="w1"),
+            summary("a", "++--", weights_hash="w1"),
+            summary("a", "+++-", weights_hash="w2"),
+            summary("a", "++++", weights_hash="w1", seed=1),
+        ]
+    )
+    assert list(table["success"]) == [1.0, 0.75, 0.5]
+
+
+def test_a_floor_appears_once_whatever_the_planner(summary):
+    first, second = summary("random", "+---"), summary("random", "+---")
+    second["settings"] = second["settings"] | {"planner": {"num_samples": 7}}
+    assert len(make_table([first, second])) == 1
+    first["row"] = second["row"] = "a"
+    assert len(make_table([first, second])) == 2
+
+
+def test_rows_are_compared_with_the_best_trained_one_on_the_same_tasks(summary):
+    rows = [
+        summary("best", "+++++++-"),
+        summary("worse", "-------+"),
+        summary("random", "--------"),
+        summary("x", "+", "o", "t2"),
+    ]
+    p = make_table(rows).set_index("row")["p_vs_best"]
+    assert p["best"] == 1
+    assert p["worse"] == pytest.approx(binomtest(1, 8).pvalue)
+    assert np.isnan(p["random"])
+    assert p["x"] == 1
+
+
+def test_missing_floors_and_ceilings_are_named_with_the_command_that_adds_them(summary):
+    table = make_table([summary("a", "+-"), summary("random", "--"), summary("zero", "--")])
+    assert missing_baselines(table) == ["python plan.py model_name=simulator protocol=demo"]
+
+
+def test_the_table_is_written_for_machines_and_for_people(summary, tmp_path):
+    table = make_table([summary("<a>", "+++-", parameters=1_600_000.0)])
+    write_table(table, tmp_path / "out")
+    read = pd.read_csv(tmp_path / "out" / "table.csv")
+    assert list(read.columns[:6]) == ["row", "protocol", "success", "success_low", "success_high", "n_tasks"]
+    assert read["success"][0] == 0.75
+    assert "75.0% [10.0, 90.0]" in to_markdown(table) and "1.6 M" in to_markdown(table)
+    assert "&lt;a&gt;" in to_html(table) and "<a>" not in to_html(table)
+
+
+def test_no_results_give_an_empty_table():
+    assert len(make_table([])) == 0
