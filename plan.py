@@ -132,6 +132,8 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
     protocol = cfg.protocol
     round_steps = cfg.agent.num_taken * player.frameskip
     max_steps = protocol.max_steps if protocol.max_rounds is None else protocol.max_rounds * round_steps
+    if max_steps < player.frameskip:
+        raise ValueError(f"protocol.max_steps ({max_steps}) must be at least one block of {player.frameskip} env steps")
     blocks = max_steps // player.frameskip
     if isinstance(player.agent, Agent):
         seconds = player.agent.forecast(observe(player.env, tasks.goal, player.device), blocks)

@@ -5,8 +5,11 @@ Processes render different episodes straight into one file. Stopped at any point
 
 import hashlib
 import json
+import multiprocessing
+import os
 import platform
 import shutil
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -94,11 +97,15 @@ def make_manifest(cfg: DictConfig) -> dict[str, Any]:
 
 def report_existing(output: Path, manifest: dict[str, Any]) -> None:
     """Say that there is nothing to do, or refuse to overwrite other data."""
-    found = storage.Episodes(output).manifest
-    if differing := [key for key in manifest if key != "versions" and found.get(key) != manifest[key]]:
+    refuse_other(output, storage.Episodes(output).manifest, manifest | {"versions": None})
+    print(f"{output} is complete already")
+
+
+def refuse_other(output: Path, found: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Raise where a value of the manifest differs from what is there; None matches anything."""
+    if differing := [key for key, value in manifest.items() if value is not None and found.get(key) != value]:
         changes = ", ".join(f"{key} {found.get(key)!r} instead of {manifest[key]!r}" for key in differing)
         raise ValueError(f"{output} holds other data ({changes}); give another output= or delete it")
-    print(f"{output} is complete already")
 
 
 def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
@@ -107,8 +114,11 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     partial, progress = storage.partial_path(output), progress_path(output)
     if partial.exists() and progress.exists():
         lines = progress.read_text().splitlines()
-        if lines and json.loads(lines[0]) == manifest:
-            return dict(json.loads(line) for line in lines[1:] if line.endswith("]"))
+        if len(lines) > 1:
+            refuse_other(output, json.loads(lines[0]), manifest)
+            done = [line for line in lines[1:] if line.endswith("]")]
+            progress.write_text("\n".join([lines[0], *done]) + "\n")  # without a line that a kill cut short
+            return dict(json.loads(line) for line in done)
     frames = manifest["num_episodes"] * -(-manifest["episode_length"] // manifest["store_every"])
     needed = frames * manifest["image_size"] ** 2 * 3 + manifest["num_episodes"] * manifest["episode_length"] * 40
     free = shutil.disk_usage(output.parent).free
@@ -128,9 +138,17 @@ def progress_path(output: Path) -> Path:
 
 def start_worker(manifest: dict[str, Any]) -> None:
     global _world
+    threading.Thread(target=end_with_parent, daemon=True).start()
     _world = PointMazes(
         manifest["maze"], manifest["renderer"], manifest["image_size"], manifest["render_lag"], num_threads=1
     )
+
+
+def end_with_parent() -> None:
+    """A killed main process cannot tell its workers to stop, and their queue never closes."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from wmbench.data import episodes as storage
+
+torch.set_num_threads(1)  # the tests are small: a second thread costs more than it gives
 
 GOLDEN = Path(__file__).parent / "data"
 

@@ -170,12 +170,6 @@ def test_a_finished_run_is_left_alone(windows: tuple[Windows, Windows], tmp_path
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
-def test_the_last_row_is_returned_whether_there_was_something_to_do_or_not(windows: tuple[Windows, Windows], tmp_path: Path):
-    row = train(make_lewm(), windows, tmp_path / "run")
-    assert {key: str(value) for key, value in row.items() if key != "steps_per_s"} == metrics(tmp_path / "run")[-1]
-    assert train(make_lewm(), windows, tmp_path / "run") == row
-
-
 def test_the_same_seed_gives_the_same_run_and_another_another(windows: tuple[Windows, Windows], tmp_path: Path):
     for name, seed in (("first", 1), ("same", 1), ("other", 2)):
         train(make_lewm(), windows, tmp_path / name, seed=seed)

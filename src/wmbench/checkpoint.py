@@ -146,9 +146,12 @@ def load_resume(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) 
     path = run / "resume.safetensors"
     if not path.exists():
         return 0
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    try:
+        with safe_open(path, "pt") as file:
+            step = int(file.metadata()["step"])
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or truncated ({error}); delete it to train from the beginning") from None
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=False)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -211,7 +211,7 @@ def peak_memory(device: torch.device) -> int:
     return psutil.Process().memory_info().rss
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """`42 s`, `3 min 05 s` or `2 h 10 min`."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
@@ -219,7 +219,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def size(num_bytes: float) -> str:
+def size(num_bytes: int | float) -> str:
     """`12 kB`, `3.4 MB`, `30.1 GB`."""
     for unit in ("B", "kB", "MB"):
         if num_bytes < 1000:

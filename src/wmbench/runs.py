@@ -68,7 +68,7 @@ def git_commit() -> str | None:
 
 
 @contextlib.contextmanager
-def wandb_log(mode: str, name: str, config: Any) -> Iterator[Callable[[dict[str, float]], None]]:
+def wandb_log(mode: str, name: str, config: Any) -> Iterator[Callable[[dict[str, float | int]], None]]:
     """A function that logs a row of metrics; it does nothing unless wandb was asked for."""
     if mode == "disabled":
         yield lambda row: None

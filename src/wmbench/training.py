@@ -28,8 +28,8 @@ COLUMNS: list[str] = ["step", "loss", "prediction", "sigreg", "valid_prediction"
 class Recipe:
     """How to train; conf/training holds one file for each.
 
-    lr rises linearly over warmup_fraction of the steps and, if `cosine`, falls to zero by the last one. save_every and
-    valid_every count optimiser steps.
+    lr rises linearly over warmup_fraction of the steps and, if `cosine`, then falls to zero, one step after the last.
+    save_every and valid_every count optimiser steps.
     """
 
     max_steps: int
@@ -68,9 +68,9 @@ def fit(
     *,
     seed: int,
     announce: Callable[[float], None],
-    log: Callable[[dict[str, float]], None],
-) -> dict[str, float]:
-    """Train to recipe.max_steps, going on from what `run` holds; returns the last row of metrics.csv.
+    log: Callable[[dict[str, float | int]], None],
+) -> None:
+    """Train to recipe.max_steps, going on from what `run` holds.
 
     Args:
         announce: told the seconds that the remaining steps will take, from a trial step, before the first one.
@@ -87,7 +87,6 @@ def fit(
     model.train()
     if step < recipe.max_steps:
         announce((recipe.max_steps - step) * _trial_step(model, train, recipe.batch_size))
-    row: dict[str, float] = {}
     batches = train.batches(recipe.batch_size, seed, first_step=step)
     bar = progress_bar(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
     _drop_rows_after(run / "metrics.csv", step)
@@ -105,7 +104,7 @@ def fit(
             step += 1
             bar.update()
             if step % recipe.valid_every == 0 or step == recipe.max_steps:
-                row = {
+                row: dict[str, float | int] = {
                     "step": step,
                     "loss": losses.total.item(),
                     "prediction": losses.prediction.item(),
@@ -122,7 +121,6 @@ def fit(
             if stop.requested and step < recipe.max_steps:
                 save_resume(run, step, model, optimizer)
                 raise KeyboardInterrupt
-    return row
 
 
 class _StopRequest:
@@ -152,7 +150,7 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     device = next(model.parameters()).device
     model.eval()
     batches = valid.batches(recipe.batch_size, seed=0)
-    with torch.random.fork_rng(devices=[]):  # SIGReg draws directions; training must not feel that
+    with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
         losses = [_losses(model, *_to(device, *valid.get(next(batches)))).prediction for _ in range(recipe.valid_batches)]
     model.train()
     return torch.stack(losses).mean().item()

@@ -94,9 +94,9 @@ class Episodes:
                 if missing := [name for name in COLUMNS if name not in file]:
                     raise ValueError(f"{self.path} lacks the columns {missing}; a data set has {list(COLUMNS)}")
                 self.manifest: dict[str, Any] = json.loads(file.attrs.get("manifest", "{}"))  # type: ignore[arg-type]
-                self.action: Float[ndarray, "rows A"] = file["action"][:]  # type: ignore[index]
-                self.state: Float[ndarray, "rows 4"] = file["state"][:]  # type: ignore[index]
-                self.proprio: Float[ndarray, "rows P"] = file["proprio"][:]  # type: ignore[index]
+                self.action: Float[ndarray, "rows A"] = file["action"].astype(np.float32)[:]  # type: ignore[index]
+                self.state: Float[ndarray, "rows 4"] = file["state"].astype(np.float32)[:]  # type: ignore[index]
+                self.proprio: Float[ndarray, "rows P"] = file["proprio"].astype(np.float32)[:]  # type: ignore[index]
                 self.ep_len: Int[ndarray, " episodes"] = file["ep_len"][:]  # type: ignore[index]
                 self.ep_offset: Int[ndarray, " episodes"] = file["ep_offset"][:]  # type: ignore[index]
         except OSError as error:
@@ -162,5 +162,7 @@ class Episodes:
         wanted = {"action": rows, "state": rows, "proprio": rows, "pixels": frames}
         if found != wanted:
             raise ValueError(f"{self.path}: ep_len promises {wanted} rows, the columns have {found}")
+        if (self.ep_offset != np.cumsum(self.ep_len) - self.ep_len).any():
+            raise ValueError(f"{self.path}: ep_offset must be where the episodes before end, by ep_len")
         if self.pixels.ndim != 4 or self.pixels.shape[1] != self.pixels.shape[2] or self.pixels.shape[3] != 3:
             raise ValueError(f"{self.path}: pixels must be (frames, h, h, 3), not {self.pixels.shape}")

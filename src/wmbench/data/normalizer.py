@@ -1,5 +1,6 @@
 """Zero mean and unit variance for actions and proprio; the numbers travel with the model."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,4 +49,5 @@ class Normalizer(nn.Module):
 def fit_normalizer(episodes: Episodes) -> Normalizer:
     """Statistics over all steps, validation episodes included, with the unbiased std: DINO-WM's, kept for comparison."""
     action, proprio = Tensor(episodes.action), Tensor(episodes.proprio)
-    return Normalizer(action.mean(0), action.std(0), proprio.mean(0), proprio.std(0))
+    action_std, proprio_std = (torch.where(std > 0, std, 1.0) for std in (action.std(0), proprio.std(0)))
+    return Normalizer(action.mean(0), action_std, proprio.mean(0), proprio_std)

@@ -27,6 +27,8 @@ class LeWM(Encoder):
     def __init__(
         self, image_size: int, patch_size: int, width: int, depth: int, num_heads: int, embed_dim: int, projector_dim: int
     ):
+        if image_size % patch_size:
+            raise ValueError(f"image_size ({image_size}) must be a multiple of patch_size ({patch_size})")
         super().__init__(
             image_size=image_size, grid=(1, 1), embed_dim=embed_dim, frozen=False, source="trained with the model"
         )

@@ -15,6 +15,8 @@ class RandomPatch(Encoder):
     """
 
     def __init__(self, image_size: int, grid: int, embed_dim: int, seed: int):
+        if grid < 1:
+            raise ValueError(f"grid ({grid}) must be positive")
         if image_size % grid:
             raise ValueError(f"image_size ({image_size}) must be a multiple of grid ({grid})")
         super().__init__(

@@ -13,8 +13,8 @@ PROPRIO_DIM = 4
 class State(Encoder):
     """One token: the normalised (x, y, vx, vy), turned into embed_dim features by a fixed matrix. It looks at no pixel.
 
-    The matrix has orthonormal columns, so distances between latents are those between states; it only makes the predictor
-    as wide as it is for other encoders.
+    The matrix has orthogonal columns, scaled so that mean squares over features are those of the weighted state; it only
+    makes the predictor as wide as it is for other encoders.
 
     Args:
         velocity_weight: factor on the velocities. A goal is a place: at 1 a plan would rather stop anywhere than arrive.

@@ -49,7 +49,7 @@ class Maze:
             rows = MAPS[rows]
         self.rows = tuple(rows)
         self.name = next((name for name, known in MAPS.items() if known == self.rows), "custom")
-        if len({len(row) for row in self.rows}) != 1:
+        if len({len(row) for row in self.rows}) != 1 or not self.rows[0]:
             raise ValueError(f"every row of a maze must have the same length: {list(self.rows)}")
         if strange := set("".join(self.rows)) - set("#."):
             raise ValueError(f"a maze is made of '#' (wall) and '.' (free), not {sorted(strange)}")
@@ -63,7 +63,7 @@ class Maze:
     def clearance(self, position: NDArray[np.floating]) -> NDArray[np.floating]:
         """Largest-coordinate distance [m] from points (..., 2) to the nearest wall cell; negative inside one."""
         centres = np.argwhere(self.walls) - CELL_OFFSET
-        return (np.abs(position[..., None, :] - centres).max(-1) - 0.5).min(-1)
+        return np.asarray((np.abs(position[..., None, :] - centres).max(-1) - 0.5).min(-1))
 
     def sample_state(self, rng: np.random.RandomState) -> NDArray[np.float64]:
         """One random (x, y, vx, vy) by DINO-WM's rule: rejection in the bounding box, then a uniform velocity.
@@ -86,7 +86,7 @@ class Maze:
         most 0.04 m): the path bends only at convex corners, so it is found in their visibility graph.
         """
         corners, between = self._corner_graph()
-        start, goal = np.asarray(start, float), np.asarray(goal, float)
+        start, goal = self._out_of_walls(start), self._out_of_walls(goal)
         direct = np.where(self._visible(start, goal), np.linalg.norm(goal - start, axis=-1), np.inf)
         if not len(corners):
             return direct
@@ -110,6 +110,22 @@ class Maze:
         for via in range(len(corners)):  # Floyd-Warshall
             between = np.minimum(between, between[:, via, None] + between[None, via, :])
         return corners, between
+
+    def _out_of_walls(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Positions (B, 2) of balls pressed into walls (contacts are soft) moved out, by the shortest way along an axis."""
+        position = np.array(points, np.float64)
+        centres = np.argwhere(self.walls) - CELL_OFFSET
+        clearance = self.clearance(position)
+        pressed = np.flatnonzero((clearance < BALL_RADIUS) & (clearance >= 0))
+        each = np.arange(len(pressed))
+        for _ in range(4):  # out of one wall may be into the next
+            offset = position[pressed, None] - centres
+            depth = 0.5 + BALL_RADIUS - np.abs(offset)  # B K 2
+            wall = depth.min(-1).argmax(-1)
+            axis = depth[each, wall].argmin(-1)
+            push = np.maximum(depth[each, wall, axis], 0)
+            position[pressed, axis] += np.sign(offset[each, wall, axis]) * push
+        return position
 
     def _visible(self, start: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Whether the segments (..., 2) stay outside the walls grown by the ball's radius (touching is allowed)."""

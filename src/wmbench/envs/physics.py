@@ -109,4 +109,4 @@ class Physics:
 
 def is_success(state: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Whether the positions of states (..., 4) lie within 0.5 m of the goals' (..., 4)."""
-    return np.linalg.norm(state[..., :2] - goal[..., :2], axis=-1) < SUCCESS_RADIUS
+    return np.asarray(np.linalg.norm(state[..., :2] - goal[..., :2], axis=-1) < SUCCESS_RADIUS)

@@ -8,12 +8,13 @@ y and column with x. Frames of two renderers differ by a few grey levels and at 
 # (MuJoCo's bindings carry no type stubs.)
 
 import contextlib
+import copy
 import functools
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -25,6 +26,7 @@ from wmbench.envs.physics import BODY_ORIGIN
 RENDERERS = ("auto", "egl", "osmesa", "warp")
 
 
+@runtime_checkable
 class Renderer(Protocol):
     name: str
 
@@ -58,7 +60,10 @@ def resolve(kind: str) -> str:
 def _gl_works(platform: str) -> bool:
     """Whether a GL context can be made; tried in a process of its own, since a failed attempt poisons PyOpenGL."""
     attempt = f"from mujoco.{platform} import GLContext; GLContext(8, 8).make_current()"
-    return subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=60).returncode == 0
+    try:
+        return subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=60).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def pixel_of(position: Float[ndarray, "*B 2"], model: mujoco.MjModel, image_size: int) -> Float[ndarray, "*B 2"]:
@@ -112,6 +117,9 @@ class WarpRenderer:
         self._mjw, wp = _import_warp()
         self._device = wp.get_preferred_device()
         self._scoped = wp.ScopedDevice
+        # OpenGL clamps the light, here 0.4 ambient + 0.8 diffuse, to 1 before it colours a texture; Warp does not.
+        model = copy.copy(model)
+        model.tex_data[:] = np.round(model.tex_data / 1.2)
         self._mjmodel, self._size = model, image_size
         self._ball = model.geom("drawn_ball").id
         with self._scoped(self._device):

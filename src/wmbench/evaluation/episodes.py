@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from wmbench.shapes import Obs
 CHECKS = ("every_step", "every_round", "last_step")
 
 
+@runtime_checkable
 class Actor(Protocol):
     plan_seconds: list[float]
 
@@ -30,7 +31,7 @@ class Actor(Protocol):
 class Outcome:
     """What happened in n episodes of at most T env steps; an episode ends with its success."""
 
-    states: Float[ndarray, "n T+1 4"]  # from the start on; a finished episode's last state is repeated
+    states: Float[ndarray, "n T 4"]  # from the start on; a finished episode's last state is repeated
     success: Bool[ndarray, " n"]
     steps: Int[ndarray, " n"]  # env steps taken, until success or the budget's end
     final_distance: Float[ndarray, " n"]  # to the goal when the episode ended [m]
@@ -78,7 +79,7 @@ def run_episodes(
             reached = active[is_success(env.state[active], tasks.goal[active])]
             success[reached], steps[reached] = True, step + 1
             active = np.setdiff1d(active, reached)
-        if (step + 1) % frameskip == 0:
+        if (step + 1) % frameskip == 0 or not len(active):
             on_block(step // frameskip, active)
         if not len(active):
             break

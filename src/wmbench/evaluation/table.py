@@ -83,14 +83,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             "steps to success": [_number(x, "{:.1f}") for x in table["steps_to_success"]],
             "final distance [m]": [_number(x, "{:.2f}") for x in table["final_distance"]],
             "time per plan [ms]": [_number(1000 * x, "{:.1f}") if x else "-" for x in table["seconds_per_plan"]],
-            "parameters": [_number(x / 1e6, "{:.1f} M") if x else "-" for x in table["parameters"].fillna(0)],
+            "parameters": ["-" if pd.isna(x) else f"{x / 1e6:.1f} M" for x in table["parameters"]],
             "position R2": [_number(x, "{:.3f}") for x in table["position_r2"]],
             "protocol": table["protocol"],
             "task set": table["tasks_hash"],
             "task seed": table["task_seed"],
             "seed": [_number(x, "{:.0f}") for x in table["train_seed"]],
-            "weights": table["weights_hash"].fillna("-"),
-            "renderer": table["renderer"].fillna("-"),
+            "weights": [_number(x, "{}") for x in table["weights_hash"]],
+            "renderer": [_number(x, "{}") for x in table["renderer"]],
         }
     )
 

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -63,9 +64,14 @@ def load_or_sample(folder: Path, maze: Maze, num_tasks: int, seed: int, skip_sol
     layout = hashlib.sha256("".join(maze.rows).encode()).hexdigest()[:6]
     path = folder / f"{maze.name}_{layout}_{num_tasks}_seed{seed}_{kind}.npz"
     if path.exists():
-        with np.load(path) as file:
-            return Tasks(file["start"], file["goal"], file["seeds"])
+        try:
+            with np.load(path) as file:
+                return Tasks(file["start"], file["goal"], file["seeds"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it and the same tasks are sampled again") from None
     tasks = sample_tasks(maze, num_tasks, seed, skip_solved, goal_at_rest)
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(path, start=tasks.start, goal=tasks.goal, seeds=tasks.seeds)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, start=tasks.start, goal=tasks.goal, seeds=tasks.seeds)
+    temporary.rename(path)
     return tasks

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,20 +14,25 @@ from torch import Tensor
 from wmbench.data.normalizer import Normalizer
 from wmbench.planning.cem import CEM
 from wmbench.planning.noise import KeyedNoise
-from wmbench.planning.objective import goal_distance
+from wmbench.planning.objective import MODES, goal_distance
 from wmbench.shapes import Obs
 
 Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
 
 
-class Dynamics(Protocol):
-    """What an agent needs of a world model; the simulator itself is one too."""
+if TYPE_CHECKING:
 
-    normalizer: Normalizer
-    frameskip: int
+    class Dynamics(Protocol):
+        """What an agent needs of a world model; the simulator itself is one too."""
 
-    def encode(self, obs: Obs) -> Tensor: ...
-    def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor: ...
+        normalizer: Normalizer
+        frameskip: int
+
+        def encode(self, obs: Obs) -> Tensor: ...
+        def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor: ...
+
+else:
+    Dynamics = Any  # isinstance cannot see a torch module's submodules as attributes
 
 
 class Agent:
@@ -64,6 +69,10 @@ class Agent:
                 raise ValueError(f"agent.{name} ({value}) must be positive")
         if not 1 <= num_taken <= horizon:
             raise ValueError(f"agent.num_taken ({num_taken}) must be between 1 and horizon ({horizon})")
+        if objective_mode not in MODES:
+            raise ValueError(f"unknown objective mode {objective_mode!r}; known: {', '.join(MODES)}")
+        if seed < 0:
+            raise ValueError(f"seed ({seed}) must not be negative")
         self.model, self.planner = model, planner
         self.horizon, self.num_taken, self.shrinking, self.num_context = horizon, num_taken, shrinking, num_context
         self.objective_mode, self.clip_actions, self.max_rollouts, self.seed = (
@@ -107,9 +116,9 @@ class Agent:
     def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
         """The next block of actions, in the environment's units, for the tasks numbered `active`.
 
-        `look` is called only when a frame is needed, by a plan made now or within the next num_context blocks.
+        `look` is called only when a frame is needed, by a plan made now or within the next num_context - 1 blocks.
         """
-        if self._queue < self.num_context:
+        if self._queue < min(self.num_context, self._blocks_left):
             self._see(look, active)
         if self._queue == 0:
             self._make_plan(active)
@@ -127,9 +136,6 @@ class Agent:
     def _see(self, look: Look, active: Int[ndarray, " B"]) -> None:
         latent = self._goal.clone()  # tasks that are over keep any latent; nobody reads it
         latent[torch.as_tensor(active)] = self.model.encode(look())[:, -1]
-        # A gap since the last look makes earlier frames useless: blocks between frames must be single.
-        if len(self._past) != len(self._frames):
-            self._frames, self._past = [], []
         self._frames.append(latent)
         self._frames = self._frames[-self.num_context :]
         self._past = self._past[len(self._past) - len(self._frames) + 1 :]

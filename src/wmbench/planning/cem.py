@@ -25,6 +25,8 @@ class CEM:
             raise ValueError(f"num_elites ({num_elites}) must not exceed num_samples ({num_samples})")
         if num_elites < 2:
             raise ValueError(f"num_elites ({num_elites}) must be at least 2")
+        if init_std <= 0:
+            raise ValueError(f"init_std ({init_std}) must be positive")
         if num_iters < 1:
             raise ValueError(f"num_iters ({num_iters}) must be positive")
         self.num_samples, self.num_elites, self.num_iters, self.init_std = num_samples, num_elites, num_iters, init_std
