@@ -10,7 +10,8 @@ setup: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		(echo "wmbench needs Python 3.11 to 3.13; this is $$($(PYTHON) --version). Try: make setup PYTHON=python3.12" && exit 1)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	# What is imported is compiled on first use: compiling all 6 GB here would take a minute more.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	@touch $@
 
 demo: setup
