@@ -66,6 +66,13 @@ def test_a_command_line_of_the_readme_composes(line):
             compose(name, [f"{key}={value}"])
 
 
+def test_the_readme_maps_every_file():
+    text = (ROOT / "README.md").read_text()
+    sources = [path.relative_to(ROOT / "src/wmbench") for path in (ROOT / "src/wmbench").rglob("*.py")]
+    tools = [path.relative_to(ROOT) for folder in ("scripts", "benchmarks") for path in (ROOT / folder).glob("*.py")]
+    assert [str(path) for path in (*sources, *tools) if path.name != "__init__.py" and f"{path} " not in text] == []
+
+
 def test_the_readme_shows_commands():
     assert len(commands_in("README.md")) > 10
 
