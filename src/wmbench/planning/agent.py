@@ -17,6 +17,7 @@ from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import MODES, goal_distance
 from wmbench.shapes import Obs
 
+ENCODED_AT_ONCE = 64  # frames
 Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
 
 
@@ -86,7 +87,7 @@ class Agent:
     @torch.no_grad()
     def forecast(self, goal: Obs, blocks: int) -> float:
         """Seconds that planning `blocks` model steps takes if no task is solved early, from one measured rollout."""
-        z = self.model.encode(goal)[:1, -1:]
+        z = self._encode(goal)[:1, None]
         plans = z.new_zeros(1, min(self.max_rollouts, 512), self.horizon, self._block_dim)
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
@@ -103,7 +104,7 @@ class Agent:
     @torch.no_grad()
     def reset(self, goal: Obs, blocks: int) -> None:
         """Begin episodes of at most `blocks` model steps towards the last frame of goal (B 1 ...)."""
-        self._goal = self.model.encode(goal)[:, -1]
+        self._goal = self._encode(goal)
         self._num_tasks, self._blocks_left = len(self._goal), blocks
         self._frames: list[Tensor] = []  # latents (B N D) of the newest frames
         self._past: list[Tensor] = []  # normalised blocks (B A) taken after each of them
@@ -133,9 +134,14 @@ class Agent:
     def _block_dim(self) -> int:
         return self.model.frameskip * len(self.model.normalizer.action_mean)
 
+    def _encode(self, obs: Obs) -> Float[Tensor, "B N D"]:
+        """Latents of the last frames, a few at a time, so that memory does not grow with the number of tasks."""
+        chunks = zip(obs["visual"].split(ENCODED_AT_ONCE), obs["proprio"].split(ENCODED_AT_ONCE), strict=True)
+        return torch.cat([self.model.encode(Obs(visual=visual, proprio=proprio))[:, -1] for visual, proprio in chunks])
+
     def _see(self, look: Look, active: Int[ndarray, " B"]) -> None:
         latent = self._goal.clone()  # tasks that are over keep any latent; nobody reads it
-        latent[torch.as_tensor(active)] = self.model.encode(look())[:, -1]
+        latent[torch.as_tensor(active)] = self._encode(look())
         self._frames.append(latent)
         self._frames = self._frames[-self.num_context :]
         self._past = self._past[len(self._past) - len(self._frames) + 1 :]
