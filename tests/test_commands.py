@@ -194,6 +194,13 @@ def test_bad_input_gets_one_clear_line(work, command, expected):
     assert expected in refuse(work, command)
 
 
+def test_help_tells_what_a_command_does_with_every_setting_and_choice(work):
+    text = run(work, "train.py --help")
+    assert text.startswith("Train a world model on recorded episodes")
+    assert "frames that the predictor sees" in text and "lewm_small    LeWM with a convolutional trunk" in text
+    assert "protocol:" not in text and "protocol:" in run(work, "plan.py --help")
+
+
 def test_truncated_data_are_refused_and_left_alone(work):
     shutil.copy(work / "maze.h5", work / "short.h5")
     os.truncate(work / "short.h5", 10_000)

@@ -56,6 +56,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     def decorate(run: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(run)
         def main() -> None:
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                return print(help_text(run.__globals__["__doc__"], config_name))
             sys.argv[1:] = expand_globs(translate(sys.argv[1:]))
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 return hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)(run)()
@@ -80,6 +82,28 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return main
 
     return decorate
+
+
+def help_text(description: str, config_name: str) -> str:
+    """What a command does, its settings with their comments, and the choices of each group with theirs."""
+    settings = Path(CONF, f"{config_name}.yaml").read_text().partition("\nhydra:")[0]
+    lines = [
+        description.strip(),
+        "",
+        f"Settings (key=value changes one; conf/{config_name}.yaml):",
+        "",
+        settings.strip(),
+        "",
+    ]
+    lines.append("Choices (group=choice; group.key=value changes a setting of the one chosen):")
+    for group in sorted(path for path in Path(CONF).iterdir() if path.is_dir()):
+        if f"- {group.name}:" in settings:
+            lines += ["", f"{group.name}:"]
+            for choice in sorted(group.glob("*.yaml")):
+                comments = (line[2:] for line in choice.read_text().splitlines() if line.startswith("# "))
+                about = next((comment for comment in comments if not comment.startswith("@package")), "")
+                lines.append(f"  {choice.stem:<14}{about}")
+    return "\n".join([*lines, "", "--cfg job prints every setting as it would be used; -m runs every combination of a,b."])
 
 
 def fail(message: str, code: int = 1) -> None:
