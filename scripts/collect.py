@@ -170,7 +170,7 @@ def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
         rows_per_episode = len(columns[name]) // len(chunk)
         first = chunk.start * rows_per_episode
         column[first : first + len(columns[name])] = columns[name]
-        digest.update(columns[name].tobytes())
+        digest.update(memoryview(columns[name]).cast("B"))
     return digest.hexdigest()
 
 
