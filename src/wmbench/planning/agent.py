@@ -87,7 +87,7 @@ class Agent:
     @torch.no_grad()
     def forecast(self, goal: Obs, blocks: int) -> float:
         """Seconds that planning `blocks` model steps takes if no task is solved early, from one measured rollout."""
-        z = self._encode(goal)[:1, None]
+        z = self._encode(Obs(visual=goal["visual"][:1], proprio=goal["proprio"][:1]))[:, None]  # reset encodes them all
         plans = z.new_zeros(1, min(self.max_rollouts, 512), self.horizon, self._block_dim)
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
