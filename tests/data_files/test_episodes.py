@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from wmbench.data import episodes as storage
 from wmbench.data.episodes import COLUMNS, Episodes
@@ -103,6 +104,16 @@ def test_the_split_is_by_whole_episodes_disjoint_and_the_same_every_time(numbere
     assert any((episodes.split(0.75, seed=s)[1] != valid).any() for s in range(5))
 
 
+def test_the_split_is_dino_wms(tmp_path: Path):
+    """datasets/traj_dset.py: torch's random_split of the episodes with a generator seeded 42."""
+    manifest = {"num_episodes": 2000, "episode_length": 1, "store_every": 1, "image_size": 1}
+    storage.create(tmp_path / "all.h5", manifest)
+    generator = torch.Generator().manual_seed(42)
+    theirs = torch.utils.data.random_split(range(2000), [1800, 200], generator=generator)
+    for ours, subset in zip(Episodes(tmp_path / "all.h5").split(), theirs, strict=True):
+        np.testing.assert_array_equal(ours, sorted(subset.indices))
+
+
 def test_a_missing_file_is_an_error_with_the_command_that_makes_it(tmp_path: Path):
     path = tmp_path / "none.h5"
     with pytest.raises(FileNotFoundError, match=rf"no data set at {path}.*scripts/collect\.py.*output={path}"):
@@ -112,7 +123,7 @@ def test_a_missing_file_is_an_error_with_the_command_that_makes_it(tmp_path: Pat
 def test_an_unfinished_file_is_an_error_that_says_how_to_finish_it(numbered_episodes: Callable):
     path = numbered_episodes().path
     path.rename(storage.partial_path(path))
-    with pytest.raises(FileNotFoundError, match=rf"{path} is not complete yet; run its collect command again"):
+    with pytest.raises(FileNotFoundError, match=rf"{path} is not complete yet; run the command that makes it again"):
         Episodes(path)
 
 

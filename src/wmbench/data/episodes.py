@@ -14,12 +14,14 @@ first row is written, so that several processes can fill one file through memory
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
@@ -31,24 +33,29 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
-def create(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Lay out an empty file for the manifest's num_episodes, episode_length, store_every and image_size."""
-    episodes, length, size = manifest["num_episodes"], manifest["episode_length"], manifest["image_size"]
-    frames = episodes * -(-length // manifest["store_every"])
+def create(path: Path, manifest: Mapping[str, Any], ep_len: Int[ndarray, " episodes"] | None = None) -> None:
+    """Lay out an empty file for the manifest's num_episodes, episode_length, store_every and image_size.
+
+    Args:
+        ep_len: where episodes differ in length; otherwise each has episode_length rows.
+    """
+    lengths = np.full(manifest["num_episodes"], manifest["episode_length"], np.int64) if ep_len is None else ep_len
+    rows, frames, size = lengths.sum(), (-(-lengths // manifest["store_every"])).sum(), manifest["image_size"]
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    layout.set_obj_track_times(False)  # the same contents make the same file
     with h5py.File(path, "w") as file:
         for name, shape, dtype in (
             ("pixels", (frames, size, size, 3), h5py.h5t.STD_U8LE),
-            ("action", (episodes * length, 2), h5py.h5t.IEEE_F32LE),
-            ("state", (episodes * length, 4), h5py.h5t.IEEE_F32LE),
-            ("proprio", (episodes * length, 4), h5py.h5t.IEEE_F32LE),
+            ("action", (rows, 2), h5py.h5t.IEEE_F32LE),
+            ("state", (rows, 4), h5py.h5t.IEEE_F32LE),
+            ("proprio", (rows, 4), h5py.h5t.IEEE_F32LE),
         ):
             h5py.h5d.create(file.id, name.encode(), dtype, h5py.h5s.create_simple(shape), dcpl=layout)
-        file["ep_len"] = np.full(episodes, length, np.int64)
-        file["ep_offset"] = np.arange(episodes, dtype=np.int64) * length
+        file["ep_len"] = lengths
+        file["ep_offset"] = np.cumsum(lengths) - lengths
         file.attrs["manifest"] = json.dumps(manifest)
 
 
@@ -78,7 +85,43 @@ def manifest_path(path: Path) -> Path:
     return path.with_suffix(".manifest.json")
 
 
-class Episodes:
+class EpisodeSet(ABC):
+    """What a data set offers wherever it is stored: the small columns in memory, frames on demand."""
+
+    path: Path
+    manifest: dict[str, Any]
+    store_every: int
+    image_size: int
+    action: Float[ndarray, "rows A"]
+    state: Float[ndarray, "rows 4"]
+    proprio: Float[ndarray, "rows P"]
+    ep_len: Int[ndarray, " episodes"]
+    ep_offset: Int[ndarray, " episodes"]
+
+    def __len__(self) -> int:
+        return len(self.ep_len)
+
+    @abstractmethod
+    def frames(self, rows: Int[ndarray, "..."], episode: Int[ndarray, "..."]) -> UInt8[ndarray, "... h w 3"]:
+        """Frames at step `rows` of their episodes (counted from the episode's start)."""
+
+    @property
+    def hash(self) -> str:
+        """Identity of the contents: the manifest's hash, or one of the small columns where another tool wrote the file."""
+        columns = (self.action, self.state, self.ep_len)
+        return self.manifest.get("hash") or hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()
+
+    def split(self, train_fraction: float = 0.9, seed: int = 42) -> tuple[Int[ndarray, " train"], Int[ndarray, " valid"]]:
+        """Episode numbers for training and validation; whole episodes, so no window of one shares a frame with the other.
+
+        DINO-WM's split (datasets/traj_dset.py): torch's permutation, of which the first int(train_fraction * N) train.
+        """
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
+        num_train = int(train_fraction * len(self))
+        return np.sort(order[:num_train]), np.sort(order[num_train:])
+
+
+class Episodes(EpisodeSet):
     """A finished file, opened for reading; nothing but the small columns is held in memory.
 
     Raises:
@@ -93,35 +136,23 @@ class Episodes:
             with h5py.File(self.path, "r") as file:
                 if missing := [name for name in COLUMNS if name not in file]:
                     raise ValueError(f"{self.path} lacks the columns {missing}; a data set has {list(COLUMNS)}")
-                self.manifest: dict[str, Any] = json.loads(file.attrs.get("manifest", "{}"))  # type: ignore[arg-type]
-                self.action: Float[ndarray, "rows A"] = file["action"].astype(np.float32)[:]  # type: ignore[index]
-                self.state: Float[ndarray, "rows 4"] = file["state"].astype(np.float32)[:]  # type: ignore[index]
-                self.proprio: Float[ndarray, "rows P"] = file["proprio"].astype(np.float32)[:]  # type: ignore[index]
-                self.ep_len: Int[ndarray, " episodes"] = file["ep_len"][:]  # type: ignore[index]
-                self.ep_offset: Int[ndarray, " episodes"] = file["ep_offset"][:]  # type: ignore[index]
+                self.manifest = json.loads(file.attrs.get("manifest", "{}"))  # type: ignore[arg-type]
+                self.action = file["action"].astype(np.float32)[:]  # type: ignore[index]
+                self.state = file["state"].astype(np.float32)[:]  # type: ignore[index]
+                self.proprio = file["proprio"].astype(np.float32)[:]  # type: ignore[index]
+                self.ep_len = file["ep_len"][:]  # type: ignore[index]
+                self.ep_offset = file["ep_offset"][:]  # type: ignore[index]
         except OSError as error:
             raise ValueError(
                 f"{self.path} cannot be read as HDF5: it is truncated or another kind of file ({error}). "
                 f"Delete it and collect or download it again"
             ) from None
-        self.store_every: int = self.manifest.get("store_every", 1)
+        self.store_every = self.manifest.get("store_every", 1)
         self.pixels = self._open_pixels()
         ep_frames = -(-self.ep_len // self.store_every)
         self._frame_offset = np.concatenate([[0], np.cumsum(ep_frames)])
         self._check_shapes()
-
-    def __len__(self) -> int:
-        return len(self.ep_len)
-
-    @property
-    def image_size(self) -> int:
-        return self.pixels.shape[1]
-
-    @property
-    def hash(self) -> str:
-        """Identity of the contents: the manifest's hash, or one of the small columns where another tool wrote the file."""
-        columns = (self.action, self.state, self.ep_len)
-        return self.manifest.get("hash") or hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()
+        self.image_size = self.pixels.shape[1]
 
     def frames(self, rows: Int[ndarray, "..."], episode: Int[ndarray, "..."]) -> UInt8[ndarray, "... h w 3"]:
         """Frames at step `rows` of their episodes (counted from the episode's start).
@@ -137,17 +168,11 @@ class Episodes:
         unique, inverse = np.unique(index, return_inverse=True)  # HDF5 wants sorted indices without repeats
         return self.pixels[unique][inverse.reshape(index.shape)]
 
-    def split(self, train_fraction: float = 0.9, seed: int = 42) -> tuple[ndarray, ndarray]:
-        """Episode numbers for training and validation; whole episodes, so no window of one shares a frame with the other."""
-        order = np.random.default_rng(seed).permutation(len(self))
-        num_train = int(train_fraction * len(self))
-        return np.sort(order[:num_train]), np.sort(order[num_train:])
-
     def _check_exists(self) -> None:
         if self.path.is_file():
             return
         if partial_path(self.path).exists():
-            raise FileNotFoundError(f"{self.path} is not complete yet; run its collect command again to finish it")
+            raise FileNotFoundError(f"{self.path} is not complete yet; run the command that makes it again to finish it")
         raise FileNotFoundError(
             f"no data set at {self.path}; make one with: python scripts/collect.py env=point_maze output={self.path}"
         )

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.data.episodes import Episodes
+from wmbench.data.episodes import EpisodeSet
 
 
 class Normalizer(nn.Module):
@@ -46,7 +46,7 @@ class Normalizer(nn.Module):
         return (proprio - self.proprio_mean) / self.proprio_std
 
 
-def fit_normalizer(episodes: Episodes) -> Normalizer:
+def fit_normalizer(episodes: EpisodeSet) -> Normalizer:
     """Statistics over all steps, validation episodes included, with the unbiased std: DINO-WM's, kept for comparison."""
     action, proprio = Tensor(episodes.action), Tensor(episodes.proprio)
     action_std, proprio_std = (torch.where(std > 0, std, 1.0) for std in (action.std(0), proprio.std(0)))

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from wmbench.data.episodes import Episodes
+from wmbench.data.episodes import EpisodeSet
 from wmbench.shapes import Obs
 
 
@@ -27,7 +27,7 @@ class Windows:
         ValueError: a frameskip whose frames are not stored, or episodes too short for a single window.
     """
 
-    def __init__(self, episodes: Episodes, which: Int[ndarray, " E"], num_frames: int, frameskip: int):
+    def __init__(self, episodes: EpisodeSet, which: Int[ndarray, " E"], num_frames: int, frameskip: int):
         if frameskip % episodes.store_every:
             raise ValueError(
                 f"frameskip ({frameskip}) must be a multiple of the {episodes.store_every} steps between stored frames "
