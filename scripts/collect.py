@@ -159,8 +159,10 @@ def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
     start = np.stack([_world.maze.sample_state(rng) for rng in rngs])
     action = np.stack([rng.uniform(-1, 1, (length, 2)) for rng in rngs]).astype(np.float32)
     state = np.concatenate([start[:, None], _world.physics.rollout(start, action[:, :-1])], axis=1)
+    shown = state[:, ::store_every]
+    was_set = np.tile(np.arange(shown.shape[1]) == 0, len(chunk))
     columns = {
-        "pixels": _world.frames(state[:, ::store_every].reshape(-1, 4)),
+        "pixels": _world.frames(shown.reshape(-1, 4), was_set),
         "action": action.reshape(-1, 2),
         "state": state.reshape(-1, 4).astype(np.float32),
         "proprio": state.reshape(-1, 4).astype(np.float32),

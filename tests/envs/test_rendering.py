@@ -114,6 +114,9 @@ def test_the_true_state_is_drawn_unless_the_lag_is_asked_for(kind: str):
     np.testing.assert_array_equal(lagged.frames(state), true.frames(earlier))
     changed = (lagged.frames(state) != true.frames(state)).any(axis=(1, 2, 3))
     np.testing.assert_array_equal(changed, [True, True, False])
+    set_or_stepped = lagged.frames(state, was_set=np.array([True, False, True]))
+    np.testing.assert_array_equal(set_or_stepped, [true.frames(state)[0], *lagged.frames(state)[1:]])
+    np.testing.assert_array_equal(lagged.frames(state, was_set=True), true.frames(state))
 
 
 def test_the_lag_is_where_mujocos_kinematics_stand_after_a_step():

@@ -11,6 +11,7 @@ from wmbench.evaluation.episodes import Outcome, run_episodes
 from wmbench.evaluation.tasks import Tasks, sample_tasks
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.cem import CEM
+from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
 
 CPU = torch.device("cpu")
@@ -27,6 +28,7 @@ class Scripted(PointMazes):
     def __init__(self, path: np.ndarray):
         self.path = path  # (n T+1 4)
         self.given: list[list[np.ndarray]] = [[] for _ in path]
+        self.drawn: list[tuple[list[float], bool]] = []  # whose pictures, told by their last number
 
     def set_state(self, state: np.ndarray) -> None:
         self.state, self.now = state.copy(), 0
@@ -37,7 +39,8 @@ class Scripted(PointMazes):
         for task, force in zip(which, action, strict=True):
             self.given[task].append(force)
 
-    def frames(self, state: np.ndarray) -> np.ndarray:
+    def frames(self, state: np.ndarray, was_set: bool = False) -> np.ndarray:
+        self.drawn.append((state[:, 3].tolist(), was_set))
         return np.zeros((len(state), 3, 3, 3), np.uint8)
 
 
@@ -47,7 +50,7 @@ class Signed:
     def __init__(self):
         self.plan_seconds = [0.5, 1.5]
 
-    def reset(self, goal, blocks: int) -> None:
+    def reset(self, goal, blocks: int | float) -> None:
         self.goal, self.blocks, self.actives, self.seen = goal, blocks, [], []
 
     def act(self, look, active: np.ndarray) -> np.ndarray:
@@ -76,7 +79,14 @@ def tasks(env: Scripted) -> Tasks:
 
 
 def play(agent, env: PointMazes, tasks: Tasks, **changed) -> Outcome:
-    settings = {"max_steps": STEPS, "frameskip": FRAMESKIP, "check": "every_step", "round_steps": ROUND, "device": CPU}
+    settings = {
+        "max_steps": STEPS,
+        "frameskip": FRAMESKIP,
+        "check": "every_step",
+        "round_steps": ROUND,
+        "coast": False,
+        "device": CPU,
+    }
     return run_episodes(agent, env, tasks, **settings | changed)
 
 
@@ -122,6 +132,14 @@ def test_the_agent_is_asked_for_tasks_that_still_run_and_sees_them_as_they_are(e
         assert found == pytest.approx(positions.tolist())
 
 
+def test_goals_and_starts_are_drawn_as_states_that_were_set(env: Scripted, tasks: Tasks):
+    play(Signed(), env, tasks, check="last_step")
+    ball = [10.0 * task for task in range(len(NEAR_AT))]
+    expected = [([0.0] * len(NEAR_AT), True), (ball, True)]  # the goals, the first look
+    expected += [([x + step for x in ball], False) for step in range(FRAMESKIP, STEPS, FRAMESKIP)]
+    assert env.drawn == expected
+
+
 def test_blocks_are_announced_with_the_tasks_that_still_run(env: Scripted, tasks: Tasks):
     blocks = []
     play(Signed(), env, tasks, on_block=lambda block, active: blocks.append((block, active.tolist())))
@@ -136,6 +154,27 @@ def test_a_block_in_which_the_last_task_is_solved_is_announced_too(env: Scripted
     assert blocks == [(0, [0]), (1, [])]
 
 
+def test_a_solved_task_can_roll_on_under_zero_actions_and_stays_solved(env: Scripted, tasks: Tasks):
+    """The original's way: success is sticky, and what a solved ball does until the others are done is nothing."""
+    outcome = play(Signed(), env, tasks, coast=True)
+    assert outcome.success.tolist() == [True, True, True, False]
+    assert outcome.steps.tolist() == [3, 4, 8, 8]
+    np.testing.assert_array_equal(outcome.states, env.path)
+    np.testing.assert_allclose(outcome.final_distance, [FAR, FAR, NEAR, FAR])
+    for task, end in enumerate((3, 4, 8, 8)):
+        expected = [[task, step] if step < end else [0, 0] for step in range(STEPS)]
+        assert np.array(env.given[task]).tolist() == expected
+
+
+def test_without_a_limit_it_goes_on_until_every_task_is_solved(env: Scripted, tasks: Tasks):
+    three = Tasks(tasks.start[:3], tasks.goal[:3], tasks.seeds[:3])
+    agent = Signed()
+    outcome = play(agent, env, three, max_steps=None)
+    assert agent.blocks == float("inf")
+    assert outcome.success.all() and outcome.steps.tolist() == [3, 4, 8]
+    assert outcome.states.shape[1] == 9
+
+
 def test_planning_time_is_the_mean_over_plans(env: Scripted, tasks: Tasks):
     assert play(Signed(), env, tasks).seconds_per_plan == 1.0
 
@@ -144,6 +183,7 @@ def test_planning_time_is_the_mean_over_plans(env: Scripted, tasks: Tasks):
     ("changed", "message"),
     [
         ({"check": "sometimes"}, "unknown check 'sometimes'; known: every_step, every_round, last_step"),
+        ({"max_steps": None, "check": "last_step"}, "without a limit there is no last_step to check"),
         ({"max_steps": 7}, r"max_steps \(7\) must be a multiple of frameskip \(2\)"),
     ],
 )
@@ -182,9 +222,10 @@ def test_standing_still_solves_what_its_own_velocity_solves(maze_env: PointMazes
 def test_a_planner_that_knows_the_simulator_arrives(maze_env: PointMazes, originals: Tasks):
     far = np.linalg.norm((originals.start - originals.goal)[:, :2], axis=-1) > 1
     tasks = Tasks(originals.start[far][:5], originals.goal[far][:5], originals.seeds[far][:5])
-    settings = {"horizon": 5, "num_taken": 5, "shrinking": False, "num_context": 1, "objective_mode": "last"}
+    settings = {"horizon": 5, "num_taken": 5, "shrinking": False, "num_context": 1, "clip_actions": False}
     planner = CEM(num_samples=64, num_elites=8, num_iters=5, init_std=1.0)
-    agent = Agent(SimulatorModel(maze_env.physics, 5), planner, **settings, clip_actions=False, max_rollouts=10_000, seed=0)
+    model = SimulatorModel(maze_env.physics, 5)
+    agent = Agent(model, planner, Objective(), **settings, max_rollouts=10_000, seed=0)
     budget = {"max_steps": 25, "frameskip": 5, "check": "last_step"}
     assert play(agent, maze_env, tasks, **budget).success.all()
     assert not play(ZeroAgent(5, 2), maze_env, tasks, **budget).success.any()
@@ -204,4 +245,5 @@ def test_a_task_alone_ends_as_it_does_in_a_batch(maze_env: PointMazes, originals
     together = play(ZeroAgent(5, 2), maze_env, originals, **budget)
     for task in (0, 13, 49):
         alone = Tasks(*(column[task : task + 1] for column in (originals.start, originals.goal, originals.seeds)))
-        np.testing.assert_array_equal(play(ZeroAgent(5, 2), maze_env, alone, **budget).states[0], together.states[task])
+        states = play(ZeroAgent(5, 2), maze_env, alone, **budget).states[0]
+        np.testing.assert_array_equal(states, together.states[task, : len(states)])

@@ -12,6 +12,7 @@ from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.cem import CEM
 from wmbench.planning.noise import KeyedNoise
+from wmbench.planning.objective import Objective
 from wmbench.shapes import Obs
 
 FRAMESKIP = 2
@@ -30,6 +31,9 @@ class Drift:
 
     def encode(self, obs: Obs) -> Tensor:
         return obs["proprio"][:, :, None, :2]
+
+    def split(self, z: Tensor) -> tuple[Tensor, None]:
+        return z, None
 
     def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
         self.contexts.append((z, past))
@@ -99,13 +103,13 @@ def make_agent(**changed) -> Agent:
         "num_taken": 1,
         "shrinking": False,
         "num_context": 1,
-        "objective_mode": "last",
         "clip_actions": False,
         "max_rollouts": 1000,
         "seed": 0,
     }
     planner = changed.pop("planner", None) or CEM(num_samples=30, num_elites=5, num_iters=4, init_std=1.0)
-    return Agent(changed.pop("model", None) or Drift(), planner, **settings | changed)
+    objective = changed.pop("objective", Objective())
+    return Agent(changed.pop("model", None) or Drift(), planner, objective, **settings | changed)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +249,20 @@ def test_noise_is_named_after_the_seed_the_tasks_and_the_plan():
 def test_the_objective_judges_the_last_frame_or_all(mode: str, share: float):
     """To be at the goal in two blocks, the least effort goes half the way in each; to be there all the time, go at once."""
     planner = CEM(num_samples=300, num_elites=30, num_iters=30, init_std=1.0)
-    agent = make_agent(planner=planner, horizon=2, num_taken=2, objective_mode=mode)
+    agent = make_agent(planner=planner, horizon=2, num_taken=2, objective=Objective(mode))
     World(4).run(agent, blocks=2)
     torch.testing.assert_close(agent.imagined[:, 1, 0], GOALS, rtol=0, atol=0.02)
     done = (agent.imagined[:, 0, 0] * GOALS).sum(-1) / GOALS.square().sum(-1)  # of the way, in the first block
     torch.testing.assert_close(done.mean(), torch.tensor(share), rtol=0, atol=0.1)
+
+
+def test_what_it_expects_is_the_plans_latent_at_the_end_of_the_block_that_it_gave():
+    agent, position = make_agent(horizon=3, num_taken=2), torch.zeros(2, 2)
+    agent.reset(observed(GOALS[:2]), 3)
+    for _ in range(3):
+        actions = agent.act(lambda: observed(position), np.arange(2))
+        position = position + displacement(agent.model.normalizer.normalize_action(torch.from_numpy(actions).flatten(1)))
+        torch.testing.assert_close(agent.expected[:, 0], position)
 
 
 def test_a_forecast_counts_the_steps_of_every_rollout(monkeypatch: pytest.MonkeyPatch):
@@ -258,7 +271,7 @@ def test_a_forecast_counts_the_steps_of_every_rollout(monkeypatch: pytest.Monkey
     monkeypatch.setattr("wmbench.planning.agent.time.perf_counter", lambda: float(next(ticks)))
     agent = make_agent(horizon=4, shrinking=True, max_rollouts=10)
     steps = 4 + 3 + 2 + 1 + 3 + 2 + 1  # seven blocks
-    assert agent.forecast(observed(GOALS), blocks=7) == pytest.approx(4 * 30 * 4 * steps / (10 * 4))
+    assert agent.forecast(observed(GOALS[:1]), num_tasks=4, blocks=7) == pytest.approx(4 * 30 * 4 * steps / (10 * 4))
 
 
 def test_actions_are_the_plans_in_environment_units():
@@ -286,12 +299,29 @@ def test_clipped_actions_stay_inside_the_actuators_range():
         ({"max_rollouts": 0}, r"agent.max_rollouts \(0\) must be positive"),
         ({"num_taken": 0}, r"agent.num_taken \(0\) must be between 1 and horizon \(3\)"),
         ({"num_taken": 4}, r"agent.num_taken \(4\) must be between 1 and horizon \(3\)"),
-        ({"objective_mode": "first"}, r"unknown objective mode 'first'; known: last, all"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(changed: dict, message: str):
     with pytest.raises(ValueError, match=message):
         make_agent(**changed)
+
+
+def test_weighing_proprio_that_the_model_lacks_is_refused():
+    with pytest.raises(ValueError, match=r"objective.alpha \(0.5\) weighs proprio, which this model has none of"):
+        World(2).run(make_agent(objective=Objective(alpha=0.5)), blocks=1)
+
+
+def test_a_planner_without_a_warm_start_begins_with_its_own_guess_and_with_one_at_the_plans_tail():
+    class Eager(FixedPlan):
+        def first_guess(self, zero: Tensor, noise: KeyedNoise) -> Tensor:
+            return torch.full_like(zero, 7.0)
+
+    planner = Eager()
+    World(2).run(make_agent(planner=planner, horizon=3, num_taken=1), blocks=4)
+    first, second = planner.guesses[:2]
+    assert torch.equal(first, torch.full((2, 3, 4), 7.0))
+    assert torch.equal(second[:, :2], fixed_plan(3)[1:].expand(2, 2, 4))
+    assert torch.equal(second[:, 2:], torch.full((2, 1, 4), 7.0))
 
 
 def test_the_random_floor_draws_uniform_actions_for_each_task():

@@ -6,7 +6,7 @@ import torch
 
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
-from wmbench.planning.objective import goal_distance
+from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
 from wmbench.shapes import Obs
 
@@ -54,4 +54,4 @@ def test_the_distance_to_the_goal_ranks_by_position(model: SimulatorModel):
     goal = model.encode(observed(np.array([[1.0, 2.0, 0.0, 0.0]])))[:, 0]
     states = np.array([[1.00, 2.0, 6.0, -6.0], [1.02, 2.0, 0.0, 0.0], [1.02, 2.01, 6.0, 6.0], [1.0, 1.97, 0.0, 1.0]])
     z = model.encode(observed(states))[None]  # one task, four plans, one frame
-    assert goal_distance(z, goal, "last")[0].argsort().tolist() == [0, 1, 2, 3]
+    assert Objective()(model, goal, z, goal)[0].argsort().tolist() == [0, 1, 2, 3]

@@ -51,6 +51,7 @@ class PointMaze(gymnasium.Env):
     def set_state(self, state: ArrayLike) -> None:
         """Put the ball at x, y [m] with vx, vy [m/s]."""
         self._world.set_state(np.asarray(state, dtype=np.float64)[None])
+        self._was_set = True
 
     def is_success(self) -> bool:
         """Whether the ball lies within 0.5 m of the goal's position."""
@@ -77,6 +78,7 @@ class PointMaze(gymnasium.Env):
 
     def step(self, action: ArrayLike):
         self._world.step(np.asarray(action, dtype=np.float64)[None])
+        self._was_set = False
         return self._observe(), float(self.is_success()), False, False, self._info()
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -84,7 +86,7 @@ class PointMaze(gymnasium.Env):
         return self._frame() if self.render_mode == "rgb_array" else None
 
     def _frame(self) -> NDArray[np.uint8]:
-        return self._world.frames(self._world.state)[0]
+        return self._world.frames(self._world.state, self._was_set)[0]
 
     def _observe(self) -> dict[str, NDArray]:
         return {"visual": self._frame(), "proprio": self.state.astype(np.float32)}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from wmbench.envs.mazes import Maze
@@ -18,8 +18,8 @@ class PointMazes:
         maze: a name in mazes.MAPS or the rows of a map.
         renderer: auto, egl, osmesa or warp; made when the first frame is asked for.
         image_size: side of the square frames [pixels]; 0 draws nothing, for agents that never look.
-        render_lag: draw the ball where it was one sub-step ago, as the original does after a step (its frames lag the
-            state by 0.01 s, up to 1.7 of 224 pixels). We draw the true state; published frames need the lag.
+        render_lag: after a step draw the ball where it was one sub-step ago, as the original does (its frames then lag
+            the state by 0.01 s, up to 1.7 of 224 pixels). We draw the true state; published frames need the lag.
         num_threads: threads that step the physics; by default one a core.
     """
 
@@ -56,9 +56,13 @@ class PointMazes:
         """One env step (0.05 s) of every ball, or of those that `which` indexes; the others stand still."""
         self.state[which] = self.physics.step(self.state[which], action)
 
-    def frames(self, state: Float[ndarray, "B 4"]) -> UInt8[ndarray, "B h w 3"]:
-        """Pictures of any states (the balls' own need not be touched)."""
+    def frames(self, state: Float[ndarray, "B 4"], was_set: bool | Bool[ndarray, " B"] = False) -> UInt8[ndarray, "B h w 3"]:
+        """Pictures of any states (the balls' own need not be touched).
+
+        Args:
+            was_set: not stepped to, as the first state of an episode or a goal is; then render_lag does not show.
+        """
         if self.image_size == 0:
             return np.empty((len(state), 0, 0, 3), np.uint8)
-        lag = SUBSTEP_S * state[:, 2:] if self.render_lag else 0.0  # x was x - dt v one semi-implicit sub-step ago
-        return self.renderer.frames(state[:, :2] - lag)
+        seconds = np.where(was_set, 0.0, SUBSTEP_S)[..., None] if self.render_lag else 0.0
+        return self.renderer.frames(state[:, :2] - seconds * state[:, 2:])  # where it was one semi-implicit sub-step ago

@@ -1,5 +1,6 @@
-"""Videos of episodes: the plan beside reality and goal."""
+"""Videos of episodes: the plan beside reality, what the model imagined, and the goal."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -20,6 +21,8 @@ PLAN_COLOUR, TRAIL_COLOUR, GOAL_COLOUR = (255, 214, 10), (120, 230, 255), (255, 
 FPS = 10  # half of real time
 
 Plans = dict[int, Float[ndarray, "n H 2"]]  # block of actions -> imagined positions at the end of each planned block
+# Task -> frames that the model expected at the end of each block, or None where it cannot draw them.
+Imagine = Callable[[int], UInt8[ndarray, "K H W 3"] | None]
 
 
 def choose_tasks(outcome: Outcome, count: int) -> list[int]:
@@ -29,7 +32,14 @@ def choose_tasks(outcome: Outcome, count: int) -> list[int]:
 
 
 def write_videos(
-    folder: Path, env: PointMazes, tasks: Tasks, outcome: Outcome, plans: Plans, frameskip: int, count: int
+    folder: Path,
+    env: PointMazes,
+    tasks: Tasks,
+    outcome: Outcome,
+    plans: Plans,
+    frameskip: int,
+    count: int,
+    imagine: Imagine = lambda task: None,
 ) -> list[Path]:
     """Film a few tasks to folder/videos/task_XXX_success.mp4; the panels are drawn sharper than what the agent saw."""
     chosen = choose_tasks(outcome, count)
@@ -40,15 +50,25 @@ def write_videos(
     for task in chosen:
         verdict = "success" if outcome.success[task] else "failure"
         paths.append(folder / "videos" / f"task_{task:03d}_{verdict}.mp4")
-        frames = film_task(camera, tasks, outcome, plans, frameskip, task)
+        frames = film_task(camera, tasks, outcome, plans, frameskip, task, imagine(task))
         imageio.mimwrite(paths[-1], list(frames), fps=FPS, macro_block_size=8, quality=8)  # type: ignore[arg-type]
     return paths
 
 
 def film_task(
-    env: PointMazes, tasks: Tasks, outcome: Outcome, plans: Plans, frameskip: int, task: int
+    env: PointMazes,
+    tasks: Tasks,
+    outcome: Outcome,
+    plans: Plans,
+    frameskip: int,
+    task: int,
+    imagined: UInt8[ndarray, "K H W 3"] | None = None,
 ) -> UInt8[ndarray, "T h w 3"]:
-    """One frame an env step: the plan that was being executed, the ball's path so far, the goal."""
+    """One frame an env step: the plan that was being executed, the ball's path so far, the goal.
+
+    Args:
+        imagined: frames that the model expected at the end of each block, which get a panel beside reality.
+    """
     steps = int(outcome.steps[task])
     states, goal = outcome.states[task, : steps + 1], tasks.goal[task]
     pictures, goal_picture = env.frames(states), env.frames(goal[None])[0]
@@ -59,8 +79,12 @@ def film_task(
         panels = {
             f"plan, step {step}": _panel(env, picture, plan[task] if plan is not None else None, PLAN_COLOUR, goal),
             "reality": _panel(env, picture, states[: step + 1, :2], TRAIL_COLOUR, goal),
-            "goal": _panel(env, goal_picture, None, GOAL_COLOUR, goal),
         }
+        if imagined is not None:
+            block = max(0, step - 1) // frameskip  # until its last step, at which reality can be compared
+            expected = np.asarray(Image.fromarray(imagined[block]).resize((SIZE, SIZE)))
+            panels[f"imagined, step {(block + 1) * frameskip}"] = _panel(env, expected, None, GOAL_COLOUR, goal)
+        panels["goal"] = _panel(env, goal_picture, None, GOAL_COLOUR, goal)
         canvas = Image.new("RGB", (SIZE * len(panels), SIZE + CAPTION), (24, 24, 28))
         draw = ImageDraw.Draw(canvas)
         for k, (name, panel) in enumerate(panels.items()):

@@ -11,12 +11,15 @@ from wmbench.models.transformer import Attention, FeedForward
 class FrameCausalViT(nn.Module):
     """Every token of frame t predicts the same token of frame t + 1 from frames up to t and their actions.
 
-    The action embedding is appended to each token's features and dropped again on the way out. Positions are learned, one
+    The embedded action goes in with the tokens of its frame and is dropped again on the way out. Positions are learned, one
     a frame slot and token, from N(0, 1); the final LayerNorm's output is the prediction, as in the original.
 
     Args:
         dim: features of a token of z (visual and proprio).
+        num_tokens: of a frame of z.
         action_dim: of an action block, frameskip x action size.
+        action_embed_dim: features that the action adds to each token under concat_dim 1.
+        concat_dim: where the action goes: 1 extends every token by its embedding, 0 makes it one more token.
     """
 
     def __init__(
@@ -31,12 +34,14 @@ class FrameCausalViT(nn.Module):
         head_dim: int,
         mlp_dim: int,
         dropout: float,
+        concat_dim: int = 1,
     ):
         super().__init__()
-        self.num_tokens, self.dim = num_tokens, dim
-        width = dim + action_embed_dim
-        self.action_encoder = nn.Linear(action_dim, action_embed_dim)
-        self.pos_embedding = nn.Parameter(torch.randn(1, num_hist * num_tokens, width))
+        self.num_tokens, self.dim, self.concat_dim = num_tokens, dim, concat_dim
+        width = dim + action_embed_dim if concat_dim == 1 else dim
+        self.tokens_inside = num_tokens if concat_dim == 1 else num_tokens + 1
+        self.action_encoder = nn.Linear(action_dim, action_embed_dim if concat_dim == 1 else dim)
+        self.pos_embedding = nn.Parameter(torch.randn(1, num_hist * self.tokens_inside, width))
         self.layers = nn.ModuleList(
             nn.ModuleList([Attention(width, num_heads, head_dim, dropout), FeedForward(width, mlp_dim, dropout)])
             for _ in range(depth)
@@ -45,10 +50,20 @@ class FrameCausalViT(nn.Module):
 
     def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
         """Frame t of the result follows frame t of z under action[:, t]."""
-        tiled = repeat(self.action_encoder(action), "b t a -> b t n a", n=self.num_tokens)
-        x = rearrange(torch.cat([z, tiled], dim=-1), "b t n d -> b (t n) d")
+        return self.transform(self.join(z, action))[:, :, : self.num_tokens, : self.dim]
+
+    def join(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T M W"]:
+        """z with the embedded actions: the original's latent."""
+        embedded = self.action_encoder(action)[:, :, None]
+        if self.concat_dim == 1:
+            return torch.cat([z, repeat(embedded, "b t 1 a -> b t n a", n=self.num_tokens)], dim=3)
+        return torch.cat([z, embedded], dim=2)
+
+    def transform(self, joined: Float[Tensor, "B T M W"]) -> Float[Tensor, "B T M W"]:
+        """The transformer itself, with what comes out in the action's place."""
+        x = rearrange(joined, "b t m w -> b (t m) w")
         x = x + self.pos_embedding[:, : x.shape[1]]
         for attention, feed_forward in self.layers:  # type: ignore[misc]
-            x = x + attention(x, self.num_tokens)
+            x = x + attention(x, self.tokens_inside)
             x = x + feed_forward(x)
-        return rearrange(self.norm(x)[..., : self.dim], "b (t n) d -> b t n d", n=self.num_tokens)
+        return rearrange(self.norm(x), "b (t m) w -> b t m w", m=self.tokens_inside)

@@ -22,11 +22,13 @@ class Losses(NamedTuple):
 
 
 class WorldModel(nn.Module):
-    """A latent z (B T N D) is the encoder's tokens, with an embedding of proprio appended to each token if it is used.
+    """A latent z (B T N D) is the encoder's tokens with an embedding of proprio, if that is used.
 
     Args:
         predictor: next z from z and normalised action blocks.
         proprio: what the model is told beside pixels: "none", "velocity" or "full" (PointMaze's whole state).
+        proprio_embed_dim: features that proprio adds to each token under concat_dim 1.
+        concat_dim: where proprio goes: 1 extends every token by its embedding, 0 makes it one more token.
         frameskip: env steps of a model step.
         num_hist: frames that the predictor sees at most.
         regularizer: for encoders that are trained with the model.
@@ -40,16 +42,18 @@ class WorldModel(nn.Module):
         *,
         proprio: str,
         proprio_embed_dim: int,
+        concat_dim: int = 1,
         frameskip: int,
         num_hist: int,
         regularizer: SIGReg | None = None,
     ):
         super().__init__()
         self.encoder, self.predictor, self.normalizer, self.regularizer = encoder, predictor, normalizer, regularizer
-        self.frameskip, self.num_hist = frameskip, num_hist
+        self.frameskip, self.num_hist, self.concat_dim = frameskip, num_hist, concat_dim
         self.proprio_part = proprio_part(proprio)
         seen = len(range(4)[self.proprio_part])
-        self.proprio_encoder = nn.Linear(seen, proprio_embed_dim) if seen else None
+        width = proprio_embed_dim if concat_dim == 1 else encoder.embed_dim
+        self.proprio_encoder = nn.Linear(seen, width) if seen else None
 
     def encode(self, obs: Obs) -> Float[Tensor, "B T N D"]:
         """Latents of each frame; obs as the environment gives it."""
@@ -57,8 +61,18 @@ class WorldModel(nn.Module):
         tokens = self.encoder(obs)
         if self.proprio_encoder is None:
             return tokens
-        embedded = self.proprio_encoder(obs["proprio"][..., self.proprio_part])
-        return torch.cat([tokens, repeat(embedded, "b t p -> b t n p", n=tokens.shape[2])], dim=-1)
+        embedded = self.proprio_encoder(obs["proprio"][..., self.proprio_part])[:, :, None]
+        if self.concat_dim == 1:
+            return torch.cat([tokens, repeat(embedded, "b t 1 p -> b t n p", n=tokens.shape[2])], dim=3)
+        return torch.cat([tokens, embedded], dim=2)
+
+    def split(self, z: Float[Tensor, "*B N D"]) -> tuple[Float[Tensor, "*B M E"], Float[Tensor, "*B 1 P"] | None]:
+        """Visual and proprio part of latents; of proprio's copies the first token's is read, as in the original."""
+        if self.proprio_encoder is None:
+            return z, None
+        if self.concat_dim == 1:
+            return z[..., : self.encoder.embed_dim], z[..., :1, self.encoder.embed_dim :]
+        return z[..., :-1, :], z[..., -1:, :]
 
     def predict(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
         """Frame t of the result follows frame t of z under the normalised action[:, t]; T is at most num_hist."""
@@ -95,7 +109,7 @@ class WorldModel(nn.Module):
         prediction = nn.functional.mse_loss(self.predict(z[:, :-1], action[:, :-1]), target)
         if self.regularizer is None:
             return Losses(prediction, prediction, torch.zeros_like(prediction))
-        sigreg = self.regularizer(z[..., : self.encoder.embed_dim])
+        sigreg = self.regularizer(self.split(z)[0])
         return Losses(prediction + self.regularizer.loss_weight(len(z)) * sigreg, prediction, sigreg)
 
 

@@ -12,13 +12,14 @@ from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
-from wmbench.planning.cem import CEM
+from wmbench.planning.cem import Cost
 from wmbench.planning.noise import KeyedNoise
-from wmbench.planning.objective import MODES, goal_distance
+from wmbench.planning.objective import Objective
 from wmbench.shapes import Obs
 
 ENCODED_AT_ONCE = 64  # frames
 Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
+Bounds = tuple[Tensor, Tensor] | None  # lowest and highest normalised action block
 
 
 if TYPE_CHECKING:
@@ -30,10 +31,22 @@ if TYPE_CHECKING:
         frameskip: int
 
         def encode(self, obs: Obs) -> Tensor: ...
+        def split(self, z: Tensor) -> tuple[Tensor, Tensor | None]: ...
         def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor: ...
 
+    class Planner(Protocol):
+        """What an agent needs of a planner, which sees cost(plans) and nothing else."""
+
+        num_samples: int  # plans rolled out together for each task
+        needs_gradients: bool
+
+        @property
+        def num_evaluations(self) -> int: ...
+        def first_guess(self, zero: Tensor, noise: KeyedNoise) -> Tensor: ...
+        def __call__(self, cost: Cost, mean: Tensor, noise: KeyedNoise, bounds: Bounds = None) -> Tensor: ...
+
 else:
-    Dynamics = Any  # isinstance cannot see a torch module's submodules as attributes
+    Dynamics = Planner = Any  # isinstance cannot see a torch module's submodules as attributes
 
 
 class Agent:
@@ -45,7 +58,6 @@ class Agent:
         shrinking: plan towards a fixed deadline `horizon` blocks after the last one, so that replanning looks less and less
             far ahead; a horizon that always slides would keep the goal `horizon` steps away and never arrive.
         num_context: past real frames, with the actions between them, that a plan starts from; fewer at the episode's start.
-        objective_mode: last or all, see goal_distance.
         clip_actions: keep sampled actions inside the actuator's range; the original's samples leave it.
         max_rollouts: plans rolled out at once; bounds memory and changes nothing else.
         seed: of the planner's noise.
@@ -54,13 +66,13 @@ class Agent:
     def __init__(
         self,
         model: Dynamics,
-        planner: CEM,
+        planner: Planner,
+        objective: Objective,
         *,
         horizon: int,
         num_taken: int,
         shrinking: bool,
         num_context: int,
-        objective_mode: str,
         clip_actions: bool,
         max_rollouts: int,
         seed: int,
@@ -70,24 +82,17 @@ class Agent:
                 raise ValueError(f"agent.{name} ({value}) must be positive")
         if not 1 <= num_taken <= horizon:
             raise ValueError(f"agent.num_taken ({num_taken}) must be between 1 and horizon ({horizon})")
-        if objective_mode not in MODES:
-            raise ValueError(f"unknown objective mode {objective_mode!r}; known: {', '.join(MODES)}")
         if seed < 0:
             raise ValueError(f"seed ({seed}) must not be negative")
-        self.model, self.planner = model, planner
+        self.model, self.planner, self.objective = model, planner, objective
         self.horizon, self.num_taken, self.shrinking, self.num_context = horizon, num_taken, shrinking, num_context
-        self.objective_mode, self.clip_actions, self.max_rollouts, self.seed = (
-            objective_mode,
-            clip_actions,
-            max_rollouts,
-            seed,
-        )
+        self.clip_actions, self.max_rollouts, self.seed = clip_actions, max_rollouts, seed
         self.plan_seconds: list[float] = []
 
     @torch.no_grad()
-    def forecast(self, goal: Obs, blocks: int) -> float:
-        """Seconds that planning `blocks` model steps takes if no task is solved early, from one measured rollout."""
-        z = self._encode(Obs(visual=goal["visual"][:1], proprio=goal["proprio"][:1]))[:, None]  # reset encodes them all
+    def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
+        """Seconds that planning `blocks` model steps for each task takes if none is solved early, from one rollout."""
+        z = self._encode(example)[:, None]
         plans = z.new_zeros(1, min(self.max_rollouts, 512), self.horizon, self._block_dim)
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
@@ -98,17 +103,21 @@ class Agent:
             rest = rest if self.shrinking and rest else min(self.horizon, left)
             steps += rest
             rest, left = max(0, rest - self.num_taken), left - self.num_taken
-        rollouts = len(goal["proprio"]) * self.planner.num_evaluations * steps
+        rollouts = num_tasks * self.planner.num_evaluations * steps
         return seconds * rollouts / (plans.shape[1] * self.horizon)
 
     @torch.no_grad()
-    def reset(self, goal: Obs, blocks: int) -> None:
-        """Begin episodes of at most `blocks` model steps towards the last frame of goal (B 1 ...)."""
+    def reset(self, goal: Obs, blocks: int | float) -> None:
+        """Begin episodes of at most `blocks` model steps (may be math.inf) towards the last frame of goal (B 1 ...)."""
         self._goal = self._encode(goal)
+        if self.objective.alpha and self.model.split(self._goal)[1] is None:
+            raise ValueError(
+                f"objective.alpha ({self.objective.alpha}) weighs proprio, which this model has none of; set it to 0"
+            )
         self._num_tasks, self._blocks_left = len(self._goal), blocks
         self._frames: list[Tensor] = []  # latents (B N D) of the newest frames
         self._past: list[Tensor] = []  # normalised blocks (B A) taken after each of them
-        self._plan = self._goal.new_zeros(self._num_tasks, 0, 0)  # what is left of the plan (B H A)
+        self._plan = self._goal.new_zeros(self._num_tasks, 0, self._block_dim)  # what is left of the plan (B H A)
         self._queue = 0  # blocks of it to execute before replanning
         self._num_plans = 0
         self.imagined = self._goal.new_zeros(self._num_tasks, 0, *self._goal.shape[1:])  # latents of the newest plan
@@ -131,6 +140,11 @@ class Agent:
         return rearrange(actions, "b (f a) -> b f a", f=self.model.frameskip).cpu().numpy()
 
     @property
+    def expected(self) -> Float[Tensor, "B N D"]:
+        """Latents that the newest plan expects at the end of the block that `act` gave last."""
+        return self.imagined[:, self.imagined.shape[1] - self._plan.shape[1] - 1]
+
+    @property
     def _block_dim(self) -> int:
         return self.model.frameskip * len(self.model.normalizer.action_mean)
 
@@ -149,11 +163,9 @@ class Agent:
     def _make_plan(self, active: Int[ndarray, " B"]) -> None:
         began = time.perf_counter()
         rest = self._plan.shape[1]
-        horizon = rest if self.shrinking and rest else min(self.horizon, self._blocks_left)
-        mean = self._goal.new_zeros(self._num_tasks, horizon, self._block_dim)
-        kept = min(rest, horizon)
-        if kept:
-            mean[:, :kept] = self._plan[:, :kept]  # warm start from the unexecuted tail
+        horizon = rest if self.shrinking and rest else int(min(self.horizon, self._blocks_left))
+        zero = self.model.normalizer.normalize_action(self._goal.new_zeros(self._num_tasks, horizon, self._block_dim))
+        mean = zero.clone()
         z = torch.stack(self._frames, 1)
         past = torch.stack(self._past, 1) if self._past else mean[:, :0]
         low, high = (
@@ -167,7 +179,9 @@ class Agent:
             which = torch.as_tensor(tasks)
             cost = self._cost(z[which], past[which], self._goal[which])
             noise = KeyedNoise(self.seed, tasks, self._num_plans)
-            mean[which] = self.planner(cost, mean[which], noise, bounds)
+            guess = self.planner.first_guess(zero[which], noise)
+            guess[:, :rest] = self._plan[which, :horizon]  # warm start from the unexecuted tail
+            mean[which] = self.planner(cost, guess, noise, bounds)
             imagined[which] = self.model.rollout(z[which], past[which], mean[which][:, None])[:, 0]
         self._plan, self.imagined = mean, imagined
         self._queue = min(self.num_taken, horizon)
@@ -177,7 +191,7 @@ class Agent:
     def _cost(self, z: Tensor, past: Tensor, goal: Tensor) -> Callable[[Tensor], Tensor]:
         def cost(plans: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
             chunks = plans.split(max(1, self.max_rollouts // len(plans)), dim=1)
-            return torch.cat([goal_distance(self.model.rollout(z, past, c), goal, self.objective_mode) for c in chunks], 1)
+            return torch.cat([self.objective(self.model, z[:, -1], self.model.rollout(z, past, c), goal) for c in chunks], 1)
 
         return cost
 
@@ -189,7 +203,7 @@ class RandomAgent:
         self.shape, self.seed = (frameskip, action_dim), seed
         self.plan_seconds: list[float] = []
 
-    def reset(self, goal: Obs, blocks: int) -> None:
+    def reset(self, goal: Obs, blocks: int | float) -> None:
         self._rngs = [np.random.default_rng((self.seed, task)) for task in range(len(goal["proprio"]))]
 
     def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
@@ -203,7 +217,7 @@ class ZeroAgent:
         self.shape = (frameskip, action_dim)
         self.plan_seconds: list[float] = []
 
-    def reset(self, goal: Obs, blocks: int) -> None:
+    def reset(self, goal: Obs, blocks: int | float) -> None:
         pass
 
     def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:

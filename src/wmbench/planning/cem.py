@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class CEM:
         ValueError: more elites than samples, or fewer than two (their standard deviation needs two).
     """
 
+    needs_gradients = False
+
     def __init__(self, num_samples: int, num_elites: int, num_iters: int, init_std: float):
         if num_elites > num_samples:
             raise ValueError(f"num_elites ({num_elites}) must not exceed num_samples ({num_samples})")
@@ -35,6 +38,10 @@ class CEM:
     def num_evaluations(self) -> int:
         """Plans scored for each task."""
         return self.num_samples * self.num_iters
+
+    def first_guess(self, zero: Float[Tensor, "B H A"], noise: KeyedNoise) -> Float[Tensor, "B H A"]:
+        """What a plan without a warm start begins with: the mean action, as in the original."""
+        return torch.zeros_like(zero)
 
     def __call__(
         self,

@@ -26,6 +26,9 @@ class SimulatorModel:
     def encode(self, obs: Obs) -> Float[Tensor, "B T 1 4"]:
         return (obs["proprio"] * self._scale)[:, :, None]
 
+    def split(self, z: Float[Tensor, "*B 1 4"]) -> tuple[Float[Tensor, "*B 1 4"], None]:
+        return z, None
+
     def rollout(
         self, z: Float[Tensor, "B T 1 4"], past: Float[Tensor, "B T-1 A"], plans: Float[Tensor, "B S H A"]
     ) -> Float[Tensor, "B S H 1 4"]:
