@@ -1,48 +1,37 @@
 """Plan with a trained world model: python plan.py model_name=point_maze_lewm
 
 Common options: protocol=demo, planner.num_samples=300, agent.horizon=6, num_videos=0, -m model_name=a,b (or a glob such as
-'point_maze_*'). model_name may also be random, zero or simulator. Writes plan_outputs/<time>_<model_name>_<protocol>.
+'point_maze_*'). model_name may also be random, zero or simulator, or a checkpoint that DINO-WM released, which is converted
+once. Writes plan_outputs/<time>_<model_name>_<protocol>.
 """
 
 import hashlib
+import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from wmbench.checkpoint import find_run, list_runs, load_run, step_path
-from wmbench.commands import command, duration, peak_memory, pick_device, size
-from wmbench.envs.vector import PointMazes
-from wmbench.evaluation.diagnostics import load_probe
-from wmbench.evaluation.episodes import Actor, observe, run_episodes
+from wmbench.checkpoint import list_runs
+from wmbench.commands import command, duration, peak_memory, size
+from wmbench.data.official import open_episodes
+from wmbench.evaluation.episodes import observe, run_episodes
 from wmbench.evaluation.figures import paths_figure
 from wmbench.evaluation.film import Plans, write_videos
 from wmbench.evaluation.results import sentence, write_results
 from wmbench.evaluation.table import BASELINES
-from wmbench.evaluation.tasks import Tasks, load_or_sample
-from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
-from wmbench.planning.simulator import SimulatorModel
+from wmbench.evaluation.targets import read_targets
+from wmbench.evaluation.tasks import GOAL_SOURCES, Tasks, replay_tasks, sample_tasks, saved, task_file
+from wmbench.planning.agent import Agent, ZeroAgent
+from wmbench.players import Player, baseline, possible_baselines, trained
 from wmbench.progress import progress_bar
 from wmbench.runs import git_commit
 
-
-@dataclass
-class Player:
-    """A row in the making: who acts, where, and what the table should say of it."""
-
-    agent: Actor
-    env: PointMazes
-    frameskip: int
-    device: torch.device
-    facts: dict[str, Any] = field(default_factory=dict)
-    read_position: Callable[[Tensor], Any] | None = None
+FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video
 
 
 @command("plan")
@@ -50,25 +39,16 @@ def main(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "model_name"):
         found = [*list_runs(Path(cfg.ckpt_base_path)), *BASELINES]
         raise ValueError(f"which model? model_name=NAME; found: {', '.join(found)}")
-    if cfg.protocol.goal_source != "random_state":
-        raise ValueError(f"protocol.goal_source ({cfg.protocol.goal_source}) must be random_state")
-    is_baseline = cfg.model_name in BASELINES
-    if is_baseline:
-        player = baseline(cfg, cfg.model_name, cfg.env.maze, cfg.env.frameskip)
-    else:
-        player = trained(cfg, pick_device(cfg.device))
     protocol = cfg.protocol
-    tasks = load_or_sample(
-        Path(cfg.tasks_dir),
-        player.env.maze,
-        protocol.num_tasks,
-        protocol.task_seed,
-        protocol.skip_solved,
-        protocol.goal_at_rest,
-    )
+    given = None
+    if protocol.goal_source == "file":
+        given, protocol.goal_H = read_targets(protocol.goal_file, protocol.goal_H)
+    is_baseline = cfg.model_name in BASELINES
+    player = baseline(cfg, cfg.model_name, cfg.env.maze, cfg.env.frameskip) if is_baseline else trained(cfg)
+    tasks = given or make_tasks(cfg, player)
     print(f"{cfg.row}: protocol {protocol.name}, {len(tasks)} tasks ({tasks.hash}) in {player.env.maze.name}")
     if cfg.baselines and not is_baseline:
-        for name in BASELINES:
+        for name in possible_baselines(cfg):
             folder = baseline_folder(cfg, name, tasks)
             if not (folder / "summary.json").exists():
                 play(cfg, baseline(cfg, name, player.env.maze.rows, player.frameskip), tasks, folder, name)
@@ -78,53 +58,39 @@ def main(cfg: DictConfig) -> None:
     print(f"{sentence(summary)}\nwrote {summary['folder']}")
 
 
-def trained(cfg: DictConfig, device: torch.device) -> Player:
-    """An agent with a trained model, in the environment whose pixels it was trained on."""
-    run = find_run(Path(cfg.ckpt_base_path), cfg.model_name)
-    model, train_cfg, provenance = load_run(run, None if cfg.checkpoint == "latest" else int(cfg.checkpoint))
-    data = provenance["data"]
-    if cfg.env.renderer not in (None, data["renderer"]):
-        raise ValueError(
-            f"run {run.name} was trained on frames drawn by {data['renderer']}, not {cfg.env.renderer}: "
-            f"planning must see the same pixels; leave env.renderer out"
-        )
-    env = PointMazes(data["maze"], data["renderer"], data["image_size"], data["render_lag"])
-    probe = load_probe(run)
-    weights = hashlib.sha256(step_path(run, provenance["step"]).read_bytes()).hexdigest()[:12]
-    facts = {
-        "parameters": provenance["encoder"]["parameters"] + provenance["predictor_parameters"],
-        "encoder": train_cfg.encoder._target_.rpartition(".")[2],
-        "encoder_source": model.encoder.source,
-        "weights_hash": weights,
-        "step": provenance["step"],
-        "train_seed": train_cfg.seed,
-        "proprio": train_cfg.proprio,
-        "data_hash": data["hash"][:12],
-        "renderer": data["renderer"],
-        "image_size": data["image_size"],
-        "position_r2": probe.r2 if probe else None,
-    }
-    agent = Agent(model.to(device), instantiate(cfg.planner), seed=cfg.seed, **cfg.agent)
-    return Player(agent, env, model.frameskip, device, facts, probe)
-
-
-def baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int) -> Player:
-    """A floor (random actions, do nothing) or the ceiling (the simulator as the model, under the same planner)."""
-    env = PointMazes(maze, image_size=0)
-    if name == "random":
-        agent: Actor = RandomAgent(frameskip, env.action_dim, cfg.seed)
-    elif name == "zero":
-        agent = ZeroAgent(frameskip, env.action_dim)
-    else:
-        agent = Agent(SimulatorModel(env.physics, frameskip), instantiate(cfg.planner), seed=cfg.seed, **cfg.agent)
-    return Player(agent, env, frameskip, torch.device("cpu"))
+def make_tasks(cfg: DictConfig, player: Player) -> Tasks:
+    """The tasks of the protocol's goal source, saved the first time."""
+    protocol, maze = cfg.protocol, player.env.maze
+    sampling = (protocol.num_tasks, protocol.task_seed)
+    kind = (protocol.skip_solved, protocol.goal_at_rest)
+    if protocol.goal_source == "random_state":
+        return saved(task_file(Path(cfg.tasks_dir), maze, *sampling, *kind), lambda: sample_tasks(maze, *sampling, *kind))
+    if protocol.goal_source not in GOAL_SOURCES:
+        raise ValueError(f"unknown protocol.goal_source {protocol.goal_source!r}; known: {', '.join(GOAL_SOURCES)}")
+    data = cfg.env.data or player.facts.get("data")
+    if data is None:
+        raise ValueError(f"protocol.goal_source={protocol.goal_source} replays recorded episodes; say which: env.data=PATH")
+    episodes = open_episodes(data)
+    steps = protocol.goal_H * player.frameskip
+    source = f"_{protocol.goal_source}{steps}_{episodes.hash[:6]}"
+    return saved(
+        task_file(Path(cfg.tasks_dir), maze, *sampling, *kind, source),
+        lambda: replay_tasks(episodes, player.env.physics, *sampling, steps, protocol.goal_source == "random_action", *kind),
+    )
 
 
 def baseline_folder(cfg: DictConfig, name: str, tasks: Tasks) -> Path:
     """One place for each baseline under given tasks and settings, so that it runs once."""
-    settings = OmegaConf.to_yaml(OmegaConf.create([cfg.protocol, cfg.planner, cfg.agent, cfg.seed]), resolve=True)
+    settings = json.dumps([deciding_settings(cfg), cfg.seed])
     key = hashlib.sha256((settings + tasks.hash).encode()).hexdigest()[:8]
     return Path(cfg.output_dir) / "baselines" / f"{cfg.protocol.name}_{key}" / name
+
+
+def deciding_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Everything but the model that decides a row."""
+    whole = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(whole, dict)
+    return {str(key): whole[key] for key in ("protocol", "planner", "objective", "agent")}
 
 
 def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) -> dict[str, Any]:
@@ -132,24 +98,31 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
     protocol = cfg.protocol
     round_steps = cfg.agent.num_taken * player.frameskip
     max_steps = protocol.max_steps if protocol.max_rounds is None else protocol.max_rounds * round_steps
-    if max_steps < player.frameskip:
+    if max_steps is not None and max_steps < player.frameskip:
         raise ValueError(f"protocol.max_steps ({max_steps}) must be at least one block of {player.frameskip} env steps")
-    blocks = max_steps // player.frameskip
+    if max_steps is None and isinstance(player.agent, ZeroAgent):
+        raise ValueError("doing nothing never solves every task; set protocol.max_rounds (max_iter)")
+    blocks = None if max_steps is None else max_steps // player.frameskip
     if isinstance(player.agent, Agent):
-        seconds = player.agent.forecast(observe(player.env, tasks.goal, player.device), blocks)
+        example = observe(player.env, tasks.goal[:1], player.device, was_set=True)
+        seconds = player.agent.forecast(example, len(tasks), blocks or cfg.agent.num_taken)
+        limit = "at most about" if blocks else "without a limit on rounds; a round takes about"
         memory = size(peak_memory(player.device))
-        print(f"{row}: at most about {duration(seconds)} on {player.device}, {memory} of memory, a few MB of disk")
+        print(f"{row}: {limit} {duration(seconds)} on {player.device}, {memory} of memory, a few MB of disk")
     plans: Plans = {}
+    expected: list[Tensor] = []  # latents (FILMABLE N D) at the end of each block
     bar = progress_bar(total=blocks, desc=row, unit=" blocks")
 
     def on_block(block: int, active: Any) -> None:
         if player.read_position is not None and isinstance(player.agent, Agent):
             plans[block] = player.read_position(player.agent.imagined)
+        if player.draw is not None and isinstance(player.agent, Agent):
+            expected.append(player.agent.expected[:FILMABLE].cpu())
         bar.set_postfix_str(f"{len(tasks) - len(active)} of {len(tasks)} solved", refresh=False)
         bar.update()
 
     began = time.perf_counter()
-    with torch.inference_mode(), bar:
+    with torch.no_grad(), bar:
         outcome = run_episodes(
             player.agent,
             player.env,
@@ -158,14 +131,15 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
             frameskip=player.frameskip,
             check=protocol.check,
             round_steps=round_steps,
+            coast=protocol.coast,
             device=player.device,
             on_block=on_block,
         )
     facts = {
         "row": row,
         "protocol": protocol.name,
-        "max_steps": max_steps,
-        "settings": OmegaConf.to_container(OmegaConf.create({k: cfg[k] for k in ("protocol", "planner", "agent")})),
+        "max_steps": max_steps or outcome.states.shape[1] - 1,
+        "settings": deciding_settings(cfg),
         "seed": cfg.seed,
         "seconds": time.perf_counter() - began,
         "device": str(player.device),
@@ -174,7 +148,11 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     if row not in BASELINES:
-        write_videos(folder, player.env, tasks, outcome, plans, player.frameskip, cfg.num_videos)
+
+        def imagine(task: int) -> Any:
+            return player.draw(torch.stack([z[task] for z in expected])) if player.draw and task < FILMABLE else None
+
+        write_videos(folder, player.env, tasks, outcome, plans, player.frameskip, cfg.num_videos, imagine)
     paths_figure(folder / "paths.png", player.env.maze, tasks, outcome)
     summary = write_results(folder, tasks, outcome, player.env.maze, facts | player.facts)
     return summary | {"folder": str(folder)}

@@ -1,19 +1,28 @@
 """Train a world model on recorded episodes: python train.py env=point_maze encoder=lewm_small
 
 Common options: env.data=PATH.h5, seed=1, training.max_steps=600, model_name=NAME, -m encoder=a,b seed=0,1. Stopped at any
-point, the same command goes on. The run lands in checkpoints/outputs/<model_name>.
+point, the same command goes on. The run lands in checkpoints/outputs/<model_name>. decoder=vqvae (transposed_conv where a
+frame is one token) then trains a decoder, which draws what the model imagines; for a finished run it trains that alone.
 """
+
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from wmbench import runs
-from wmbench.checkpoint import build_world_model
+from wmbench.checkpoint import build_decoder, build_world_model
 from wmbench.commands import command, duration, peak_memory, pick_device, size
-from wmbench.data.episodes import Episodes
 from wmbench.data.normalizer import fit_normalizer
+from wmbench.data.official import open_episodes
 from wmbench.data.windows import Windows
+from wmbench.decoding import fit_decoder, samples
+from wmbench.encoders.base import Encoder
 from wmbench.evaluation.diagnostics import fit_probe
+from wmbench.evaluation.figures import decoder_figure
+from wmbench.models.world_model import WorldModel
 from wmbench.training import Recipe, fit
 
 
@@ -21,30 +30,65 @@ from wmbench.training import Recipe, fit
 def main(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     recipe = Recipe(**{k: v for k, v in cfg.training.items() if k != "regularizer"})
-    episodes = Episodes(cfg.env.data)
+    episodes = open_episodes(cfg.env.data)
     which_train, which_valid = episodes.split(cfg.train_fraction, cfg.split_seed)
     train = Windows(episodes, which_train, cfg.num_hist + cfg.num_pred, cfg.frameskip)
     valid = Windows(episodes, which_valid, cfg.num_hist + cfg.num_pred, cfg.frameskip)
 
     torch.manual_seed(cfg.seed)
     model = build_world_model(cfg, fit_normalizer(episodes)).to(device)
+    decoder = new_decoder(cfg, model.encoder, episodes.image_size).to(device) if cfg.decoder else None
     run = runs.open_run(cfg, model, episodes)
+    if cfg.decoder:
+        runs.open_decoder(run, cfg.decoder)
 
-    def announce(seconds: float) -> None:
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        saves = recipe.max_steps // recipe.save_every + 1
-        print(
-            f"{run}: {len(train):,} windows of {len(which_train)} episodes, {trained / 1e6:.1f} M trained parameters\n"
-            f"will take about {duration(seconds)} on {device}, {size(trained * 4 * (saves + 3))} of disk, "
-            f"{size(peak_memory(device))} of memory"
-        )
-
+    announce = forecast(
+        f"{run}: {len(train):,} windows of {len(which_train)} episodes", model, recipe.max_steps // recipe.save_every + 4
+    )
     with runs.wandb_log(cfg.wandb, cfg.model_name, OmegaConf.to_container(cfg, resolve=True)) as log:
         fit(model, train, valid, recipe, run, seed=cfg.seed, announce=announce, log=log)
     probe = fit_probe(model.eval(), train, valid)
     probe.save(run)
     print(f"the ball's position can be read linearly from a frame's latent with R2 {probe.r2:.4f}")
+    if decoder is not None:
+        frames = Windows(episodes, which_train, 1, cfg.frameskip)
+        train_decoder(cfg, model, decoder, frames, valid, run)
     print(f"trained: {run}\nnext: python plan.py model_name={run.name}")
+
+
+def new_decoder(cfg: DictConfig, encoder: Encoder, image_size: int) -> nn.Module:
+    """Drawn from a random state of its own, so that the world model's training is the same with it and without."""
+    Recipe(**cfg.decoder.training)  # a bad one is refused now rather than after the world model's training
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg.seed)
+        return build_decoder(cfg.decoder, encoder.embed_dim, encoder.grid, image_size)
+
+
+def train_decoder(
+    cfg: DictConfig, model: WorldModel, decoder: nn.Module, frames: Windows, valid: Windows, run: Path
+) -> None:
+    """The second phase: the world model is finished and stays as it is."""
+    recipe = Recipe(**cfg.decoder.training)
+    announce = forecast(f"{run}: a decoder on {len(frames):,} frames", decoder, 4)
+    with runs.wandb_log(cfg.wandb, f"{cfg.model_name}_decoder", OmegaConf.to_container(cfg, resolve=True)) as log:
+        fit_decoder(model, decoder, cfg.decoder, frames, valid, recipe, run, seed=cfg.seed, announce=announce, log=log)
+    decoder_figure(run / "decoder.png", samples(model, decoder, valid, count=6))
+    print(f"what it draws: {run / 'decoder.png'}")
+
+
+def forecast(what: str, module: nn.Module, copies: int) -> Callable[[float], None]:
+    """Prints the cost of a training that leaves so many copies of its weights on disk, once told its seconds."""
+
+    def announce(seconds: float) -> None:
+        trained = [p for p in module.parameters() if p.requires_grad]
+        number, device = sum(p.numel() for p in trained), trained[0].device
+        print(
+            f"{what}, {number / 1e6:.1f} M trained parameters\n"
+            f"will take about {duration(seconds)} on {device}, {size(4 * number * copies)} of disk, "
+            f"{size(peak_memory(device))} of memory"
+        )
+
+    return announce
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Compare results: python scripts/compare.py plan_outputs
 
-Collects every summary below the folder, prints the table and writes table.md, table.csv and table.html into it.
+Collects every summary below the folder, prints the table and writes table.md, table.csv and table.html into it. With
+--published the numbers of papers follow under their own heading, and in published.csv.
 """
 
 import argparse
 from pathlib import Path
 
 from wmbench.commands import fail
+from wmbench.evaluation.published import add_published, published_markdown
 from wmbench.evaluation.results import find_summaries
 from wmbench.evaluation.table import make_table, missing_baselines, to_markdown, write_table
 
@@ -15,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("plan_outputs"), help="where plan.py wrote its results")
     parser.add_argument("--output", type=Path, help="where to write the table; by default into the folder")
+    parser.add_argument("--published", action="store_true", help="cite the numbers of papers too, apart from the measured")
     arguments = parser.parse_args()
     if not arguments.folder.is_dir():
         fail(f"no folder {arguments.folder}; plan first: python plan.py model_name=point_maze_lewm")
@@ -28,6 +31,9 @@ def main() -> None:
     for name in missing_baselines(table):
         print(f"a floor or ceiling is missing; add it with: {name}")
     print(f"wrote {output / 'table.md'}, {output / 'table.csv'} and {output / 'table.html'}")
+    if arguments.published:
+        add_published(output)
+        print(f"\n{published_markdown()}\nadded these to table.md and table.html, and wrote {output / 'published.csv'}")
 
 
 if __name__ == "__main__":

@@ -102,4 +102,7 @@ def write_report(plans: Path, checkpoints: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # the command that ran has said what is kept

@@ -63,6 +63,7 @@ REST = {
     "num_pred": 1,
     "proprio": "velocity",
     "proprio_embed_dim": 7,
+    "concat_dim": 1,
     "model_name": "tiny",
 }
 

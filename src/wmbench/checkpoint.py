@@ -1,11 +1,13 @@
 """Runs on disk: find them, build their model, save and load weights strictly.
 
 A run is a folder: config.yaml (the whole configuration), provenance.json (data, encoder, code it came from),
-metrics.csv, step_XXXXXX.safetensors (weights, without a frozen encoder's), resume.safetensors (the optimiser's state).
+metrics.csv, step_XXXXXX.safetensors (weights, without a frozen encoder's), resume.safetensors (the optimiser's state),
+and where a decoder was trained decoder.yaml, decoder.safetensors, decoder_resume.safetensors, decoder_metrics.csv.
 """
 
 import fnmatch
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import weights_hash
+from wmbench.encoders.weights import check_state
 from wmbench.models.world_model import WorldModel, proprio_part
 
 ACTION_DIM, PROPRIO_DIM = 2, 4  # of PointMaze
@@ -32,10 +35,12 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     if not encoder.frozen and regularizer is None:
         raise ValueError("an encoder that trains with the model collapses without training.regularizer; use training=lewm")
     has_proprio = len(range(PROPRIO_DIM)[proprio_part(cfg.proprio)]) > 0
+    if cfg.concat_dim not in (0, 1):
+        raise ValueError(f"concat_dim ({cfg.concat_dim}) must be 1 (extend every token) or 0 (one more token)")
     predictor = instantiate(
         cfg.predictor,
-        dim=encoder.embed_dim + has_proprio * cfg.proprio_embed_dim,
-        num_tokens=encoder.num_tokens,
+        dim=encoder.embed_dim + (has_proprio and cfg.concat_dim == 1) * cfg.proprio_embed_dim,
+        num_tokens=encoder.num_tokens + (has_proprio and cfg.concat_dim == 0),
         num_hist=cfg.num_hist,
         action_dim=cfg.frameskip * ACTION_DIM,
     )
@@ -45,6 +50,7 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
         normalizer,
         proprio=cfg.proprio,
         proprio_embed_dim=cfg.proprio_embed_dim,
+        concat_dim=cfg.concat_dim,
         frameskip=cfg.frameskip,
         num_hist=cfg.num_hist,
         regularizer=regularizer,
@@ -61,7 +67,7 @@ def find_run(base: Path, name: str) -> Path:
         FileNotFoundError: no such run; the message lists those there are.
     """
     for folder in (base / "outputs" / name, base / name, SHIPPED / name):
-        if (folder / "config.yaml").exists():
+        if (folder / "config.yaml").exists() or (folder / "hydra.yaml").exists():  # the latter is DINO-WM's
             return folder
     names = list_runs(base)
     found = ", ".join(names) if names else "none; train one with: python train.py env=point_maze encoder=lewm_small"
@@ -88,17 +94,29 @@ def save_weights(run: Path, step: int, model: WorldModel) -> None:
     _save(step_path(run, step), _own_state(model), {"step": str(step)})
 
 
-def load_run(run: Path, step: int | None = None) -> tuple[WorldModel, DictConfig, dict[str, Any]]:
+def load_run(
+    run: Path, step: int | None = None, encoder: DictConfig | None = None
+) -> tuple[WorldModel, DictConfig, dict[str, Any]]:
     """Model in evaluation mode, configuration and provenance of a run at a step (by default the last one saved).
+
+    Args:
+        encoder: for an imported run, whose file held no encoder; every other run has its own.
 
     Raises:
         FileNotFoundError: no weights (of that step).
-        ValueError: weights that do not fit the model, tensor by tensor, or a frozen encoder that is not the one that the
-            run was trained with.
+        ValueError: weights that do not fit the model, tensor by tensor, a frozen encoder that is not the one that the
+            run was trained with, an encoder too many or too few.
     """
-    cfg = OmegaConf.load(run / "config.yaml")
+    cfg = OmegaConf.merge({"concat_dim": 1}, OmegaConf.load(run / "config.yaml"))  # runs older than this key
     assert isinstance(cfg, DictConfig)
     provenance = json.loads((run / "provenance.json").read_text())
+    trained_on = provenance["encoder"]["weights_hash"]  # None: an imported file does not say
+    if encoder is not None and trained_on is not None:
+        raise ValueError(f"run {run.name} has its own encoder ({cfg.encoder._target_}); leave encoder= out")
+    if encoder is None and cfg.encoder is None:
+        raise ValueError(f"{_wanted_encoder(cfg, provenance)}; name one that gives them, for example encoder=dino")
+    if encoder is not None:
+        cfg.encoder = encoder
     wanted = latest_step(run) if step is None else step
     if wanted is None or not step_path(run, wanted).exists():
         saved = ", ".join(sorted(path.stem for path in run.glob("step_*.safetensors"))) or "none"
@@ -110,27 +128,70 @@ def load_run(run: Path, step: int | None = None) -> tuple[WorldModel, DictConfig
         raise ValueError(f"{path} is damaged or truncated ({error}); plan with an earlier step: checkpoint=STEP") from None
     blank = torch.zeros(ACTION_DIM), torch.ones(ACTION_DIM), torch.zeros(PROPRIO_DIM), torch.ones(PROPRIO_DIM)
     model = build_world_model(cfg, Normalizer(*blank))
+    if encoder is not None and (model.encoder.num_tokens, model.encoder.embed_dim) != (
+        provenance["encoder"]["num_tokens"],
+        provenance["encoder"]["embed_dim"],
+    ):
+        gives = f"{model.encoder.num_tokens} of width {model.encoder.embed_dim}"
+        raise ValueError(f"{_wanted_encoder(cfg, provenance)}; this encoder gives {gives}")
     own = _own_state(model)
-    problems = [f"missing {name}" for name in own.keys() - state.keys()]
-    problems += [f"unknown {name}" for name in state.keys() - own.keys()]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    if problems:
-        raise ValueError(f"{path} does not fit its config.yaml: {'; '.join(sorted(problems)[:5])}")
+    check_state(f"{path} does not fit its config.yaml", state, {name: tensor.shape for name, tensor in own.items()})
     model.load_state_dict(state, strict=False)  # strict by the check above, up to the frozen encoder
-    if model.encoder.frozen and (found := weights_hash(model.encoder)) != provenance["encoder"]["weights_hash"]:
+    if model.encoder.frozen and trained_on and (found := weights_hash(model.encoder)) != trained_on:
         raise ValueError(
-            f"run {run.name} was trained on encoder weights {provenance['encoder']['weights_hash']}, "
-            f"these are {found} ({model.encoder.source})"
+            f"run {run.name} was trained on encoder weights {trained_on}, these are {found} ({model.encoder.source})"
         )
     provenance["step"] = wanted
     return model.eval().requires_grad_(False), cfg, provenance
 
 
-def save_resume(run: Path, step: int, model: WorldModel, optimizer: torch.optim.Optimizer) -> None:
+def _wanted_encoder(cfg: DictConfig, provenance: dict[str, Any]) -> str:
+    encoder = provenance["encoder"]
+    needs = f"{encoder['num_tokens']} tokens of width {encoder['embed_dim']}"
+    return f"run {cfg.model_name} was imported without its encoder and needs {needs}"
+
+
+def build_decoder(config: Mapping[str, Any], dim: int, grid: tuple[int, int], image_size: int) -> nn.Module:
+    """The untrained decoder that a configuration describes, from a grid of tokens of width dim to square frames."""
+    module = {name: value for name, value in config.items() if name != "training"}
+    return instantiate(module, _partial_=True)(dim=dim, grid=grid, image_size=image_size)
+
+
+def save_decoder(run: Path, config: Mapping[str, Any], decoder: nn.Module) -> None:
+    """Write decoder.yaml (conf/decoder's keys; `training` may be left out) and decoder.safetensors."""
+    OmegaConf.save(OmegaConf.create(dict(config)), run / "decoder.yaml")
+    _save(run / "decoder.safetensors", _own_state(decoder), {})
+
+
+def load_decoder(run: Path, dim: int, grid: tuple[int, int], image_size: int) -> nn.Module | None:
+    """The run's decoder in evaluation mode, without gradients; None where it has none.
+
+    Args:
+        dim, grid: of the encoder's tokens.
+        image_size: side of the frames it draws [pixels].
+
+    Raises:
+        ValueError: a damaged file, or weights that do not fit decoder.yaml, tensor by tensor.
+    """
+    path = run / "decoder.safetensors"
+    if not path.exists():
+        return None
+    config = OmegaConf.to_container(OmegaConf.load(run / "decoder.yaml"))
+    assert isinstance(config, dict)
+    decoder = build_decoder(config, dim, grid, image_size)  # type: ignore[arg-type]
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or truncated ({error}); delete it to go without a decoder") from None
+    shapes = {name: tensor.shape for name, tensor in decoder.state_dict().items()}
+    check_state(f"{path} does not fit its decoder.yaml", state, shapes)
+    decoder.load_state_dict(state)
+    return decoder.eval().requires_grad_(False)
+
+
+def save_resume(
+    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = "resume.safetensors"
+) -> None:
     """Everything that the next step depends on: weights, optimiser, random state."""
     tensors = {f"model.{name}": tensor for name, tensor in _own_state(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -138,12 +199,12 @@ def save_resume(run: Path, step: int, model: WorldModel, optimizer: torch.optim.
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    _save(run / "resume.safetensors", tensors, {"step": str(step)})
+    _save(run / name, tensors, {"step": str(step)})
 
 
-def load_resume(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -> int:
+def load_resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = "resume.safetensors") -> int:
     """Put back what save_resume wrote; returns the number of steps done, 0 where nothing was saved."""
-    path = run / "resume.safetensors"
+    path = run / name
     if not path.exists():
         return 0
     try:
@@ -165,10 +226,10 @@ def load_resume(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) 
     return step
 
 
-def _own_state(model: WorldModel) -> dict[str, Tensor]:
-    """The state dict without a frozen encoder, which is rebuilt from its own source."""
-    state = model.state_dict()
-    return {n: t.contiguous() for n, t in state.items() if not (model.encoder.frozen and n.startswith("encoder."))}
+def _own_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without a world model's frozen encoder, which is rebuilt from its own source."""
+    is_rebuilt = isinstance(model, WorldModel) and model.encoder.frozen
+    return {n: t.contiguous() for n, t in model.state_dict().items() if not (is_rebuilt and n.startswith("encoder."))}
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

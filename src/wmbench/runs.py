@@ -12,15 +12,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from wmbench.data.episodes import Episodes
+from wmbench.data.episodes import EpisodeSet
 from wmbench.encoders.base import weights_hash
 from wmbench.models.world_model import WorldModel
 
 # May differ when a run is taken up again.
-FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name")
+FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "decoder")
 
 
-def open_run(cfg: DictConfig, model: WorldModel, episodes: Episodes) -> Path:
+def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
     """Create checkpoints/outputs/<model_name>, or go on with the same run.
 
     Raises:
@@ -43,11 +43,8 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: Episodes) -> Path:
     }
     if (run / "config.yaml").exists():
         before = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
-        changed = sorted(
-            key for key in _flat(config).items() ^ _flat(before).items() if key[0].split(".")[0] not in FREE_KEYS
-        )
-        if changed:
-            names = sorted({key for key, _ in changed})
+        names = [name for name in _changed(config, before) if name.split(".")[0] not in FREE_KEYS]
+        if names:
             raise ValueError(
                 f"{run} holds a run with other {', '.join(names)}; give another model_name= (or arm=), or delete it"
             )
@@ -58,6 +55,19 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: Episodes) -> Path:
     (run / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
     OmegaConf.save(OmegaConf.create(config), run / "config.yaml")
     return run
+
+
+def open_decoder(run: Path, config: DictConfig) -> None:
+    """Begin the run's decoder, or go on with the same one.
+
+    Raises:
+        ValueError: the run holds a decoder of another configuration.
+    """
+    path = run / "decoder.yaml"
+    if not path.exists():
+        OmegaConf.save(config, path)
+    elif names := _changed(OmegaConf.to_container(config), OmegaConf.to_container(OmegaConf.load(path))):
+        raise ValueError(f"{run} holds a decoder with other {', '.join(names)}; delete {run / 'decoder*'} to train another")
 
 
 def git_commit() -> str | None:
@@ -77,6 +87,11 @@ def wandb_log(mode: str, name: str, config: Any) -> Iterator[Callable[[dict[str,
 
     with wandb.init(project="wmbench", name=name, config=config, mode=mode) as session:  # type: ignore[arg-type]
         yield lambda row: session.log(row, step=int(row["step"]))
+
+
+def _changed(config: Any, before: Any) -> list[str]:
+    """Dotted keys that differ."""
+    return sorted({key for key, _ in _flat(config).items() ^ _flat(before).items()})
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, str]:

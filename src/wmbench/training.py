@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,8 +20,6 @@ from wmbench.data.windows import Windows
 from wmbench.models.world_model import Losses, WorldModel
 from wmbench.progress import progress_bar
 from wmbench.shapes import Obs
-
-COLUMNS: list[str] = ["step", "loss", "prediction", "sigreg", "valid_prediction", "steps_per_s"]
 
 
 @dataclass(frozen=True)
@@ -89,13 +87,13 @@ def fit(
         announce((recipe.max_steps - step) * _trial_step(model, train, recipe.batch_size))
     batches = train.batches(recipe.batch_size, seed, first_step=step)
     bar = progress_bar(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
-    _drop_rows_after(run / "metrics.csv", step)
+    drop_rows_after(run / "metrics.csv", step)
     started, started_step = time.perf_counter(), step
-    with bar, _StopRequest() as stop:
+    with bar, StopRequest() as stop:
         while step < recipe.max_steps:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr_at(step)
-            losses = _losses(model, *_to(device, *train.get(next(batches))))
+            losses = _losses(model, *to_device(device, *train.get(next(batches))))
             optimizer.zero_grad(set_to_none=True)
             losses.total.backward()
             if recipe.grad_clip is not None:
@@ -112,7 +110,7 @@ def fit(
                     "valid_prediction": validate(model, valid, recipe),
                     "steps_per_s": (step - started_step) / (time.perf_counter() - started),
                 }
-                _append(run / "metrics.csv", row)
+                append_row(run / "metrics.csv", row)
                 log(row)
                 bar.set_postfix_str(f"loss {row['loss']:.4f}, valid {row['valid_prediction']:.4f}", refresh=False)
             if step % recipe.save_every == 0 or step == recipe.max_steps:
@@ -123,12 +121,12 @@ def fit(
                 raise KeyboardInterrupt
 
 
-class _StopRequest:
+class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a wish, since a step must not be left half done; a second one stops."""
 
     requested = False
 
-    def __enter__(self) -> "_StopRequest":
+    def __enter__(self) -> "StopRequest":
         self._before = {}
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -151,19 +149,24 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     model.eval()
     batches = valid.batches(recipe.batch_size, seed=0)
     with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
-        losses = [_losses(model, *_to(device, *valid.get(next(batches)))).prediction for _ in range(recipe.valid_batches)]
+        losses = [
+            _losses(model, *to_device(device, *valid.get(next(batches)))).prediction for _ in range(recipe.valid_batches)
+        ]
     model.train()
     return torch.stack(losses).mean().item()
 
 
 def _losses(model: WorldModel, obs: Obs, action: torch.Tensor) -> Losses:
-    """bf16 autocast on a GPU, full precision on the CPU."""
-    cuda = action.device.type == "cuda"
-    with torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext():
+    with autocast(action.device):
         return model.loss(obs, action)
 
 
-def _to(device: torch.device, obs: Obs, action: torch.Tensor) -> tuple[Obs, torch.Tensor]:
+def autocast(device: torch.device) -> AbstractContextManager:
+    """bf16 on a GPU, full precision on the CPU."""
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def to_device(device: torch.device, obs: Obs, action: torch.Tensor) -> tuple[Obs, torch.Tensor]:
     visual = obs["visual"].to(device, non_blocking=True)
     return Obs(visual=visual, proprio=obs["proprio"].to(device)), action.to(device, non_blocking=True)
 
@@ -176,7 +179,7 @@ def _trial_step(model: WorldModel, train: Windows, batch_size: int) -> float:
         for _ in range(2):  # the first one warms up
             began = time.perf_counter()
             batch = train.get(next(train.batches(batch_size, seed=0)))
-            losses = _losses(model, *_to(device, *batch))
+            losses = _losses(model, *to_device(device, *batch))
             losses.total.backward()
             losses.total.item()
             seconds = time.perf_counter() - began
@@ -187,16 +190,16 @@ def _trial_step(model: WorldModel, train: Windows, batch_size: int) -> float:
     return seconds
 
 
-def _append(path: Path, row: Mapping[str, Any]) -> None:
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, list(row))
         if new:
             writer.writeheader()
         writer.writerow(row)
 
 
-def _drop_rows_after(path: Path, step: int) -> None:
+def drop_rows_after(path: Path, step: int) -> None:
     """Forget rows that a killed run wrote after its last save; they will be written again."""
     if not path.exists():
         return
@@ -204,4 +207,4 @@ def _drop_rows_after(path: Path, step: int) -> None:
         rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
     path.unlink()
     for row in rows:
-        _append(path, row)
+        append_row(path, row)

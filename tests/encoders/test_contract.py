@@ -57,6 +57,8 @@ def cfg(request: pytest.FixtureRequest) -> DictConfig:
         cfg = hydra.compose("train", overrides=[f"encoder={request.param}"])
     if "pretrained" in cfg.encoder:
         cfg.encoder.pretrained = False  # the contract does not depend on the weights, and tests download nothing
+    if "architecture" in cfg.encoder:
+        cfg.encoder.architecture = {"depth": 1, "embed_dim": 48, "num_heads": 3}  # its own size is tested by name
     cfg.predictor.depth = 1  # for speed: it stands behind the encoder
     return cfg
 

@@ -1,5 +1,9 @@
 """The results table: which rows stay, what is compared with what."""
 
+import importlib.util
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,12 +16,14 @@ from wmbench.evaluation.table import make_table, missing_baselines, to_html, to_
 def summary(tmp_path):
     """Factory of summaries whose tasks.csv lie on disk."""
 
-    def make(row: str, success: str, protocol: str = "demo", tasks_hash: str = "t1", **others):
+    def make(
+        row: str, success: str, protocol: str = "demo", tasks_hash: str = "t1", max_rounds: int | None = None, **others
+    ):
         outcomes = np.array([mark == "+" for mark in success])
         folder = tmp_path / f"{row}_{protocol}_{tasks_hash}_{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         pd.DataFrame({"success": outcomes, "steps": np.where(outcomes, 3, 10)}).to_csv(folder / "tasks.csv")
-        settings = {"protocol": {"name": protocol, "task_seed": 99}, "planner": {}, "agent": {}}
+        settings = {"protocol": {"name": protocol, "task_seed": 99, "max_rounds": max_rounds}, "planner": {}, "agent": {}}
         numbers = {"success": outcomes.mean(), "success_low": 0.1, "success_high": 0.9, "n_tasks": len(outcomes)}
         rest = {"steps_to_success": 3.0, "final_distance": 0.4, "seconds_per_plan": 0.0, "max_steps": 10, "seed": 0}
         names = {"row": row, "protocol": protocol, "tasks_hash": tasks_hash, "folder": str(folder), "settings": settings}
@@ -80,5 +86,34 @@ def test_the_table_is_written_for_machines_and_for_people(summary, tmp_path):
     assert "&lt;a&gt;" in to_html(table) and "<a>" not in to_html(table)
 
 
+def test_a_row_names_the_limit_of_its_rounds(summary):
+    rows = [summary("a", "++", max_rounds=20), summary("b", "+-"), summary("c", "--", max_steps=None)]
+    lines = to_markdown(make_table(rows)).splitlines()[2:]
+    assert "| demo (rounds <= 20) |" in lines[0]
+    assert "| demo |" in lines[1]
+    assert "| demo (rounds without limit) |" in lines[2]
+
+
 def test_no_results_give_an_empty_table():
     assert len(make_table([])) == 0
+
+
+def test_compare_cites_papers_only_when_asked_and_leaves_the_measured_table_as_it_is(summary, tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("compare", Path(__file__).parents[2] / "scripts" / "compare.py")
+    assert spec and spec.loader
+    compare = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compare)
+    for made in (summary("a", "+++-"), summary("b", "+---")):
+        (Path(made["folder"]) / "summary.json").write_text(json.dumps(made))
+    written = []
+    for flags in ([], ["--published"]):
+        monkeypatch.setattr("sys.argv", ["compare.py", str(tmp_path), *flags])
+        compare.main()
+        printed = capsys.readouterr().out
+        assert ("DreamerV3" in printed) == bool(flags)
+        assert (tmp_path / "published.csv").exists() == bool(flags)
+        written.append({name: (tmp_path / name).read_text() for name in ("table.csv", "table.md", "table.html")})
+    plain, cited = written
+    assert plain["table.csv"] == cited["table.csv"]
+    assert cited["table.md"].startswith(plain["table.md"]) and cited["table.html"].startswith(plain["table.html"])
+    assert "DreamerV3" in cited["table.md"] and "DreamerV3" in cited["table.html"]

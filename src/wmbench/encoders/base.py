@@ -28,6 +28,8 @@ class Encoder(nn.Module, ABC):
         pixel_mean, pixel_std: of RGB in [0, 1].
         frozen: no gradient, evaluation mode whatever `train` is called on, weights left out of checkpoints.
         source: where the weights come from, for tables and logs.
+        prefix_tokens: special tokens (CLS, registers) before the patches in the trunk's output, as the trunk counts them.
+        licence: of the weights; wmbench's own unless others trained them.
     """
 
     pixel_mean: Tensor
@@ -43,12 +45,15 @@ class Encoder(nn.Module, ABC):
         pixel_std: Sequence[float] = IMAGENET_STD,
         frozen: bool,
         source: str,
+        prefix_tokens: int = 0,
+        licence: str = "MIT",
     ):
         super().__init__()
         if min(image_size, embed_dim, *grid) < 1:
             raise ValueError(f"image_size ({image_size}), grid {grid} and embed_dim ({embed_dim}) must be positive")
         self.image_size, self.grid, self.embed_dim = image_size, grid, embed_dim
         self.frozen, self.source = frozen, source
+        self.prefix_tokens, self.licence = prefix_tokens, licence
         self.register_buffer("pixel_mean", Tensor(pixel_mean)[:, None, None], persistent=False)
         self.register_buffer("pixel_std", Tensor(pixel_std)[:, None, None], persistent=False)
 
@@ -64,6 +69,7 @@ class Encoder(nn.Module, ABC):
         """Each frame alone, so a frame's tokens depend neither on its neighbours nor on the batch."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             tokens = self.tokens(self.preprocess(obs["visual"]))
+        assert tokens.shape[1:] == (self.num_tokens, self.embed_dim), f"{tuple(tokens.shape[1:])} tokens, grid {self.grid}"
         return rearrange(tokens, "(b t) n d -> b t n d", b=len(obs["visual"]))
 
     def preprocess(self, visual: Tensor) -> Float[Tensor, "F 3 h w"]:
@@ -81,6 +87,15 @@ class Encoder(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> "Encoder":
         return super().train(mode and not self.frozen)
+
+
+def pixel_statistics(pixels: str) -> dict[str, Sequence[float]]:
+    """The statistics of a network trained on ImageNet's ("native") or those that DINO-WM fed every network ("dino_wm")."""
+    known = {"native": (IMAGENET_MEAN, IMAGENET_STD), "dino_wm": (DINO_WM_MEAN, DINO_WM_STD)}
+    if pixels not in known:
+        raise ValueError(f"pixels ({pixels!r}) must be one of {', '.join(known)}")
+    mean, std = known[pixels]
+    return {"pixel_mean": mean, "pixel_std": std}
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from jaxtyping import UInt8
 from matplotlib.patches import Circle, Rectangle
+from numpy import ndarray
 
 from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
@@ -74,6 +76,17 @@ def training_figure(path: Path, metrics: Path) -> None:
     axes.set(xlabel="optimiser steps", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def decoder_figure(path: Path, frames: UInt8[ndarray, "3 n h w 3"]) -> None:
+    """What decoding.samples gives, a column for each window."""
+    figure, grid = plt.subplots(*frames.shape[:2], figsize=(1.7 * frames.shape[1] + 0.9, 5.4), squeeze=False)
+    for row, name, pictures in zip(grid, ("real", "reconstructed", "predicted\none step ahead"), frames, strict=True):
+        row[0].set_ylabel(name)
+        for axes, picture in zip(row, pictures, strict=True):
+            axes.imshow(picture)
+            axes.set(xticks=[], yticks=[])
     _save(figure, path)
 
 

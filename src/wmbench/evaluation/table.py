@@ -29,6 +29,7 @@ COLUMNS = [
     "tasks_hash",
     "task_seed",
     "max_steps",
+    "max_rounds",
     "train_seed",
     "seed",
     "step",
@@ -52,7 +53,7 @@ def make_table(summaries: Iterable[dict[str, Any]]) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     table = pd.DataFrame([_row(summary) for summary in newest.values()], columns=COLUMNS)
     table["p_vs_best"] = table["p_vs_best"].astype(float)
-    for _, group in table.groupby(["protocol", "tasks_hash"]):
+    for _, group in table.groupby(["protocol", "tasks_hash", "max_steps"]):
         trained = group[~group["row"].isin(BASELINES)]
         if len(trained):
             best = _outcomes(list(trained["folder"])[int(np.argmax(trained["success"]))])
@@ -74,10 +75,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "row": table["row"],
-            "success [95% interval]": [
-                f"{100 * rate:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
-                for rate, low, high in zip(table["success"], table["success_low"], table["success_high"], strict=True)
-            ],
+            "success [95% interval]": with_interval(table),
             "tasks": table["n_tasks"],
             "p vs best": [_number(p, "{:.3f}") for p in table["p_vs_best"]],
             "steps to success": [_number(x, "{:.1f}") for x in table["steps_to_success"]],
@@ -85,7 +83,10 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             "time per plan [ms]": [_number(1000 * x, "{:.1f}") if x else "-" for x in table["seconds_per_plan"]],
             "parameters": ["-" if pd.isna(x) else f"{x / 1e6:.1f} M" for x in table["parameters"]],
             "position R2": [_number(x, "{:.3f}") for x in table["position_r2"]],
-            "protocol": table["protocol"],
+            "protocol": [
+                _with_budget(*limits)
+                for limits in zip(table["protocol"], table["max_rounds"], table["max_steps"], strict=True)
+            ],
             "task set": table["tasks_hash"],
             "task seed": table["task_seed"],
             "seed": [_number(x, "{:.0f}") for x in table["train_seed"]],
@@ -95,15 +96,31 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def with_interval(table: pd.DataFrame) -> list[str]:
+    """`98.0% [89.5, 99.6]`, or `98.0%` where a row has no interval."""
+    return [
+        f"{100 * rate:.1f}%" + ("" if pd.isna(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
+        for rate, low, high in zip(table["success"], table["success_low"], table["success_high"], strict=True)
+    ]
+
+
 def to_markdown(table: pd.DataFrame) -> str:
-    text = readable(table)
+    return markdown_of(readable(table))
+
+
+def to_html(table: pd.DataFrame) -> str:
+    return html_of(readable(table))
+
+
+def markdown_of(text: pd.DataFrame) -> str:
+    """A table of strings and whole numbers as Markdown."""
     lines = ["| " + " | ".join(text.columns) + " |", "| " + " | ".join("---" for _ in text.columns) + " |"]
     lines += ["| " + " | ".join(str(value) for value in row) + " |" for row in text.itertuples(index=False)]
     return "\n".join(lines) + "\n"
 
 
-def to_html(table: pd.DataFrame) -> str:
-    text = readable(table)
+def html_of(text: pd.DataFrame) -> str:
+    """The same as HTML, floors and ceiling marked by a class."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in text.columns)
     body = "".join(
         f"<tr{' class=baseline' if row[0] in BASELINES else ''}>"
@@ -125,7 +142,8 @@ def missing_baselines(table: pd.DataFrame) -> list[str]:
 
 
 def _row(summary: dict[str, Any]) -> dict[str, Any]:
-    return summary | {"task_seed": summary["settings"]["protocol"]["task_seed"], "p_vs_best": np.nan}
+    protocol = summary["settings"]["protocol"]
+    return summary | {"task_seed": protocol["task_seed"], "max_rounds": protocol["max_rounds"], "p_vs_best": np.nan}
 
 
 def _identity(summary: dict[str, Any]) -> str:
@@ -139,6 +157,13 @@ def _identity(summary: dict[str, Any]) -> str:
 
 def _outcomes(folder: str) -> np.ndarray:
     return pd.read_csv(Path(folder) / "tasks.csv")["success"].to_numpy(bool)
+
+
+def _with_budget(protocol: str, max_rounds: Any, max_steps: Any) -> str:
+    """A protocol that counts rounds, with their limit: solved tasks stay solved, so a rate grows with it."""
+    if not pd.isna(max_rounds):
+        return f"{protocol} (rounds <= {max_rounds:.0f})"
+    return protocol if not pd.isna(max_steps) else f"{protocol} (rounds without limit)"
 
 
 def _number(value: Any, form: str) -> str:

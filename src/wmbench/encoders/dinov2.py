@@ -1,0 +1,149 @@
+"""DINOv2's ViT/14, frozen, with the position table of the official hub (arXiv 2304.07193; registers 2309.16588)."""
+
+from collections.abc import Mapping
+from math import isqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wmbench.encoders.base import Encoder, pixel_statistics
+from wmbench.encoders.weights import Release, check_state, fetch, read_state
+
+if TYPE_CHECKING:
+    from timm.models import VisionTransformer
+
+OUTPUTS = ("patches", "cls")
+
+
+class DINOv2(Encoder):
+    """Patch tokens, or the CLS token alone, after the final norm.
+
+    Args:
+        model: timm's name of the architecture.
+        output: "patches" or "cls".
+        pixels: "native" (ImageNet's statistics) or "dino_wm" (0.5 and 0.5, which DINO-WM fed it).
+        pretrained: False leaves the network untrained, a control.
+        weights: a file in the official or in timm's format; None for `release`.
+        seed: of untrained weights.
+        architecture: arguments of timm's VisionTransformer in place of the model's own, for small networks.
+
+    Raises:
+        ValueError: an image_size that the patch does not divide, an unknown option, or weights of another network.
+        FileNotFoundError: no weights and no network; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        image_size: int,
+        output: str,
+        pixels: str,
+        pretrained: bool,
+        weights: str | None,
+        release: Release,
+        seed: int,
+        architecture: Mapping[str, Any],
+    ):
+        if output not in OUTPUTS:
+            raise ValueError(f"output ({output!r}) must be one of {', '.join(OUTPUTS)}")
+        if weights is not None and not pretrained:
+            raise ValueError(f"pretrained=false leaves weights={weights} unread; drop one of the two")
+        if pretrained:
+            with torch.device("meta"):  # no time spent on weights that are replaced
+                trunk = build_trunk(model, architecture)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                trunk = build_trunk(model, architecture)
+        patch = trunk.patch_embed.patch_size[0]
+        if image_size % patch:
+            near = max(1, round(image_size / patch)) * patch
+            raise ValueError(f"image_size ({image_size}) must be a multiple of the patch ({patch}), such as {near}")
+        released = f"{release.file}, SHA-256 {release.sha256[:12]}"
+        super().__init__(
+            image_size=image_size,
+            grid=(image_size // patch, image_size // patch) if output == "patches" else (1, 1),
+            embed_dim=trunk.embed_dim,
+            prefix_tokens=trunk.num_prefix_tokens,
+            **pixel_statistics(pixels),
+            frozen=True,
+            source=weights or released if pretrained else f"untrained, seed {seed}",
+            licence=release.licence if pretrained else "MIT",
+        )
+        if pretrained:
+            load_trunk(trunk, Path(weights).expanduser() if weights else fetch(release), model)
+        bake_positions(trunk, image_size)
+        self.output, self.trunk = output, trunk
+        self.freeze()
+
+    def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
+        features = self.trunk.forward_features(pixels)
+        return features[:, self.prefix_tokens :] if self.output == "patches" else features[:, :1]
+
+
+def build_trunk(model: str, architecture: Mapping[str, Any]) -> "VisionTransformer":
+    """The network at the size it was trained at (518 pixels), with random weights.
+
+    LayerScale starts at 1 as in the official builder: at timm's 1e-5 an untrained network would be its patch layer.
+    """
+    import timm  # seconds to import, which other encoders need not wait for
+
+    return timm.create_model(model, num_classes=0, **{"init_values": 1.0, **architecture})  # type: ignore[return-value]
+
+
+def load_trunk(trunk: "VisionTransformer", path: Path, model: str) -> None:
+    """Fill the trunk, which may stand on the meta device, from a file in the official or in timm's format.
+
+    The official one has a mask token, which serves training alone; with registers, timm has other names and has added
+    the CLS token's position to the token.
+    """
+    state = read_state(path)
+    shapes = {name: tensor.shape for name, tensor in trunk.state_dict().items()}
+    is_official = "mask_token" in state or "register_tokens" in state
+    if is_official:
+        shapes["mask_token"] = torch.Size([1, trunk.embed_dim])
+        if trunk.num_reg_tokens:
+            shapes["register_tokens"] = shapes.pop("reg_token")
+            shapes["pos_embed"] = torch.Size([1, 1 + trunk.patch_embed.num_patches, trunk.embed_dim])
+    remedy = "; give weights= a file of this model, or choose the encoder that the file belongs to"
+    check_state(f"{path} is not {model}", state, shapes, remedy)
+    if is_official:
+        del state["mask_token"]
+        if trunk.num_reg_tokens:
+            state["reg_token"] = state.pop("register_tokens")
+            state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+            state["pos_embed"] = state["pos_embed"][:, 1:]
+    trunk.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+
+
+@torch.no_grad()
+def bake_positions(trunk: "VisionTransformer", image_size: int) -> None:
+    """Turn the trunk into one for square images of another size, its position table resampled once."""
+    assert trunk.pos_embed is not None
+    prefix = trunk.pos_embed.shape[1] - trunk.patch_embed.num_patches
+    trunk.patch_embed.set_input_size((image_size, image_size))
+    special, table = trunk.pos_embed[:, :prefix], trunk.pos_embed[:, prefix:]
+    table = hub_positions(table, trunk.patch_embed.grid_size[0], antialias=trunk.num_reg_tokens > 0)
+    trunk.pos_embed = nn.Parameter(torch.cat([special, table], dim=1))
+
+
+def hub_positions(table: Float[Tensor, "1 n D"], side: int, antialias: bool) -> Float[Tensor, "1 m D"]:
+    """A square table of patch positions for side x side patches, by the official hub's rule.
+
+    That scales by (side + 0.1) / old side, and for models with registers resizes to the side with antialiasing. The
+    rules of timm and transformers differ from the first one; features would be 3% and 1.5% off.
+    """
+    old = isqrt(table.shape[1])
+    if side == old:
+        return table
+    image = rearrange(table, "1 (h w) d -> 1 d h w", h=old)
+    if antialias:
+        image = nn.functional.interpolate(image, (side, side), mode="bicubic", antialias=True)
+    else:
+        scale = (side + 0.1) / old
+        image = nn.functional.interpolate(image, scale_factor=(scale, scale), mode="bicubic")
+    return rearrange(image, "1 d h w -> 1 (h w) d")

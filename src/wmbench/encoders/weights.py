@@ -1,0 +1,129 @@
+"""Released weights: in the cache or downloaded once, known by their hash, checked tensor by tensor."""
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import urlopen
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wmbench.progress import progress_bar
+
+TIMEOUT_S = 10
+CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Release:
+    """A file of weights as its authors publish it. The hash pins it, whatever the address serves later.
+
+    Args:
+        name: the encoder in conf/encoder that scripts/fetch.py gets it for.
+        sha256: of the whole file.
+        access: "open", or what has to be agreed to before a download.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    licence: str
+    access: str
+
+    @property
+    def file(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def path(self) -> Path:
+        """Where the file is kept: torch.hub's folder (TORCH_HOME moves it), where DINO-WM left the same files."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.file
+
+
+def fetch(release: Release) -> Path:
+    """The released file, downloaded where the cache does not have it.
+
+    Raises:
+        FileNotFoundError: it cannot be downloaded; the message says what to do without a network.
+        ValueError: a file of another hash, which is never used.
+    """
+    path = release.path
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # two runs may start together
+        try:
+            _download(release, partial)
+            _check_hash(partial, release, "download it again")
+            partial.rename(path)
+        except (OSError, HTTPException) as error:
+            raise FileNotFoundError(_way_out(release, error)) from error
+        finally:
+            partial.unlink(missing_ok=True)
+    _check_hash(path, release, "delete it to download it again")
+    return path
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a .safetensors file or a torch pickle that holds nothing else.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or anything but named tensors.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={path} is no file; leave weights out to use the released ones")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError):
+        raise ValueError(f"{path} is damaged or holds more than tensors; download it again") from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{path} is no state dict: give the released file itself, not a training checkpoint around it")
+    return state
+
+
+def check_state(complaint: str, state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], remedy: str = "") -> None:
+    """Refuse a state dict that does not hold exactly the tensors of `shapes`.
+
+    Raises:
+        ValueError: the complaint, tensors missing, unknown or of another shape by name, and the remedy.
+    """
+    problems = [
+        f"{name} is {tuple(state[name].shape)} instead of {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name in state and state[name].shape != shape
+    ]
+    problems += [f"missing {name}" for name in shapes if name not in state]
+    problems += [f"unknown {name}" for name in state if name not in shapes]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(f"{complaint}: {'; '.join(problems[:5])}{more}{remedy}")
+
+
+def _download(release: Release, path: Path) -> None:
+    with urlopen(release.url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
+        total = int(response.headers.get("Content-Length", 0)) or None
+        with progress_bar(total=total, unit="B", unit_scale=True, desc=release.file) as bar:
+            while chunk := response.read(CHUNK):
+                bar.update(file.write(chunk))
+
+
+def _check_hash(path: Path, release: Release, remedy: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != release.sha256:
+        raise ValueError(f"{path} has SHA-256 {found} instead of {release.sha256}: damaged, or not the release; {remedy}")
+
+
+def _way_out(release: Release, reason: Exception) -> str:
+    return (
+        f"the weights {release.file} are not in {release.path.parent} and could not be downloaded ({reason}).\n"
+        f"On a machine with a network: python scripts/fetch.py encoder={release.name}\n"
+        f"then copy the file to {release.path}, or say where it is with encoder.weights=PATH.\n"
+        "What runs now: encoder=lewm_small, random_patch or pixels; or encoder.pretrained=false, the same network untrained"
+    )

@@ -1,0 +1,101 @@
+"""Released weights: downloaded once and whole, or refused with the way out."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from wmbench.encoders.weights import Release, fetch, read_state
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hub" / "checkpoints"
+
+
+def release_of(file: Path, content: bytes = b"the weights") -> Release:
+    digest = hashlib.sha256(content).hexdigest()
+    return Release(name="some_vit", url=file.as_uri(), sha256=digest, licence="MIT", access="open")
+
+
+def test_a_file_is_downloaded_once(cache, tmp_path):
+    source = tmp_path / "vit.pth"
+    source.write_bytes(b"the weights")
+    assert fetch(release_of(source)) == cache / "vit.pth"
+    source.unlink()
+    assert fetch(release_of(source)).read_bytes() == b"the weights"
+
+
+def test_a_download_of_another_hash_is_refused_and_leaves_nothing(cache, tmp_path):
+    source = tmp_path / "vit.pth"
+    source.write_bytes(b"the weights, cut sho")
+    with pytest.raises(ValueError, match=r"vit\.pth.* has SHA-256 .* instead of .*download it again"):
+        fetch(release_of(source))
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cached_file_of_another_hash_is_refused(cache, tmp_path):
+    cache.mkdir(parents=True)
+    (cache / "vit.pth").write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"vit\.pth has SHA-256 .* delete it to download it again"):
+        fetch(release_of(tmp_path / "vit.pth"))
+
+
+def test_without_a_network_the_error_says_what_is_missing_and_every_way_out(cache, tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        fetch(release_of(tmp_path / "vit.pth"))
+    for part in (
+        "the weights vit.pth",
+        "python scripts/fetch.py encoder=some_vit",
+        f"copy the file to {cache / 'vit.pth'}",
+        "encoder.weights=PATH",
+        "encoder.pretrained=false",
+        "encoder=lewm_small, random_patch or pixels",
+    ):
+        assert part in str(error.value)
+    assert list(cache.iterdir()) == []
+
+
+def test_both_formats_are_read(tmp_path):
+    state = {"a": torch.arange(6.0).reshape(2, 3)}
+    torch.save(state, tmp_path / "a.pth")
+    save_file(state, tmp_path / "a.safetensors")
+    for name in ("a.pth", "a.safetensors"):
+        assert torch.equal(read_state(tmp_path / name)["a"], state["a"])
+
+
+class Command:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_a_file_that_would_run_a_command_is_refused_and_runs_nothing(tmp_path):
+    proof = tmp_path / "ran"
+    torch.save({"a": Command(f"touch {proof}")}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth is damaged or holds more than tensors"):
+        read_state(tmp_path / "a.pth")
+    assert not proof.exists()
+
+
+def test_files_that_are_no_weights_are_refused_by_name(tmp_path):
+    torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "nested.pth")
+    torch.save({"a": torch.zeros(50)}, tmp_path / "whole.pth")
+    (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:600])
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "half.safetensors").write_bytes(b"\x08")
+    with pytest.raises(ValueError, match=r"nested\.pth is no state dict"):
+        read_state(tmp_path / "nested.pth")
+    for name in ("half.pth", "empty.pth", "half.safetensors"):
+        with pytest.raises(ValueError, match=rf"{name} is damaged"):
+            read_state(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"absent\.pth is no file"):
+        read_state(tmp_path / "absent.pth")

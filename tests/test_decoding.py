@@ -1,0 +1,289 @@
+"""Training a decoder apart: it learns, resumes, is saved and loaded, and never touches the world model."""
+
+import csv
+import importlib.util
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wmbench.checkpoint import load_decoder, save_decoder
+from wmbench.commands import CONF
+from wmbench.data.normalizer import Normalizer
+from wmbench.data.windows import Windows
+from wmbench.decoding import fit_decoder, samples, validate_decoder
+from wmbench.encoders.lewm import SmallLeWM
+from wmbench.encoders.random_patch import RandomPatch
+from wmbench.envs.vector import PointMazes
+from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.film import SIZE, film_task
+from wmbench.evaluation.tasks import Tasks
+from wmbench.models.adaln import AdaLNPredictor
+from wmbench.models.decoder import TransposedConvDecoder, VQVAEDecoder, decode_frames
+from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.world_model import WorldModel
+from wmbench.runs import open_decoder
+from wmbench.shapes import Obs
+from wmbench.training import Recipe
+
+ROOT = Path(__file__).parents[1]
+NUM_HIST, FRAMESKIP = 2, 3
+OPTIONS = {"proprio": "velocity", "proprio_embed_dim": 4, "frameskip": FRAMESKIP, "num_hist": NUM_HIST}
+MODULE = {"channel": 6, "num_res_blocks": 1, "res_channel": 4, "num_codes": 7, "quantize": True}
+CONFIG = {"_target_": "wmbench.models.decoder.VQVAEDecoder", **MODULE}
+SIZES = {"dim": 5, "grid": (2, 2), "image_size": 8}
+
+
+def make_recipe(**changed) -> Recipe:
+    settings = {
+        "max_steps": 11,
+        "batch_size": 4,
+        "lr": 0.01,
+        "weight_decay": 0.0,
+        "warmup_fraction": 0.2,
+        "cosine": True,
+        "grad_clip": 1.0,
+        "save_every": 4,
+        "valid_every": 3,
+        "valid_batches": 2,
+    }
+    return Recipe(**settings | changed)
+
+
+def make_decoder() -> VQVAEDecoder:
+    torch.manual_seed(0)
+    return VQVAEDecoder(**SIZES, **MODULE)
+
+
+def make_frozen() -> WorldModel:
+    torch.manual_seed(0)
+    size = {"action_embed_dim": 4, "depth": 1, "num_heads": 2, "head_dim": 6, "mlp_dim": 11, "dropout": 0.1}
+    predictor = FrameCausalViT(dim=9, num_tokens=4, num_hist=NUM_HIST, action_dim=2 * FRAMESKIP, **size)
+    return WorldModel(RandomPatch(image_size=8, grid=2, embed_dim=5, seed=0), predictor, new_normalizer(), **OPTIONS)
+
+
+def make_trained() -> WorldModel:
+    """With BatchNorm, whose statistics a pass in training mode would move."""
+    torch.manual_seed(0)
+    encoder = SmallLeWM(image_size=8, widths=[3, 4], embed_dim=5, projector_dim=6)
+    size = {"smoothed_dim": 3, "depth": 1, "num_heads": 2, "head_dim": 4, "mlp_dim": 7, "dropout": 0.1, "projector_dim": 6}
+    predictor = AdaLNPredictor(dim=9, num_tokens=1, num_hist=NUM_HIST, action_dim=2 * FRAMESKIP, **size)
+    return WorldModel(encoder, predictor, new_normalizer(), **OPTIONS)
+
+
+def new_normalizer() -> Normalizer:
+    """Of the numbered episodes: actions are (episode, step)."""
+    return Normalizer(torch.tensor([2.0, 6.0]), torch.tensor([2.0, 4.0]), torch.zeros(4), torch.ones(4))
+
+
+@pytest.fixture
+def windows(numbered_episodes: Callable) -> tuple[Windows, Windows]:
+    """50 single frames to train on, four windows to validate."""
+    episodes = numbered_episodes(num_episodes=6, length=12)
+    train = Windows(episodes, np.array([0, 1, 2, 4, 5]), 1, FRAMESKIP)
+    valid = Windows(episodes, np.array([3]), NUM_HIST + 1, FRAMESKIP)
+    assert (len(train), len(valid)) == (50, 4)
+    return train, valid
+
+
+def train(model: WorldModel, decoder: nn.Module, windows: tuple[Windows, Windows], run: Path, **changed) -> nn.Module:
+    run.mkdir(exist_ok=True)
+    options = {"recipe": make_recipe(), "seed": 1, "announce": lambda seconds: None, "log": lambda row: None} | changed
+    fit_decoder(model, decoder, CONFIG, *windows, run=run, **options)
+    return decoder
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    """Rows of decoder_metrics.csv, without the speed."""
+    with (run / "decoder_metrics.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "steps_per_s"} for row in csv.DictReader(file)]
+
+
+def assert_same(module: nn.Module, state: dict[str, Tensor]) -> None:
+    assert module.state_dict().keys() == state.keys()
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_the_decoder_learns_to_draw(windows: tuple[Windows, Windows], tmp_path: Path):
+    recipe = make_recipe(max_steps=60, batch_size=25, valid_every=5)
+    train(make_frozen(), make_decoder(), windows, tmp_path, recipe=recipe)
+    errors = [float(row["valid_reconstruction"]) for row in metrics(tmp_path)]
+    assert errors[-1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("kind", ["frozen", "trained"])
+def test_training_a_decoder_leaves_the_world_model_alone(
+    kind: str, windows: tuple[Windows, Windows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(TransposedConvDecoder, "CHANNELS", (12, 9, 7, 5, 4, 3))
+    model = make_frozen() if kind == "frozen" else make_trained()
+    decoder = make_decoder() if kind == "frozen" else TransposedConvDecoder(dim=5, image_size=8)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train(model, decoder, windows, tmp_path)
+    samples(model, decoder, windows[1], count=2)
+    assert_same(model, before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_decoder_stopped_at_any_step_ends_as_if_it_had_not_been(windows: tuple[Windows, Windows], tmp_path: Path):
+    """By Ctrl-C before the first save and after one, and by a power cut while logging step 6, when step 4 was saved."""
+    whole = train(make_frozen(), make_decoder(), windows, tmp_path / "whole")
+    for name, step, error in (("early", 3, KeyboardInterrupt), ("late", 9, KeyboardInterrupt), ("cut", 6, RuntimeError)):
+
+        def stop(row: dict, step: int = step, error: type[BaseException] = error) -> None:
+            if row["step"] == step and error is RuntimeError:
+                raise RuntimeError
+            if row["step"] == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(error):
+            train(make_frozen(), make_decoder(), windows, tmp_path / name, log=stop)
+        torch.manual_seed(7)
+        announced: list[float] = []
+        resumed = train(make_frozen(), make_decoder(), windows, tmp_path / name, announce=announced.append)
+        assert_same(resumed, whole.state_dict())
+        assert metrics(tmp_path / name) == metrics(tmp_path / "whole")
+        assert len(announced) == 1 and announced[0] > 0
+
+
+def test_a_finished_decoder_is_left_alone(windows: tuple[Windows, Windows], tmp_path: Path):
+    whole = train(make_frozen(), make_decoder(), windows, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    names = {"decoder.yaml", "decoder.safetensors", "decoder_resume.safetensors", "decoder_metrics.csv"}
+    assert before.keys() >= names
+    again = train(make_frozen(), make_decoder(), windows, tmp_path, announce=lambda seconds: pytest.fail("nothing to do"))
+    assert_same(again, whole.state_dict())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@torch.no_grad()
+def test_validation_compares_frames_with_what_was_seen_and_what_was_predicted(windows: tuple[Windows, Windows]):
+    model, decoder, valid = make_frozen().eval(), make_decoder().train(), windows[1]
+    before = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
+    obs, action = valid.get(np.arange(4))
+    z = model.encode(obs)
+    predicted = model.predict(z[:, :NUM_HIST], model.normalizer.normalize_action(action)[:, :NUM_HIST])
+    target = obs["visual"][:, 1:].permute(0, 1, 4, 2, 3) / 127.5 - 1
+    found = validate_decoder(model, decoder, valid, make_recipe(batch_size=12, valid_batches=1))
+    assert all(module.training for module in decoder.modules())
+    assert_same(decoder.eval(), before)  # its codes, too, which training would move
+    for name, latents in (("valid_reconstruction", z[:, 1:]), ("valid_prediction", predicted)):
+        pixels = decoder(latents[..., :5].flatten(0, 1))[0]
+        assert found[name] == pytest.approx((pixels - target.flatten(0, 1)).square().mean().item(), rel=1e-5)
+    assert found["valid_reconstruction"] != found["valid_prediction"]
+
+
+@torch.no_grad()
+def test_samples_show_the_same_moment_three_times(windows: tuple[Windows, Windows]):
+    model, decoder, valid = make_frozen().eval(), make_decoder().eval(), windows[1]
+    real, seen, predicted = samples(model, decoder, valid, count=2)
+    obs, _ = valid.get(np.array([0, 3]))
+    assert (real == obs["visual"][:, -1].numpy()).all()
+    last = Obs(visual=obs["visual"][:, -1:], proprio=obs["proprio"][:, -1:])
+    assert (seen == decode_frames(decoder, model.split(model.encode(last))[0][:, 0])).all()
+    assert predicted.shape == seen.shape == (2, 8, 8, 3)
+
+
+def test_a_saved_decoder_comes_back_ready_to_use(tmp_path: Path):
+    assert load_decoder(tmp_path, **SIZES) is None
+    decoder = make_decoder()
+    save_decoder(tmp_path, CONFIG, decoder)
+    loaded = load_decoder(tmp_path, **SIZES)
+    assert loaded is not None and not loaded.training
+    assert_same(loaded, decoder.state_dict())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"dec.blocks.0.bias": None}, r"does not fit its decoder\.yaml: missing dec\.blocks\.0\.bias"),
+        ({"extra": torch.zeros(2)}, r"unknown extra"),
+        ({"quantize_b.embed": torch.zeros(5, 8)}, r"quantize_b\.embed is \(5, 8\) instead of \(5, 7\)"),
+    ],
+)
+def test_decoder_tensors_that_do_not_fit_are_refused_by_name(tmp_path: Path, changed: dict, message: str):
+    save_decoder(tmp_path, CONFIG, make_decoder())
+    tensors = load_file(tmp_path / "decoder.safetensors") | changed
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, tmp_path / "decoder.safetensors")
+    with pytest.raises(ValueError, match=message):
+        load_decoder(tmp_path, **SIZES)
+
+
+def test_a_truncated_decoder_is_refused_by_name(tmp_path: Path):
+    save_decoder(tmp_path, CONFIG, make_decoder())
+    os.truncate(tmp_path / "decoder.safetensors", 1000)
+    with pytest.raises(ValueError, match=r"decoder\.safetensors is damaged or truncated"):
+        load_decoder(tmp_path, **SIZES)
+
+
+def test_a_run_keeps_one_decoder_until_it_is_deleted(tmp_path: Path):
+    config = OmegaConf.create(CONFIG)
+    open_decoder(tmp_path, config)
+    open_decoder(tmp_path, config)
+    with pytest.raises(ValueError, match=r"holds a decoder with other channel, quantize; delete .*decoder\*"):
+        open_decoder(tmp_path, OmegaConf.merge(config, {"channel": 8, "quantize": False}))
+
+
+@pytest.mark.parametrize("name", ["vqvae", "transposed_conv"])
+def test_a_configured_decoder_has_a_recipe(name: str):
+    Recipe(**compose([f"decoder={name}"]).decoder.training)
+
+
+def compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        return hydra.compose("train", overrides=overrides)
+
+
+def test_the_world_model_is_the_same_without_a_decoder_with_one_and_with_one_added_later(
+    numbered_episodes: Callable, tmp_path: Path
+):
+    """By train.py itself; the decoder, too, is the same at once or later."""
+    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    data = numbered_episodes(num_episodes=6, length=12).path
+    common = f"env.data={data} ckpt_base_path={tmp_path} device=cpu num_hist=2 frameskip=3 predictor.depth=1"
+    common += " encoder=random_patch encoder.image_size=8 encoder.grid=2 encoder.embed_dim=5 predictor.mlp_dim=7"
+    common += " training.batch_size=4 training.max_steps=5 training.save_every=2 training.valid_every=2"
+    decoder = "decoder=vqvae decoder.channel=6 decoder.res_channel=4 decoder.num_codes=7 decoder.quantize=true"
+    decoder += " decoder.training.max_steps=3 decoder.training.batch_size=4"
+    for name, added in (("without", ""), ("at_once", decoder), ("later", ""), ("later", decoder)):
+        script.main.__wrapped__(compose(f"{common} model_name={name} {added}".split()))
+    files = {
+        run.name: {path.name: path.read_bytes() for path in run.glob("*.safetensors")}
+        for run in (tmp_path / "outputs").iterdir()
+    }
+    steps = [f"step_{step:06d}.safetensors" for step in (2, 4, 5)]
+    assert files["without"].keys() == {*steps, "probe.safetensors", "resume.safetensors"}
+    for name in ("at_once", "later"):
+        assert files[name].keys() == files["without"].keys() | {"decoder.safetensors", "decoder_resume.safetensors"}
+        assert all(files[name][step] == files["without"][step] for step in steps)
+        assert (tmp_path / "outputs" / name / "decoder.png").stat().st_size > 1000
+    assert files["at_once"] == files["later"]
+
+
+def test_a_film_shows_what_the_model_expected_beside_what_came(monkeypatch: pytest.MonkeyPatch):
+    """Frames of block k are of grey level 50 + k; each stands until the step that it is about."""
+    env = PointMazes("umaze", image_size=SIZE)
+    monkeypatch.setattr(env, "frames", lambda state: np.zeros((len(state), SIZE, SIZE, 3), np.uint8))
+    tasks = Tasks(np.full((2, 4), 0.8), np.full((2, 4), 2.8), np.arange(2))
+    outcome = Outcome(np.full((2, 7, 4), 0.8), np.array([True, False]), np.array([4, 6]), np.array([0.4, 2.0]), 0.0)
+    imagined = np.arange(50, 52, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    film = film_task(env, tasks, outcome, {}, FRAMESKIP, 1, imagined)
+    assert film.shape[2] == 4 * SIZE
+    corner = film[:7, -1, 3 * SIZE - 1]  # of the panel before the last
+    assert corner[:, 0].tolist() == [50, 50, 50, 50, 51, 51, 51]
+    assert film_task(env, tasks, outcome, {}, FRAMESKIP, 1).shape[2] == 3 * SIZE
