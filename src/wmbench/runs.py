@@ -42,7 +42,8 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
         "versions": {name: version(name) for name in ("wmbench", "torch", "mujoco")} | {"python": platform.python_version()},
     }
     if (run / "config.yaml").exists():
-        before = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        older = OmegaConf.load(run / "config.yaml")
+        before = OmegaConf.to_container(OmegaConf.merge({"concat_dim": 1}, older))  # runs older than this key
         names = [name for name in _changed(config, before) if name.split(".")[0] not in FREE_KEYS]
         if names:
             raise ValueError(

@@ -10,6 +10,7 @@ y and column with x. Frames of two renderers differ by a few grey levels and at 
 import contextlib
 import copy
 import functools
+import logging
 import os
 import subprocess
 import sys
@@ -77,6 +78,7 @@ class GLRenderer:
     """MuJoCo's own renderer over EGL or OSMesa, one frame at a time."""
 
     def __init__(self, platform: str, model: mujoco.MjModel, image_size: int):
+        logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it tells everyone that an accelerator is not installed
         if platform == "egl":
             from mujoco.egl import GLContext
         else:
