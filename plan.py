@@ -116,7 +116,7 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
     def on_block(block: int, active: Any) -> None:
         if player.read_position is not None and isinstance(player.agent, Agent):
             plans[block] = player.read_position(player.agent.imagined)
-        if player.draw is not None and isinstance(player.agent, Agent):
+        if player.draw is not None and cfg.num_videos and isinstance(player.agent, Agent):
             expected.append(player.agent.expected[:FILMABLE].cpu())
         bar.set_postfix_str(f"{len(tasks) - len(active)} of {len(tasks)} solved", refresh=False)
         bar.update()

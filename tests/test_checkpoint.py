@@ -229,6 +229,12 @@ def test_an_unknown_run_is_refused_with_those_there_are(tmp_path: Path, monkeypa
     assert list_runs(tmp_path / "base", "maze_*") == ["maze_b", "maze_c"]
 
 
+@pytest.mark.parametrize("name", ["pusht", "wall_single"])
+def test_models_that_dino_wm_released_for_other_environments_are_refused_by_name(tmp_path: Path, name: str):
+    with pytest.raises(FileNotFoundError, match=rf"'{name}' is DINO-WM's model of another environment"):
+        find_run(tmp_path, name)
+
+
 def test_saved_training_state_comes_back_whole(make_run: Callable, kind: dict):
     run, model = make_run(kind)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])

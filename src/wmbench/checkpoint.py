@@ -57,6 +57,8 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     )
 
 
+RUN_FILES = ("config.yaml", "hydra.yaml")  # one of them makes a folder a run; the second is DINO-WM's
+NEIGHBOURS = ("pusht", "wall", "wall_single")  # released beside point_maze
 SHIPPED = Path(__file__).parents[2] / "checkpoints"  # beside the source, in a checkout
 
 
@@ -67,8 +69,10 @@ def find_run(base: Path, name: str) -> Path:
         FileNotFoundError: no such run; the message lists those there are.
     """
     for folder in (base / "outputs" / name, base / name, SHIPPED / name):
-        if (folder / "config.yaml").exists() or (folder / "hydra.yaml").exists():  # the latter is DINO-WM's
+        if any((folder / kind).exists() for kind in RUN_FILES):
             return folder
+    if name in NEIGHBOURS:
+        raise FileNotFoundError(f"{name!r} is DINO-WM's model of another environment, and wmbench has PointMaze alone")
     names = list_runs(base)
     found = ", ".join(names) if names else "none; train one with: python train.py env=point_maze encoder=lewm_small"
     raise FileNotFoundError(f"no run {name!r} in {base / 'outputs'} or {base}; found: {found}")
@@ -76,7 +80,8 @@ def find_run(base: Path, name: str) -> Path:
 
 def list_runs(base: Path, pattern: str = "*") -> list[str]:
     """Names of the runs that match a glob."""
-    configs = [*base.glob("outputs/*/config.yaml"), *base.glob("*/config.yaml"), *SHIPPED.glob("*/config.yaml")]
+    places = [(base, "outputs/*"), (base, "*"), (SHIPPED, "*")]
+    configs = [path for folder, glob in places for kind in RUN_FILES for path in folder.glob(f"{glob}/{kind}")]
     return sorted({name for path in configs if fnmatch.fnmatch(name := path.parent.name, pattern)})
 
 
