@@ -110,7 +110,8 @@ def help_text(description: str, config_name: str) -> str:
             for choice in sorted(group.glob("*.yaml")):
                 comments = (line[2:] for line in choice.read_text().splitlines() if line.startswith("# "))
                 about = next((comment for comment in comments if not comment.startswith("@package")), "")
-                lines.append(f"  {choice.stem:<17}{about}")
+                sentence = about.partition(". ")[0].rstrip(".")
+                lines.append(f"  {choice.stem:<17}{sentence}")
     return "\n".join([*lines, "", "--cfg job prints every setting as it would be used; -m runs every combination of a,b."])
 
 
