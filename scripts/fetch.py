@@ -5,44 +5,61 @@ files to the same place there, or say where they are with encoder.weights=PATH.
 """
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
 import hydra
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 
 from wmbench.commands import CONF, explain, fail, size
-from wmbench.encoders.weights import fetch
+from wmbench.encoders.weights import Release, fetch
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("encoders", metavar="encoder=NAME,NAME", help="encoders of conf/encoder")
-    wanted = parser.parse_args().encoders
+    parser.add_argument(
+        "settings", nargs="*", metavar="encoder.KEY=VALUE", help="such as encoder.model=NAME of encoder=timm"
+    )
+    arguments = parser.parse_args()
+    wanted = arguments.encoders
     if not wanted.startswith("encoder="):
         fail(f"{wanted!r} must be encoder=NAME or encoder=NAME,NAME, such as encoder=dinov2")
     for name in wanted.removeprefix("encoder=").split(","):
         try:
-            print(fetched(name))
-        except MissingConfigException as error:
+            print(fetched(name, arguments.settings))
+        except HydraException as error:
             fail(explain(error, "train"))
         except (ValueError, OSError) as error:
             fail(str(error))
 
 
-def fetched(name: str) -> str:
-    """Download what an encoder needs; a line to print about it."""
-    encoder = encoder_config(name)
-    if "release" not in encoder:
-        return f"{name}: needs no weights"
-    release = instantiate(encoder.release)
-    path = fetch(release)
-    return f"{name}: {path} ({size(path.stat().st_size)}, SHA-256 as released; {release.licence}, {release.access})"
+def fetched(name: str, settings: Sequence[str]) -> str:
+    """Download what an encoder needs; a line a file to print about it."""
+    lines = []
+    for release in releases(encoder_config(name, settings)):
+        path = fetch(release)
+        known = "as released" if release.sha256 else "as first downloaded"
+        lines.append(f"{name}: {path} ({size(path.stat().st_size)}, SHA-256 {known}; {release.licence}, {release.access})")
+    return "\n".join(lines) or f"{name}: needs no weights"
 
 
-def encoder_config(name: str) -> DictConfig:
+def encoder_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What conf/encoder/NAME.yaml says, with its defaults and with settings (encoder.KEY=VALUE) in place of its own."""
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=[f"encoder={name}"]).encoder
+        cfg = hydra.compose("train", overrides=[f"encoder={name}", *settings])
+    return OmegaConf.to_container(cfg.encoder, resolve=True)  # type: ignore[return-value]
+
+
+def releases(node: Any) -> list[Release]:
+    """Every file that an encoder's configuration names, however deep; a network may have its backbone's and its own."""
+    if not isinstance(node, dict):
+        return []
+    if node.get("_target_", "").endswith(".Release"):
+        return [instantiate(node)]
+    return [release for child in node.values() for release in releases(child)]
 
 
 if __name__ == "__main__":

@@ -33,13 +33,15 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
         "data": episodes.manifest | {"path": str(episodes.path), "hash": episodes.hash},
         "encoder": {
             "source": model.encoder.source,
+            "licence": model.encoder.licence,
             "weights_hash": weights_hash(model.encoder) if model.encoder.frozen else "trained with the model",
             "parameters": sum(p.numel() for p in model.encoder.parameters()),
         },
         "predictor_parameters": sum(p.numel() for p in model.predictor.parameters()),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
-        "versions": {name: version(name) for name in ("wmbench", "torch", "mujoco")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("wmbench", "torch", "timm", "transformers", "mujoco")}
+        | {"python": platform.python_version()},
     }
     if (run / "config.yaml").exists():
         older = OmegaConf.load(run / "config.yaml")

@@ -65,9 +65,9 @@ def test_what_cannot_be_verified_is_refused_by_name(run, tmp_path):
 
 def test_fetch_names_what_it_does_not_know_and_skips_what_needs_nothing(run):
     assert run("fetch.py", "encoder=lewm_small,state")[1] == "lewm_small: needs no weights\nstate: needs no weights\n"
-    status, _, error = run("fetch.py", "encoder=dinov")
+    status, _, error = run("fetch.py", "encoder=dinov22")
     assert status == 1
-    assert "unknown encoder 'dinov', did you mean dinov2" in error
+    assert "unknown encoder 'dinov22', did you mean dinov2" in error
     assert "must be encoder=NAME" in run("fetch.py", "dinov2")[2]
 
 

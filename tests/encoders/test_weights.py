@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,70 @@ def test_without_a_network_the_error_says_what_is_missing_and_every_way_out(cach
     ):
         assert part in str(error.value)
     assert list(cache.iterdir()) == []
+
+
+def unpinned(file: Path) -> Release:
+    return replace(release_of(file), sha256=None)
+
+
+def test_a_file_without_a_published_hash_is_pinned_by_its_first_download(cache, tmp_path):
+    source = tmp_path / "vit.pth"
+    source.write_bytes(b"the weights")
+    assert unpinned(source).description == "vit.pth, SHA-256 unknown"
+    fetch(unpinned(source))
+    digest = hashlib.sha256(b"the weights").hexdigest()
+    assert (cache / "vit.pth.sha256").read_text() == f"{digest}  vit.pth\n"  # as sha256sum -c wants it
+    assert unpinned(source).description == f"vit.pth, SHA-256 {digest[:12]}" == release_of(source).description
+    fetch(unpinned(source))
+    (cache / "vit.pth").write_bytes(b"something else")
+    with pytest.raises(
+        ValueError, match=r"vit\.pth has SHA-256 .* delete it .*vit\.pth\.sha256, if its authors replaced it"
+    ):
+        fetch(unpinned(source))
+    (cache / "vit.pth").unlink()
+    source.write_bytes(b"another version")
+    with pytest.raises(ValueError, match=rf"instead of {digest}.*download it again"):
+        fetch(unpinned(source))
+
+
+def test_a_file_copied_into_the_cache_is_pinned_by_its_first_use(cache, tmp_path):
+    cache.mkdir(parents=True)
+    (cache / "vit.pth").write_bytes(b"copied")
+    fetch(unpinned(tmp_path / "vit.pth"))
+    assert unpinned(tmp_path / "vit.pth").digest == hashlib.sha256(b"copied").hexdigest()
+
+
+def test_a_pinned_file_leaves_no_record_and_heeds_none(cache, tmp_path):
+    source = tmp_path / "vit.pth"
+    source.write_bytes(b"the weights")
+    fetch(release_of(source))
+    assert [path.name for path in cache.iterdir()] == ["vit.pth"]
+    (cache / "vit.pth.sha256").write_text(f"{'0' * 64}  vit.pth\n")
+    fetch(release_of(source))
+
+
+def test_a_name_in_the_cache_tells_files_of_one_name_apart(cache, tmp_path):
+    source = tmp_path / "model.safetensors"
+    source.write_bytes(b"the weights")
+    assert fetch(replace(release_of(source), file="some_vit.safetensors")) == cache / "some_vit.safetensors"
+
+
+def test_a_page_in_place_of_the_file_is_refused(cache, tmp_path):
+    page = tmp_path / "login.html"
+    page.write_text("<html>agree to this first</html>")
+    with pytest.raises(FileNotFoundError, match=r"login\.html is a page, not a file"):
+        fetch(replace(unpinned(page), file="vit.pth"))
+    assert list(cache.iterdir()) == []
+
+
+def test_the_network_is_taken_out_of_a_training_checkpoint(tmp_path):
+    weights, other = torch.arange(6.0).reshape(2, 3), torch.zeros(5)
+    torch.save({"model": {"a": weights}, "optimizer": {"lr": 0.1, "state": {0: other}}, "epoch": 3}, tmp_path / "a.pth")
+    torch.save({"a": weights}, tmp_path / "flat.pth")
+    for name in ("a.pth", "flat.pth"):
+        assert torch.equal(read_state(tmp_path / name, entry="model")["a"], weights)
+    with pytest.raises(ValueError, match=r"a\.pth is no state dict"):
+        read_state(tmp_path / "a.pth", entry="encoder")
 
 
 def test_both_formats_are_read(tmp_path):

@@ -24,6 +24,7 @@ class Drift:
     """A position (one token of two features) moves by the sum of the block's normalised actions."""
 
     frameskip = FRAMESKIP
+    lookback = 0
 
     def __init__(self):
         self.normalizer = Normalizer(ACTION_MEAN, ACTION_STD, torch.zeros(4), torch.ones(4))
@@ -256,11 +257,42 @@ def test_the_objective_judges_the_last_frame_or_all(mode: str, share: float):
     torch.testing.assert_close(done.mean(), torch.tensor(share), rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize(
+    ("num_taken", "num_context", "expected"),
+    [
+        (1, 1, [[0], [0, 1], [1, 2], [2, 3]]),
+        (2, 1, [[0], [0, 1], [1, 2]]),  # before block 1 only for the plan before block 2; none follows block 3
+        (3, 1, [[0], [2], [2, 3]]),  # nobody looked before block 1, so the frame before block 2 stands alone
+        (4, 1, [[0]]),
+    ],
+)
+def test_an_encoder_of_pairs_sees_the_frame_of_one_block_earlier(num_taken: int, num_context: int, expected: list):
+    class Pairs(Drift):
+        lookback = 1
+
+        def __init__(self):
+            super().__init__()
+            self.seen: list[list[float]] = []
+
+        def encode(self, obs: Obs) -> Tensor:
+            self.seen.append(obs["proprio"][-1, :, 0].tolist())  # the last task's positions
+            return super().encode(obs)
+
+    model = Pairs()
+    agent = make_agent(model=model, horizon=4, num_taken=num_taken, num_context=num_context)
+    agent.reset(observed(GOALS[:3]), 4)
+    for block in range(4):
+        active = np.array([0, 1, 2] if block < 2 else [0, 2])
+        position = 10.0 * torch.as_tensor(active)[:, None] + torch.tensor([block, 0.0])
+        agent.act(lambda position=position: observed(position), active)
+    assert model.seen[1:] == [[20.0 + block for block in frames] for frames in expected]
+
+
 def test_what_it_expects_is_the_plans_latent_at_the_end_of_the_block_that_it_gave():
     agent, position = make_agent(horizon=3, num_taken=2), torch.zeros(2, 2)
     agent.reset(observed(GOALS[:2]), 3)
     for _ in range(3):
-        actions = agent.act(lambda: observed(position), np.arange(2))
+        actions = agent.act(lambda position=position: observed(position), np.arange(2))
         position = position + displacement(agent.model.normalizer.normalize_action(torch.from_numpy(actions).flatten(1)))
         torch.testing.assert_close(agent.expected[:, 0], position)
 

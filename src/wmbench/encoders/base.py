@@ -32,6 +32,7 @@ class Encoder(nn.Module, ABC):
         licence: of the weights; wmbench's own unless others trained them.
     """
 
+    lookback: int = 0  # frames before its own that a frame's tokens depend on, where obs holds them
     pixel_mean: Tensor
     pixel_std: Tensor
 

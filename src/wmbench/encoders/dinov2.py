@@ -1,6 +1,8 @@
 """DINOv2's ViT/14, frozen, with the position table of the official hub (arXiv 2304.07193; registers 2309.16588)."""
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
     from timm.models import VisionTransformer
 
 OUTPUTS = ("patches", "cls")
+REMEDY = "; give weights= a file of this model, or choose the encoder that the file belongs to"
 
 
-class DINOv2(Encoder):
-    """Patch tokens, or the CLS token alone, after the final norm.
+class DINO(Encoder):
+    """A frozen ViT: patch tokens, or the CLS token alone, after the final norm.
+
+    A subclass writes `fill`.
 
     Args:
         model: timm's name of the architecture.
@@ -29,7 +34,7 @@ class DINOv2(Encoder):
         pretrained: False leaves the network untrained, a control.
         weights: a file in the official or in timm's format; None for `release`.
         seed: of untrained weights.
-        architecture: arguments of timm's VisionTransformer in place of the model's own, for small networks.
+        architecture: arguments of timm's class in place of the model's own, for small networks.
 
     Raises:
         ValueError: an image_size that the patch does not divide, an unknown option, or weights of another network.
@@ -50,49 +55,88 @@ class DINOv2(Encoder):
     ):
         if output not in OUTPUTS:
             raise ValueError(f"output ({output!r}) must be one of {', '.join(OUTPUTS)}")
-        if weights is not None and not pretrained:
-            raise ValueError(f"pretrained=false leaves weights={weights} unread; drop one of the two")
-        if pretrained:
-            with torch.device("meta"):  # no time spent on weights that are replaced
-                trunk = build_trunk(model, architecture)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                trunk = build_trunk(model, architecture)
-        patch = trunk.patch_embed.patch_size[0]
-        if image_size % patch:
-            near = max(1, round(image_size / patch)) * patch
-            raise ValueError(f"image_size ({image_size}) must be a multiple of the patch ({patch}), such as {near}")
-        released = f"{release.file}, SHA-256 {release.sha256[:12]}"
+        statistics = pixel_statistics(pixels)
+        with initial_weights(pretrained, seed):
+            trunk = build_trunk(model, architecture)
+        grid = square_grid(image_size, trunk.patch_embed.patch_size[0], "patch")
+        file = weights_file(pretrained, weights, release)
+        source, licence = provenance(pretrained, weights, release, seed)
         super().__init__(
             image_size=image_size,
-            grid=(image_size // patch, image_size // patch) if output == "patches" else (1, 1),
+            grid=grid if output == "patches" else (1, 1),
             embed_dim=trunk.embed_dim,
             prefix_tokens=trunk.num_prefix_tokens,
-            **pixel_statistics(pixels),
+            **statistics,
             frozen=True,
-            source=weights or released if pretrained else f"untrained, seed {seed}",
-            licence=release.licence if pretrained else "MIT",
+            source=source,
+            licence=licence,
         )
-        if pretrained:
-            load_trunk(trunk, Path(weights).expanduser() if weights else fetch(release), model)
-        bake_positions(trunk, image_size)
         self.output, self.trunk = output, trunk
+        self.fill(file, model)
         self.freeze()
+
+    @abstractmethod
+    def fill(self, file: Path | None, model: str) -> None:
+        """Complete the trunk: its weights from the file (None: it has random ones), its positions for the image size."""
 
     def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
         features = self.trunk.forward_features(pixels)
         return features[:, self.prefix_tokens :] if self.output == "patches" else features[:, :1]
 
 
-def build_trunk(model: str, architecture: Mapping[str, Any]) -> "VisionTransformer":
-    """The network at the size it was trained at (518 pixels), with random weights.
+class DINOv2(DINO):
+    """DINOv2's ViT/14; see DINO for the arguments."""
+
+    def fill(self, file: Path | None, model: str) -> None:
+        if file:
+            load_trunk(self.trunk, file, model)
+        bake_positions(self.trunk, self.image_size)
+
+
+def build_trunk(model: str, architecture: Mapping[str, Any]) -> Any:
+    """timm's VisionTransformer (DINOv2) or Eva (DINOv3) at the size it was trained at, with random weights.
 
     LayerScale starts at 1 as in the official builder: at timm's 1e-5 an untrained network would be its patch layer.
     """
     import timm  # seconds to import, which other encoders need not wait for
 
-    return timm.create_model(model, num_classes=0, **{"init_values": 1.0, **architecture})  # type: ignore[return-value]
+    return timm.create_model(model, num_classes=0, **{"init_values": 1.0, **architecture})
+
+
+@contextmanager
+def initial_weights(pretrained: bool, seed: int) -> Iterator[None]:
+    """Networks built inside start with weights drawn from the seed, or with none where a file brings them all."""
+    if pretrained:
+        with torch.device("meta"):
+            yield
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+
+
+def square_grid(image_size: int, stride: int, name: str) -> tuple[int, int]:
+    """Rows and columns of tokens, one for every `stride` pixels; `name` is what the stride is called in the error."""
+    if image_size < 1 or image_size % stride:
+        near = max(1, round(image_size / stride)) * stride
+        raise ValueError(f"image_size ({image_size}) must be a multiple of the {name} ({stride}), such as {near}")
+    return image_size // stride, image_size // stride
+
+
+def weights_file(pretrained: bool, weights: str | None, release: Release) -> Path | None:
+    """Where the weights lie, downloaded if need be; None for an untrained network."""
+    if not pretrained:
+        if weights is not None:
+            raise ValueError(f"pretrained=false leaves weights={weights} unread; drop one of the two")
+        return None
+    return Path(weights).expanduser() if weights else fetch(release)
+
+
+def provenance(pretrained: bool, weights: str | None, release: Release, seed: int) -> tuple[str, str]:
+    """Source and licence of the weights, as tables and logs give them."""
+    if not pretrained:
+        return f"untrained, seed {seed}", "MIT"
+    return weights or release.description, release.licence
 
 
 def load_trunk(trunk: "VisionTransformer", path: Path, model: str) -> None:
@@ -109,8 +153,7 @@ def load_trunk(trunk: "VisionTransformer", path: Path, model: str) -> None:
         if trunk.num_reg_tokens:
             shapes["register_tokens"] = shapes.pop("reg_token")
             shapes["pos_embed"] = torch.Size([1, 1 + trunk.patch_embed.num_patches, trunk.embed_dim])
-    remedy = "; give weights= a file of this model, or choose the encoder that the file belongs to"
-    check_state(f"{path} is not {model}", state, shapes, remedy)
+    check_state(f"{path} is not {model}", state, shapes, REMEDY)
     if is_official:
         del state["mask_token"]
         if trunk.num_reg_tokens:

@@ -4,10 +4,12 @@ import hashlib
 import os
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
@@ -25,25 +27,41 @@ class Release:
     """A file of weights as its authors publish it. The hash pins it, whatever the address serves later.
 
     Args:
-        name: the encoder in conf/encoder that scripts/fetch.py gets it for.
-        sha256: of the whole file.
+        name: the encoder in conf/encoder that scripts/fetch.py gets it for, with settings if it needs any.
+        sha256: of the whole file; None where nobody has published it: the first download's is kept beside the file.
         access: "open", or what has to be agreed to before a download.
+        file: its name in the cache, for an address that ends in a name which many files have.
     """
 
     name: str
     url: str
-    sha256: str
+    sha256: str | None
     licence: str
     access: str
+    file: str = ""
 
-    @property
-    def file(self) -> str:
-        return self.url.rpartition("/")[2]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", self.file or self.url.rpartition("/")[2])
 
     @property
     def path(self) -> Path:
         """Where the file is kept: torch.hub's folder (TORCH_HOME moves it), where DINO-WM left the same files."""
         return Path(torch.hub.get_dir()) / "checkpoints" / self.file
+
+    @property
+    def record(self) -> Path:
+        """Where the hash of an unpinned file is kept, as the command sha256sum writes it."""
+        return self.path.with_name(f"{self.file}.sha256")
+
+    @property
+    def digest(self) -> str | None:
+        """The hash that the file must have: the pinned one, or that of its first use; None before that."""
+        return self.sha256 or (self.record.read_text()[:64] or None if self.record.exists() else None)
+
+    @property
+    def description(self) -> str:
+        """File and hash, for tables and logs."""
+        return f"{self.file}, SHA-256 {self.digest[:12] if self.digest else 'unknown'}"
 
 
 def fetch(release: Release) -> Path:
@@ -69,8 +87,11 @@ def fetch(release: Release) -> Path:
     return path
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """Tensors by name from a .safetensors file or a torch pickle that holds nothing else.
+
+    Args:
+        entry: where a training checkpoint keeps them; a file without this entry must be a state dict itself.
 
     Raises:
         FileNotFoundError: no such file.
@@ -79,12 +100,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights={path} is no file; leave weights out to use the released ones")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            mmap = entry is not None and is_zipfile(path)  # optimisers and other networks stay on the disk
+            state = torch.load(path, "cpu", weights_only=True, mmap=mmap)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError):
         raise ValueError(f"{path} is damaged or holds more than tensors; download it again") from None
+    if entry is not None and isinstance(state, dict):
+        state = state.get(entry, state)
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{path} is no state dict: give the released file itself, not a training checkpoint around it")
-    return state
+    return state if entry is None else {name: tensor.clone() for name, tensor in state.items()}
 
 
 def check_state(complaint: str, state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], remedy: str = "") -> None:
@@ -107,6 +134,8 @@ def check_state(complaint: str, state: Mapping[str, Tensor], shapes: Mapping[str
 
 def _download(release: Release, path: Path) -> None:
     with urlopen(release.url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
+        if response.headers.get_content_type() == "text/html":
+            raise OSError(f"{release.url} is a page, not a file")  # a form to fill in, a quota that is used up
         total = int(response.headers.get("Content-Length", 0)) or None
         with progress_bar(total=total, unit="B", unit_scale=True, desc=release.file) as bar:
             while chunk := response.read(CHUNK):
@@ -116,8 +145,14 @@ def _download(release: Release, path: Path) -> None:
 def _check_hash(path: Path, release: Release, remedy: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != release.sha256:
-        raise ValueError(f"{path} has SHA-256 {found} instead of {release.sha256}: damaged, or not the release; {remedy}")
+    expected = release.digest
+    if expected is None:
+        with suppress(OSError):  # a cache that somebody else keeps cannot be written to
+            release.record.write_text(f"{found}  {release.file}\n")
+    elif found != expected:
+        if release.sha256 is None:
+            remedy += f" (and {release.record}, if its authors replaced it)"
+        raise ValueError(f"{path} has SHA-256 {found} instead of {expected}: damaged, or not the release; {remedy}")
 
 
 def _way_out(release: Release, reason: Exception) -> str:

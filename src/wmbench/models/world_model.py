@@ -66,6 +66,11 @@ class WorldModel(nn.Module):
             return torch.cat([tokens, repeat(embedded, "b t 1 p -> b t n p", n=tokens.shape[2])], dim=3)
         return torch.cat([tokens, embedded], dim=2)
 
+    @property
+    def lookback(self) -> int:
+        """Frames before its own that a frame's latent depends on."""
+        return self.encoder.lookback
+
     def split(self, z: Float[Tensor, "*B N D"]) -> tuple[Float[Tensor, "*B M E"], Float[Tensor, "*B 1 P"] | None]:
         """Visual and proprio part of latents; of proprio's copies the first token's is read, as in the original."""
         if self.proprio_encoder is None:

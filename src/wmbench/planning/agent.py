@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
         normalizer: Normalizer
         frameskip: int
+        lookback: int  # 1 where a frame's latent also depends on the frame before it
 
         def encode(self, obs: Obs) -> Tensor: ...
         def split(self, z: Tensor) -> tuple[Tensor, Tensor | None]: ...
@@ -117,6 +118,8 @@ class Agent:
         self._num_tasks, self._blocks_left = len(self._goal), blocks
         self._frames: list[Tensor] = []  # latents (B N D) of the newest frames
         self._past: list[Tensor] = []  # normalised blocks (B A) taken after each of them
+        self._last_look: tuple[int, ndarray, Obs] | None = None  # before which block, at which tasks, and what was seen
+        self._block = 0  # the one to act next
         self._plan = self._goal.new_zeros(self._num_tasks, 0, self._block_dim)  # what is left of the plan (B H A)
         self._queue = 0  # blocks of it to execute before replanning
         self._num_plans = 0
@@ -126,15 +129,17 @@ class Agent:
     def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
         """The next block of actions, in the environment's units, for the tasks numbered `active`.
 
-        `look` is called only when a frame is needed, by a plan made now or within the next num_context - 1 blocks.
+        `look` is called only when a frame is needed, by a plan made now or within the next num_context - 1 blocks (one more
+        for an encoder that looks at pairs of frames).
         """
-        if self._queue < min(self.num_context, self._blocks_left):
+        if self._queue < min(self.num_context + self.model.lookback, self._blocks_left):
             self._see(look, active)
         if self._queue == 0:
             self._make_plan(active)
         block, self._plan = self._plan[:, 0], self._plan[:, 1:]
         self._past.append(block)
         self._queue -= 1
+        self._block += 1
         self._blocks_left -= 1
         actions = self.model.normalizer.denormalize_action(block[torch.as_tensor(active)])
         return rearrange(actions, "b (f a) -> b f a", f=self.model.frameskip).cpu().numpy()
@@ -155,10 +160,20 @@ class Agent:
 
     def _see(self, look: Look, active: Int[ndarray, " B"]) -> None:
         latent = self._goal.clone()  # tasks that are over keep any latent; nobody reads it
-        latent[torch.as_tensor(active)] = self._encode(look())
+        latent[torch.as_tensor(active)] = self._encode(self._look_back(look(), active))
         self._frames.append(latent)
         self._frames = self._frames[-self.num_context :]
         self._past = self._past[len(self._past) - len(self._frames) + 1 :]
+
+    def _look_back(self, obs: Obs, active: Int[ndarray, " B"]) -> Obs:
+        """obs (B 1 ...) behind what was seen one block earlier, if the model asks for it and someone looked then."""
+        last, self._last_look = self._last_look, (self._block, active, obs)
+        if not self.model.lookback or last is None or last[0] != self._block - 1:
+            return obs
+        _, tasks, before = last
+        rows = torch.as_tensor(np.searchsorted(tasks, active))
+        visual = torch.cat([before["visual"][rows], obs["visual"]], dim=1)
+        return Obs(visual=visual, proprio=torch.cat([before["proprio"][rows], obs["proprio"]], dim=1))
 
     def _make_plan(self, active: Int[ndarray, " B"]) -> None:
         began = time.perf_counter()

@@ -17,6 +17,7 @@ class SimulatorModel:
     """
 
     VELOCITY_SCALE = 1e-3
+    lookback = 0
 
     def __init__(self, physics: Physics, frameskip: int):
         self.physics, self.frameskip = physics, frameskip

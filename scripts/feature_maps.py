@@ -1,0 +1,95 @@
+"""Colour what encoders see: python scripts/feature_maps.py encoder=dinov2,random_patch data=data/maze.h5
+
+Draws frames of a collection side by side and, in a row for each encoder, the first three principal components of its tokens
+as red, green and blue. A setting such as encoder.pretrained=false holds for those of the encoders that have it.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from fetch import encoder_config
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from torch import Tensor
+
+from wmbench.commands import explain, fail, pick_device
+from wmbench.data.episodes import EpisodeSet
+from wmbench.data.official import open_episodes
+from wmbench.encoders.base import Encoder
+from wmbench.evaluation.feature_maps import feature_map, feature_sheet
+from wmbench.shapes import Obs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="+", metavar="encoder=NAME,NAME data=PATH", help="and settings, encoder.KEY=VALUE")
+    parser.add_argument("--num-frames", type=int, default=6, help="spread evenly over the collection (default 6)")
+    parser.add_argument("--output", type=Path, default=Path("feature_maps.png"))
+    arguments = parser.parse_args()
+    settings = [word for word in arguments.words if word.startswith("encoder.")]
+    given = dict(word.partition("=")[::2] for word in arguments.words if word not in settings)
+    if given.keys() != {"encoder", "data"}:
+        fail(f"give encoder=NAME,NAME, data=PATH and encoder.KEY=VALUE, not {' '.join(arguments.words)}")
+    try:
+        encoders = build(given["encoder"].split(","), settings)
+        frames = spread_frames(open_episodes(given["data"]), arguments.num_frames)
+    except InstantiationException as error:
+        fail(str(error.__cause__ or error))
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        fail(explain(error, "train"))
+    else:
+        maps = {name: feature_map(tokens_of(encoder, frames), encoder.grid) for name, encoder in encoders.items()}
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(feature_sheet(frames, maps)).save(arguments.output)
+        print(f"wrote {arguments.output}")
+
+
+def build(names: list[str], settings: list[str]) -> dict[str, Encoder]:
+    """Those of the encoders that have a grid of tokens, by their names and the settings that they have.
+
+    Raises:
+        ValueError: a setting that no encoder has, or no encoder with a grid.
+    """
+    taken = {name: [s for s in settings if re.split(r"[.=]", s)[1] in encoder_config(name)] for name in names}
+    if unknown := set(settings).difference(*taken.values()):
+        raise ValueError(f"none of {', '.join(names)} has the setting {', '.join(unknown)}")
+    encoders = {}
+    for name in names:
+        encoder = instantiate(encoder_config(name, taken[name])).eval()
+        if encoder.num_tokens == 1:
+            print(f"{name}: one token a frame is no map; left out")
+        else:
+            encoders[" ".join([name, *(setting.removeprefix("encoder.") for setting in taken[name])])] = encoder
+    if not encoders:
+        raise ValueError("no map to draw; name an encoder with a grid of tokens, such as random_patch or dinov2")
+    return encoders
+
+
+def spread_frames(episodes: EpisodeSet, count: int) -> UInt8[ndarray, "F h w 3"]:
+    """Frames evenly spread over a collection, the first and the last among them."""
+    if count < 1:
+        raise ValueError(f"--num-frames ({count}) must be positive")
+    stored = -(-episodes.ep_len // episodes.store_every)
+    first = np.cumsum(stored) - stored
+    index = np.unique(np.linspace(0, stored.sum() - 1, count).astype(int))
+    episode = np.searchsorted(first, index, side="right") - 1
+    return np.asarray(episodes.frames((index - first[episode]) * episodes.store_every, episode))
+
+
+@torch.inference_mode()
+def tokens_of(encoder: Encoder, frames: UInt8[ndarray, "F h w 3"]) -> Float[Tensor, "F N D"]:
+    """Each frame encoded alone; proprio, which no encoder with a grid reads, is zero."""
+    device = pick_device("auto")
+    visual = torch.from_numpy(frames)[:, None].to(device)
+    return encoder.to(device)(Obs(visual=visual, proprio=torch.zeros(len(frames), 1, 4, device=device)))[:, 0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Any Vision Transformer of timm by name, frozen: its own grid, prefix tokens and pixel statistics."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wmbench.encoders.base import Encoder, pixel_statistics
+from wmbench.encoders.dinov2 import OUTPUTS, bake_positions, initial_weights, provenance, square_grid, weights_file
+from wmbench.encoders.weights import Release, check_state, read_state
+
+POSITIONS = ("timm", "hub")
+
+
+class TimmViT(Encoder):
+    """Patch tokens, or the CLS token alone, after whatever final norm the model has.
+
+    Nothing is masked: MAE and I-JEPA hide patches in training alone, and timm's networks have no such part.
+
+    Args:
+        model: timm's name. DINOv2 and DINOv3 have encoders of their own, which keep what timm computes otherwise.
+        image_size: [pixels]; None for the size that the model was trained at.
+        output: "patches" or "cls".
+        positions: how a learned position table is resampled for another size: "timm" (bicubic, antialiased) or "hub"
+            (as DINO's authors do it).
+        pixels: "native" (what timm's configuration of the model says) or "dino_wm" (0.5 and 0.5).
+        pretrained: False leaves the network untrained, a control.
+        weights: a file in timm's format, which the authors' may be; None for `release`.
+        entry: what the authors' training checkpoint calls the network; None where a file holds nothing else.
+        seed: of untrained weights.
+        architecture: arguments of timm's class in place of the model's own, for small networks.
+
+    Raises:
+        ValueError: no such model, a size that the patch does not divide, an unknown option, or weights of another network.
+        FileNotFoundError: no weights and no network; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        image_size: int | None,
+        output: str,
+        positions: str,
+        pixels: str,
+        pretrained: bool,
+        weights: str | None,
+        entry: str | None,
+        release: Release,
+        seed: int,
+        architecture: Mapping[str, Any],
+    ):
+        for name, value, known in (("output", output, OUTPUTS), ("positions", positions, POSITIONS)):
+            if value not in known:
+                raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+        with initial_weights(pretrained, seed):
+            trunk = build_trunk(model, architecture)
+        if output == "cls" and trunk.cls_token is None:
+            raise ValueError(f"{model} has no CLS token; take output=patches")
+        if positions == "hub" and (has_computed_buffers(trunk) or trunk.pos_embed is None):
+            raise ValueError(f"{model} has more than a position table to resample; take positions=timm")
+        native = trunk.patch_embed.img_size[0]
+        size = native if image_size is None else image_size
+        grid = square_grid(size, native // trunk.patch_embed.grid_size[0], "patch")
+        statistics = pixel_statistics(pixels)
+        if pixels == "native":  # not ImageNet's for every model
+            statistics = {"pixel_mean": trunk.pretrained_cfg["mean"], "pixel_std": trunk.pretrained_cfg["std"]}
+        file = weights_file(pretrained, weights, release)
+        source, licence = provenance(pretrained, weights, release, seed)
+        super().__init__(
+            image_size=size,
+            grid=grid if output == "patches" else (1, 1),
+            embed_dim=trunk.embed_dim,
+            prefix_tokens=trunk.num_prefix_tokens,
+            **statistics,
+            frozen=True,
+            source=source,
+            licence=licence,
+        )
+        if file:
+            if has_computed_buffers(trunk):
+                with initial_weights(False, seed):  # the meta device has not computed them
+                    trunk = build_trunk(model, architecture)
+            load_trunk(trunk, file, entry, model)
+        if positions == "hub":
+            bake_positions(trunk, size)
+        elif size != native:
+            trunk.set_input_size((size, size))
+        self.output, self.trunk = output, trunk
+        self.freeze()
+
+    def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
+        features = self.trunk.forward_features(pixels)
+        return features[:, self.prefix_tokens :] if self.output == "patches" else features[:, :1]
+
+
+def build_trunk(model: str, architecture: Mapping[str, Any]) -> Any:
+    """timm's VisionTransformer, Eva or Beit at the size it was trained at, with random weights and no classifier."""
+    import timm  # seconds to import, which other encoders need not wait for
+
+    try:
+        trunk = timm.create_model(model, num_classes=0, **architecture)
+    except RuntimeError as error:  # what timm raises for a name it does not know
+        near = get_close_matches(model, timm.list_models(pretrained=True), n=3)
+        also = f"; similar: {', '.join(near)}" if near else ""
+        raise ValueError(f"model ({model!r}) is none of timm {timm.__version__}'s: {error}{also}") from None
+    if not all(hasattr(trunk, part) for part in ("patch_embed", "num_prefix_tokens", "set_input_size")):
+        raise ValueError(f"model ({model!r}) has no row of tokens at one scale; take a plain ViT, such as one named vit_*")
+    return trunk
+
+
+def has_computed_buffers(trunk: nn.Module) -> bool:
+    """Whether the network holds tensors that no file has, such as rotary frequencies."""
+    return not {name for name, _ in trunk.named_buffers()} <= trunk.state_dict().keys()
+
+
+def load_trunk(trunk: Any, path: Path, entry: str | None, model: str) -> None:
+    """Fill the trunk, which may stand on the meta device, with exactly its tensors; a classifier is left out."""
+    state = {name.removeprefix("module."): tensor.float() for name, tensor in read_state(path, entry).items()}
+    classifier = trunk.pretrained_cfg["classifier"]
+    for head in (classifier,) if isinstance(classifier, str) else classifier:
+        state = {name: tensor for name, tensor in state.items() if name not in (f"{head}.weight", f"{head}.bias")}
+    shapes = {name: tensor.shape for name, tensor in trunk.state_dict().items()}
+    remedy = "; give weights= a file of this model, or choose the encoder that the file belongs to"
+    check_state(f"{path} is not {model}", state, shapes, remedy)
+    trunk.load_state_dict(state, assign=True)

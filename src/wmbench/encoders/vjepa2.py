@@ -1,0 +1,205 @@
+"""V-JEPA 2's video ViT/16, frozen (arXiv 2506.09985): two frames make the tokens of one."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wmbench.encoders.base import Encoder, pixel_statistics
+from wmbench.encoders.weights import Release, check_state, fetch, read_state
+
+PREFIX = "module.backbone."  # of every name in an official file
+REMEDY = "; give weights= a file of this model, or choose the encoder that the file belongs to"
+QKV = ("query", "key", "value")  # in the order in which an official file stacks them
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the network. Positions are rotations (RoPE) that count patches and tubelets; there are no other tokens."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: int | float = 4
+    patch_size: int = 16
+    tubelet_size: int = 2
+    layer_norm_eps: float = 1e-6
+
+
+class VJEPA2(Encoder):
+    """Patch tokens after the final norm, of clips of two frames: one time slot, so one token a patch.
+
+    With temporal="still" a frame is repeated, as V-JEPA 2-AC does, and its tokens depend on nothing else. With "pair"
+    its predecessor in obs stands before it, one model step (frameskip environment steps) earlier, and tokens tell
+    motion. A frame without a predecessor is a still pair and looks at rest: the first one of obs, a goal, and whatever
+    is encoded alone. The same place passed at speed is then some distance away from the goal.
+
+    Args:
+        temporal: "still" or "pair".
+        pixels: "native" (ImageNet's statistics) or "dino_wm" (0.5 and 0.5, which DINO-WM fed every network).
+        pretrained: False leaves the network untrained, a control.
+        weights: a .safetensors file or a folder of them as transformers publishes, or an official .pt; None for `release`.
+        entry: the network in an official .pt, "encoder" or "target_encoder", its moving average. The code of the release
+            loads the first, and transformers' files were converted from it.
+        seed: of untrained weights.
+        architecture: the arguments of Architecture.
+
+    Raises:
+        ValueError: an image_size that the patch does not divide, an unknown option, or weights of another network.
+        FileNotFoundError: no weights and no network; the message says what to do.
+    """
+
+    modes: tuple[str, ...] = ("still", "pair")
+    entries: tuple[str, ...] = ("encoder", "target_encoder")
+
+    def __init__(
+        self,
+        image_size: int,
+        temporal: str,
+        pixels: str,
+        pretrained: bool,
+        weights: str | None,
+        entry: str,
+        release: Release,
+        seed: int,
+        architecture: Mapping[str, Any],
+    ):
+        for name, value, known in (("temporal", temporal, self.modes), ("entry", entry, self.entries)):
+            if value not in known:
+                raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+        if weights is not None and not pretrained:
+            raise ValueError(f"pretrained=false leaves weights={weights} unread; drop one of the two")
+        path = Path(weights).expanduser() if weights else release.path
+        if entry != self.entries[0] and is_published(path):
+            raise ValueError(f"entry ({entry!r}) chooses a network in an official .pt, which {path} is not; leave entry out")
+        sizes = Architecture(**architecture)
+        patch = sizes.patch_size
+        if image_size < patch or image_size % patch:
+            near = max(1, round(image_size / patch)) * patch
+            raise ValueError(f"image_size ({image_size}) must be a multiple of the patch ({patch}), such as {near}")
+        if pretrained and weights is None:
+            fetch(release)  # before the seconds that transformers takes to import
+        source = weights or release.description
+        if not is_published(path):
+            source += f", {entry}"
+        super().__init__(
+            image_size=image_size,
+            grid=(image_size // patch, image_size // patch),
+            embed_dim=sizes.embed_dim,
+            prefix_tokens=0,
+            **pixel_statistics(pixels),
+            frozen=True,
+            source=source if pretrained else f"untrained, seed {seed}",
+            licence=release.licence if pretrained else "MIT",
+        )
+        if pretrained:
+            with torch.device("meta"):  # no time spent on weights that are replaced
+                self.trunk = self.build_trunk(sizes)
+            self.load_trunk(path, entry)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.trunk = self.build_trunk(sizes)
+        self.temporal, self.tubelet_size = temporal, sizes.tubelet_size
+        self.lookback = int(temporal == "pair")
+        self.freeze()
+
+    def preprocess(self, visual: Tensor) -> Float[Tensor, "F 3 2 h w"]:
+        """A clip of two frames for each frame (B T h w 3) uint8, which is the second of them."""
+        frames = rearrange(super().preprocess(visual), "(b t) c h w -> b t c h w", b=len(visual))
+        before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1) if self.temporal == "pair" else frames
+        return rearrange([before, frames], "two b t c h w -> (b t) c two h w")
+
+    def tokens(self, pixels: Float[Tensor, "F 3 T h w"]) -> Float[Tensor, "F M D"]:
+        """Tokens of clips, time slot by time slot, each of them row by row.
+
+        Raises:
+            ValueError: a size that the network was not built for, where it would count rows wrongly and say nothing, or
+                frames that fill no tubelet, which it would drop.
+        """
+        num_frames, height, width = pixels.shape[2:]
+        if (height, width) != (self.image_size, self.image_size):
+            raise ValueError(f"a clip of {height} x {width} pixels does not fit image_size ({self.image_size}); set that")
+        if num_frames % self.tubelet_size:
+            raise ValueError(f"the frames of a clip ({num_frames}) must be a multiple of the tubelet ({self.tubelet_size})")
+        return self.trunk(rearrange(pixels, "f c t h w -> f t c h w")).last_hidden_state
+
+    def build_trunk(self, sizes: Architecture) -> nn.Module:
+        """The encoder without its predictor, with random weights, for square frames of image_size.
+
+        That size is part of the network in transformers, which numbers patches by it: features of 224-pixel frames would be
+        4% off in a network for 256.
+        """
+        from transformers import VJEPA2Config, VJEPA2Model  # seconds to import, which other encoders need not wait for
+
+        config = VJEPA2Config(
+            crop_size=self.image_size,
+            patch_size=sizes.patch_size,
+            tubelet_size=sizes.tubelet_size,
+            hidden_size=sizes.embed_dim,
+            num_hidden_layers=sizes.depth,
+            num_attention_heads=sizes.num_heads,
+            mlp_ratio=sizes.mlp_ratio,
+            layer_norm_eps=sizes.layer_norm_eps,
+            pred_num_hidden_layers=0,
+            attn_implementation="sdpa",  # type: ignore[call-arg]  # fused
+        )
+        return VJEPA2Model(config).encoder
+
+    def load_trunk(self, path: Path, entry: str) -> None:
+        """Fill the trunk, which may stand on the meta device, from transformers' or from an official file.
+
+        The predictor in both is left out, and so is the official file's position table, which rotations have replaced.
+        """
+        own = self.trunk.state_dict()
+        if is_published(path):
+            state = {name: tensor for name, tensor in read_published(path).items() if not name.startswith("predictor.")}
+            names = {name: f"encoder.{name}" for name in own}
+        else:
+            state = read_state(path, entry)
+            state.pop(f"{PREFIX}pos_embed", None)
+            names = {name: official_name(name) for name in own}
+        shapes = {}
+        for name, tensor in own.items():
+            rows = len(tensor) * (3 if ".qkv." in names[name] else 1)
+            shapes[names[name]] = torch.Size([rows, *tensor.shape[1:]])
+        check_state(f"{path} is not this V-JEPA 2", state, shapes, REMEDY)
+        for name in own:
+            tensor = state[names[name]]
+            if ".qkv." in names[name]:
+                tensor = tensor.chunk(3)[QKV.index(name.split(".")[-2])]
+            own[name] = tensor.float()
+        self.trunk.load_state_dict(own, assign=True)
+
+
+def is_published(path: Path) -> bool:
+    """Whether weights are in transformers' format; otherwise they are an official .pt."""
+    return path.is_dir() or path.suffix == ".safetensors"
+
+
+def read_published(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors file, or of a folder with one of them or with several and their index."""
+    if path.is_file():
+        return read_state(path)
+    index = path / "model.safetensors.index.json"
+    files = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
+    return {name: tensor for file in sorted(files) for name, tensor in read_state(path / file).items()}
+
+
+def official_name(name: str) -> str:
+    """The official file's name of a tensor; query, key and value are one there."""
+    for ours, theirs in (
+        ("embeddings.patch_embeddings.", "patch_embed."),
+        ("layernorm.", "norm."),
+        ("layer.", "blocks."),
+        ("attention.", "attn."),
+    ):
+        name = name.replace(ours, theirs)
+    return PREFIX + re.sub("|".join(QKV), "qkv", name)

@@ -1,0 +1,230 @@
+"""Vision Transformers of timm by name: recorded outputs, official files, sizes, pixels; refusal of everything else."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wmbench.commands import CONF
+from wmbench.encoders.timm_vit import TimmViT, build_trunk, load_trunk
+
+TINY = {"embed_dim": 48, "depth": 2, "num_heads": 3}
+NAMES = ("dino_patches", "mae", "siglip2", "ijepa")
+EVA = "eva02_small_patch14_224.mim_in22k"
+ROTARY = "vit_small_patch16_dinov3.lvd1689m"
+Build = Callable[..., TimmViT]
+
+
+@cache
+def config(name: str, *settings: str) -> Any:
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        return hydra.compose("train", overrides=[f"encoder={name}", *settings]).encoder
+
+
+@pytest.fixture(scope="module")
+def build() -> Build:
+    """The encoder of a YAML file from a file of weights, or untrained, at tiny size."""
+
+    def make(name: str, file: Path | None = None, **settings: Any) -> TimmViT:
+        settings = {"architecture": TINY, "pretrained": file is not None} | settings
+        return instantiate(config(name), weights=file and str(file), **settings)
+
+    return make
+
+
+def random_state(model: str, seed: int = 0) -> dict[str, Tensor]:
+    """Weights for the tiny network in which no tensor is constant, as initial ones are."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):
+        shapes = build_trunk(model, TINY).state_dict()
+    return {name: 0.2 * torch.randn(tensor.shape, generator=generator) for name, tensor in shapes.items()}
+
+
+def save_as_released(name: str, state: dict[str, Tensor], folder: Path) -> Path:
+    """A file as the encoder's authors publish it."""
+    decoy = {"module.pos_embed": torch.zeros(3)}
+    nested = {
+        "mae": {"model": state},
+        "ijepa": {"encoder": decoy, "target_encoder": {f"module.{n}": t for n, t in state.items()}, "opt": {}, "epoch": 300},
+    }
+    file = folder / config(name).release.file
+    save = save_file if file.suffix == ".safetensors" else torch.save
+    save(nested.get(name, state), str(file))
+    return file
+
+
+@pytest.mark.parametrize("size", [70, 98])
+def test_a_network_given_by_name_gives_the_recorded_outputs(build: Build, golden, tmp_path, size):
+    """DINOv2's recording; without its mask token, which serves training alone, the official file is in timm's format."""
+    record = torch.load(golden / "dinov2_encoder_tiny.pt", weights_only=True)["plain"]
+    file = tmp_path / "model.pth"
+    torch.save({name: tensor for name, tensor in record["state_dict"].items() if name != "mask_token"}, file)
+    settings = {"model": "vit_small_patch14_dinov2.lvd142m", "architecture": TINY | {"depth": 3}, "positions": "hub"}
+    for output, key in (("patches", "patch_tokens"), ("cls", "cls")):
+        expected = record[f"{key}_{size}"]
+        encoder = build("timm", file, image_size=size, output=output, **settings)
+        found = encoder.tokens(record[f"image_{size}"]).reshape(expected.shape)
+        assert (found - expected).norm() <= 1e-5 * expected.norm()
+    other = build("timm", file, image_size=size, **settings | {"positions": "timm"})
+    expected = record[f"patch_tokens_{size}"]
+    assert (other.tokens(record[f"image_{size}"]) - expected).norm() > 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_as_its_authors_publish_it_is_loaded_whole(build: Build, tmp_path, name):
+    state = random_state(config(name).model)
+    encoder = build(name, save_as_released(name, state, tmp_path))
+    loaded = encoder.trunk.state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in state.items())
+    assert encoder.source.endswith(config(name).release.file)
+    assert encoder.licence == config(name).release.licence
+    side = encoder.image_size // encoder.grid[0]
+    pixels = torch.randn(1, 3, encoder.image_size, encoder.image_size, generator=torch.Generator().manual_seed(0))
+    tokens = encoder.tokens(pixels)
+    assert torch.equal(tokens, encoder.tokens(pixels)), "something is masked at random"
+    pixels[:, :, -side:, -side:] += 1
+    assert (encoder.tokens(pixels) != tokens).any(-1).all(), "a token does not see the last patch"
+
+
+def test_a_classifier_is_left_out_and_anything_else_refused_by_name(tmp_path):
+    model = config("timm").model
+    state = random_state(model)
+    with torch.device("meta"):
+        trunk = build_trunk(model, TINY)
+
+    def load(changed: dict[str, Tensor]) -> None:
+        save_file(changed, tmp_path / "model.safetensors")
+        load_trunk(trunk, tmp_path / "model.safetensors", None, model)
+
+    for name, tensor in state.items():
+        with pytest.raises(ValueError, match=rf"model\.safetensors is not {model}: missing {name}; give weights="):
+            load({n: t for n, t in state.items() if n != name})
+        with pytest.raises(ValueError, match=rf"{name} is \({2 * len(tensor)}[,)].* instead of \({len(tensor)}[,)]"):
+            load(state | {name: torch.cat([tensor, tensor])})
+    with pytest.raises(ValueError, match=r"unknown neck\.weight"):
+        load(state | {"neck.weight": torch.zeros(5, 48)})
+    load(state | {"head.weight": torch.zeros(5, 48), "head.bias": torch.zeros(5)})
+
+
+def test_weights_of_another_network_are_refused(build: Build, tmp_path):
+    mae = save_as_released("mae", random_state(config("mae").model), tmp_path)
+    with pytest.raises(InstantiationException, match=r"pos_embed is \(1, 197, 48\) instead of \(1, 256, 48\)"):
+        build("siglip2", mae, entry="model")
+    with pytest.raises(InstantiationException, match=r"cls_token is \(1, 1, 48\) instead of \(1, 1, 768\)"):
+        build("mae", mae, architecture={})
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens", "prefix", "size"),
+    [
+        ({}, 196, 1, 224),
+        ({"model": "vit_base_patch16_siglip_224.v2_webli"}, 196, 0, 224),
+        ({"model": "vit_small_patch14_reg4_dinov2.lvd142m"}, 37 * 37, 5, 518),
+        ({"model": "vit_base_patch16_radio_v3.c_radio", "image_size": 32}, 4, 8, 32),
+        ({"model": ROTARY, "image_size": 48}, 9, 5, 48),
+        ({"model": EVA, "image_size": 42}, 9, 1, 42),
+    ],
+)
+def test_size_and_prefix_are_the_models_own(build: Build, settings, tokens, prefix, size):
+    encoder = build("timm", **settings)
+    assert (encoder.num_tokens, encoder.prefix_tokens, encoder.image_size) == (tokens, prefix, size)
+    assert encoder.embed_dim == 48
+    assert encoder.tokens(torch.zeros(1, 3, size, size)).shape == (1, tokens, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("dino_patches", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("mae", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("ijepa", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("siglip2", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_pixels_are_scaled_as_in_the_models_training_or_as_in_dino_wm(build: Build, name, mean, std):
+    for pixels, expected_mean, expected_std in (("native", mean, std), ("dino_wm", (0.5,) * 3, (0.5,) * 3)):
+        encoder = build(name, pixels=pixels)
+        visual = torch.full((1, 1, encoder.image_size, encoder.image_size, 3), 51, dtype=torch.uint8)  # a fifth of 255
+        expected = (0.2 - torch.tensor(expected_mean)) / torch.tensor(expected_std)
+        torch.testing.assert_close(encoder.preprocess(visual)[0, :, 5, 7], expected)
+
+
+def test_a_rotary_network_from_a_file_has_its_frequencies(build: Build, tmp_path):
+    """The meta device, on which weights are awaited, computes none."""
+    untrained = build("timm", model=ROTARY, image_size=48)
+    save_file(untrained.trunk.state_dict(), tmp_path / "model.safetensors")
+    loaded = build("timm", tmp_path / "model.safetensors", model=ROTARY, image_size=48, seed=5)
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.tokens(pixels), untrained.tokens(pixels))
+
+
+def test_no_patch_token_is_the_output_of_a_prefix_token(build: Build, monkeypatch):
+    encoder = build("dino_patches", image_size=32)
+    features = torch.arange(5.0)[None, :, None].expand(2, 5, 48)
+    monkeypatch.setattr(encoder.trunk, "forward_features", lambda pixels: features)
+    assert torch.equal(encoder.tokens(torch.zeros(2, 3, 32, 32)), features[:, 1:])
+    encoder.output = "cls"
+    assert torch.equal(encoder.tokens(torch.zeros(2, 3, 32, 32)), features[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "tokens", "width"),
+    [
+        ("dino_patches", 21_665_664, 196, 384),
+        ("mae", 85_798_656, 196, 768),
+        ("siglip2", 92_930_304, 256, 768),
+        ("ijepa", 630_762_240, 256, 1280),
+    ],
+)
+def test_a_named_model_has_the_parameters_of_the_paper(name, parameters, tokens, width):
+    with torch.device("meta"):
+        trunk = build_trunk(config(name).model, {})
+    assert sum(parameter.numel() for parameter in trunk.parameters()) == parameters
+    assert (trunk.patch_embed.num_patches, trunk.embed_dim) == (tokens, width)
+    assert trunk.patch_embed.img_size == (config(name).image_size, config(name).image_size)
+
+
+@pytest.mark.parametrize("encoder", [*NAMES, "dino_cls", f"timm encoder.model={ROTARY}"])
+def test_fetch_gets_what_the_encoder_asks_for(encoder):
+    release = config(*encoder.split()).release
+    assert config(*release.name.split()).release == release
+    assert release.file not in ("", "model.safetensors")
+    assert release.file == release.url.rpartition("/")[2] or config(*encoder.split()).model in release.url
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_size": 196}, r"image_size \(196\) must be a multiple of the patch \(16\), such as 192"),
+        ({"output": "pooled"}, r"output \('pooled'\) must be one of patches, cls"),
+        ({"positions": "bicubic"}, r"positions \('bicubic'\) must be one of timm, hub"),
+        ({"pixels": "dino"}, r"pixels \('dino'\) must be one of native, dino_wm"),
+        ({"model": EVA, "positions": "hub"}, r"eva02.* has more than a position table to resample; take positions=timm"),
+        ({"weights": "some.pth"}, r"pretrained=false leaves weights=some\.pth unread"),
+        ({"model": "vit_smal_patch16_224"}, r"'vit_smal_patch16_224'\) is none of timm.*similar: vit_small_patch16_224"),
+        ({"model": "vit_small_patch16_224.dinno"}, r"is none of timm.*vit_small_patch16_224\.dino"),
+        ({"model": "resnet18.tv_in1k", "architecture": {}}, r"'resnet18\.tv_in1k'\) has no row of tokens at one scale"),
+        ({"model": "vit_base_patch16_siglip_256.v2_webli", "output": "cls"}, r"siglip_256\.v2_webli has no CLS token"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_by_name(settings, message):
+    with pytest.raises(InstantiationException, match=message):
+        instantiate(config("timm"), **{"pretrained": False, "architecture": TINY} | settings)
+
+
+def test_without_weights_and_network_the_error_says_what_to_do(build: Build, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    release = {**config("mae").release, "url": (tmp_path / "absent.pth").as_uri()}
+    with pytest.raises(
+        InstantiationException, match=r"mae_pretrain_vit_base\.pth are not in .*scripts/fetch\.py encoder=mae"
+    ):
+        build("mae", pretrained=True, release=release)
