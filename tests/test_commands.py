@@ -197,7 +197,7 @@ def test_bad_input_gets_one_clear_line(work, command, expected):
 def test_help_tells_what_a_command_does_with_every_setting_and_choice(work):
     text = run(work, "train.py --help")
     assert text.startswith("Train a world model on recorded episodes")
-    assert "frames that the predictor sees" in text and "lewm_small    LeWM with a convolutional trunk" in text
+    assert "frames that the predictor sees" in text and "lewm_small       LeWM with a convolutional trunk" in text
     assert "protocol:" not in text and "protocol:" in run(work, "plan.py --help")
 
 
