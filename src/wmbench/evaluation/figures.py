@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
-from matplotlib.patches import Circle, Rectangle
 from numpy import ndarray
 
 from wmbench.envs.mazes import CELL_OFFSET, Maze
@@ -15,15 +13,13 @@ from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.evaluation.episodes import Outcome
 from wmbench.evaluation.tasks import Tasks
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-
 WALL, FREE, PATH, START, GOAL, FAILED = "#c9a06a", "#22303f", "#78e6ff", "#66c266", "#ff5a5a", "#ffb000"
 
 
 def draw_maze(axes: Any, maze: Maze) -> None:
     """The map from above as frames show it: y grows downwards."""
+    from matplotlib.patches import Rectangle
+
     axes.set_facecolor(FREE)
     for w, h in np.argwhere(maze.walls) - CELL_OFFSET:
         axes.add_patch(Rectangle((w - 0.5, h - 0.5), 1, 1, color=WALL, linewidth=0))
@@ -36,7 +32,9 @@ def paths_figure(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: 
     count = min(count, len(tasks))
     columns = min(4, count)
     rows = -(-count // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
+    from matplotlib.patches import Circle
+
+    figure, grid = _pyplot().subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
     for axes in grid.flat[count:]:
         axes.axis("off")
     for task, axes in enumerate(grid.flat[:count]):
@@ -53,7 +51,7 @@ def paths_figure(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: 
 
 def success_figure(path: Path, table: pd.DataFrame) -> None:
     """Share of tasks solved by each env step, for every row of one protocol's table."""
-    figure, axes = plt.subplots(figsize=(6, 3.6))
+    figure, axes = _pyplot().subplots(figsize=(6, 3.6))
     for name, folder, max_steps in zip(table["row"], table["folder"], table["max_steps"], strict=True):
         outcomes = pd.read_csv(Path(folder) / "tasks.csv")
         steps = np.arange(max_steps + 1)
@@ -68,7 +66,7 @@ def success_figure(path: Path, table: pd.DataFrame) -> None:
 def training_figure(path: Path, metrics: Path) -> None:
     """Training and validation curves of a run."""
     table = pd.read_csv(metrics)
-    figure, axes = plt.subplots(figsize=(6, 3.2))
+    figure, axes = _pyplot().subplots(figsize=(6, 3.2))
     axes.plot(table["step"], table["prediction"], label="prediction error, training batch", alpha=0.6)
     axes.plot(table["step"], table["valid_prediction"], label="prediction error, held-out episodes")
     if (table["sigreg"] > 0).to_numpy().any():
@@ -81,7 +79,7 @@ def training_figure(path: Path, metrics: Path) -> None:
 
 def decoder_figure(path: Path, frames: UInt8[ndarray, "3 n h w 3"]) -> None:
     """What decoding.samples gives, a column for each window."""
-    figure, grid = plt.subplots(*frames.shape[:2], figsize=(1.7 * frames.shape[1] + 0.9, 5.4), squeeze=False)
+    figure, grid = _pyplot().subplots(*frames.shape[:2], figsize=(1.7 * frames.shape[1] + 0.9, 5.4), squeeze=False)
     for row, name, pictures in zip(grid, ("real", "reconstructed", "predicted\none step ahead"), frames, strict=True):
         row[0].set_ylabel(name)
         for axes, picture in zip(row, pictures, strict=True):
@@ -94,4 +92,14 @@ def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
+    _pyplot().close(figure)
+
+
+def _pyplot() -> Any:
+    """Drawing into files alone; imported when a figure is drawn, since it takes two seconds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

@@ -2,11 +2,12 @@
 
 from jaxtyping import Bool
 from numpy import ndarray
-from scipy.stats import binomtest
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion."""
+    from scipy.stats import binomtest  # a second to import, which commands that print no result need not wait for
+
     interval = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -16,4 +17,6 @@ def mcnemar(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"]) -> float:
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     if only_first + only_second == 0:
         return 1.0
+    from scipy.stats import binomtest
+
     return float(binomtest(only_first, only_first + only_second).pvalue)
