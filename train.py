@@ -20,6 +20,7 @@ from wmbench.data.official import open_episodes
 from wmbench.data.windows import Windows
 from wmbench.decoding import fit_decoder, samples
 from wmbench.encoders.base import Encoder
+from wmbench.encoders.matched import Matched
 from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.evaluation.figures import decoder_figure
 from wmbench.models.world_model import WorldModel
@@ -41,6 +42,9 @@ def main(cfg: DictConfig) -> None:
     run = runs.open_run(cfg, model, episodes)
     if cfg.decoder:
         runs.open_decoder(run, cfg.decoder)
+    if isinstance(model.encoder, Matched) and model.encoder.std is not None and not (run / "resume.safetensors").exists():
+        model.encoder.fit(train, model.normalizer)
+        print(f"features are divided by their standard deviation, {model.encoder.std.median():.3g} in the median")
 
     announce = forecast(
         f"{run}: {len(train):,} windows of {len(which_train)} episodes", model, recipe.max_steps // recipe.save_every + 4

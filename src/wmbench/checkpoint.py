@@ -20,17 +20,20 @@ from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import weights_hash
+from wmbench.encoders.matched import Matched, matched, unmatched
 from wmbench.encoders.weights import check_state
 from wmbench.models.world_model import WorldModel, proprio_part
 
 ACTION_DIM, PROPRIO_DIM = 2, 4  # of PointMaze
+UNMATCHED = {"pool": None, "width": None, "standardise": False}
+OLDER = {"concat_dim": 1, "matched": UNMATCHED}  # what runs older than these keys were
 
 
 def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     """The untrained model that a training configuration describes."""
     if cfg.num_pred != 1:
         raise ValueError(f"num_pred ({cfg.num_pred}) must be 1: a rollout advances one frame a call")
-    encoder = instantiate(cfg.encoder)
+    encoder = matched(instantiate(cfg.encoder), **cfg.get("matched", UNMATCHED))
     regularizer = instantiate(cfg.training.regularizer)
     if not encoder.frozen and regularizer is None:
         raise ValueError("an encoder that trains with the model collapses without training.regularizer; use training=lewm")
@@ -112,7 +115,7 @@ def load_run(
         ValueError: weights that do not fit the model, tensor by tensor, a frozen encoder that is not the one that the
             run was trained with, an encoder too many or too few.
     """
-    cfg = OmegaConf.merge({"concat_dim": 1}, OmegaConf.load(run / "config.yaml"))  # runs older than this key
+    cfg = OmegaConf.merge(OLDER, OmegaConf.load(run / "config.yaml"))
     assert isinstance(cfg, DictConfig)
     provenance = json.loads((run / "provenance.json").read_text())
     trained_on = provenance["encoder"]["weights_hash"]  # None: an imported file does not say
@@ -142,7 +145,7 @@ def load_run(
     own = _own_state(model)
     check_state(f"{path} does not fit its config.yaml", state, {name: tensor.shape for name, tensor in own.items()})
     model.load_state_dict(state, strict=False)  # strict by the check above, up to the frozen encoder
-    if model.encoder.frozen and trained_on and (found := weights_hash(model.encoder)) != trained_on:
+    if model.encoder.frozen and trained_on and (found := weights_hash(unmatched(model.encoder))) != trained_on:
         raise ValueError(
             f"run {run.name} was trained on encoder weights {trained_on}, these are {found} ({model.encoder.source})"
         )
@@ -234,7 +237,8 @@ def load_resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, n
 def _own_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict without a world model's frozen encoder, which is rebuilt from its own source."""
     is_rebuilt = isinstance(model, WorldModel) and model.encoder.frozen
-    return {n: t.contiguous() for n, t in model.state_dict().items() if not (is_rebuilt and n.startswith("encoder."))}
+    encoder = "encoder.encoder." if is_rebuilt and isinstance(model.encoder, Matched) else "encoder."
+    return {n: t.contiguous() for n, t in model.state_dict().items() if not (is_rebuilt and n.startswith(encoder))}
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

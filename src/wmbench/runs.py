@@ -12,8 +12,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from wmbench.checkpoint import OLDER
 from wmbench.data.episodes import EpisodeSet
 from wmbench.encoders.base import weights_hash
+from wmbench.encoders.matched import unmatched
 from wmbench.models.world_model import WorldModel
 
 # May differ when a run is taken up again.
@@ -34,7 +36,7 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
         "encoder": {
             "source": model.encoder.source,
             "licence": model.encoder.licence,
-            "weights_hash": weights_hash(model.encoder) if model.encoder.frozen else "trained with the model",
+            "weights_hash": weights_hash(unmatched(model.encoder)) if model.encoder.frozen else "trained with the model",
             "parameters": sum(p.numel() for p in model.encoder.parameters()),
         },
         "predictor_parameters": sum(p.numel() for p in model.predictor.parameters()),
@@ -44,9 +46,9 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
         | {"python": platform.python_version()},
     }
     if (run / "config.yaml").exists():
-        older = OmegaConf.load(run / "config.yaml")
-        before = OmegaConf.to_container(OmegaConf.merge({"concat_dim": 1}, older))  # runs older than this key
-        names = [name for name in _changed(config, before) if name.split(".")[0] not in FREE_KEYS]
+        before = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+        assert isinstance(before, dict)
+        names = [name for name in _changed(OLDER | config, OLDER | before) if name.split(".")[0] not in FREE_KEYS]
         if names:
             raise ValueError(
                 f"{run} holds a run with other {', '.join(names)}; give another model_name= (or arm=), or delete it"

@@ -1,0 +1,147 @@
+"""The matched arms: any encoder's tokens on a coarser grid, with every feature on one scale, at a common width."""
+
+import numpy as np
+import torch
+from einops import reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from wmbench.data.normalizer import Normalizer
+from wmbench.data.windows import Windows
+from wmbench.encoders.base import Encoder
+from wmbench.progress import progress_bar
+from wmbench.shapes import Obs
+
+PROJECTION_SEED = 0  # the same matrix for every run of a width: seeds of a study differ by training alone
+CHUNK = 16  # windows encoded at once
+ROUNDING = 1e-6  # a standard deviation below this part of a feature's size is rounding error
+
+
+class Matched(Encoder):
+    """Another encoder's tokens, averaged over squares of the grid, then standardised, then projected; each where asked for.
+
+    Features are standardised before they are mixed, or a few of large values would fill every projected one. The
+    projection is a random matrix with orthonormal rows or columns, never trained. Mean squares over features, which
+    losses and planning costs are made of, stay as they are: exactly where it widens, on average where it narrows.
+
+    Projection and statistics are part of a run's weights, also where the encoder's are left out of them.
+
+    Args:
+        pool: side of the coarser grid.
+        width: features of a token; no matrix where it is the encoder's own.
+        standardise: features to mean 0 and variance 1 over training frames and tokens, once `fit` has measured them; until
+            then tokens are NaN.
+
+    Raises:
+        ValueError: a pool that does not divide the grid, or for one token a frame; a width below 1; standardise on an
+            encoder that is trained with the model.
+    """
+
+    mean: Tensor | None
+    std: Tensor | None
+    projection: Tensor | None
+
+    def __init__(self, encoder: Encoder, pool: int | None, width: int | None, standardise: bool):
+        own = encoder.embed_dim
+        if pool is not None:
+            check_pool(pool, encoder.grid)
+        if width is not None and width < 1:
+            raise ValueError(f"matched.width ({width}) must be at least 1; null keeps the encoder's {own}")
+        if standardise and not encoder.frozen:
+            raise ValueError("matched.standardise=true needs a frozen encoder: training moves the features; set it to false")
+        width = own if width is None else width
+        changes = {
+            f"pooled to {pool} x {pool}": pool is not None,
+            "standardised": standardise,
+            f"projected to {width}": width != own,
+        }
+        super().__init__(
+            image_size=encoder.image_size,
+            grid=encoder.grid if pool is None else (pool, pool),
+            embed_dim=width,
+            pixel_mean=encoder.pixel_mean.flatten().tolist(),
+            pixel_std=encoder.pixel_std.flatten().tolist(),
+            frozen=encoder.frozen,
+            source=", ".join([encoder.source, *(name for name, is_made in changes.items() if is_made)]),
+            prefix_tokens=encoder.prefix_tokens,
+            licence=encoder.licence,
+        )
+        self.encoder, self.lookback = encoder, encoder.lookback
+        unknown = torch.full((own,), torch.nan) if standardise else None
+        self.register_buffer("mean", unknown)
+        self.register_buffer("std", None if unknown is None else unknown.clone())
+        self.register_buffer("projection", None if width == own else random_projection(own, width))
+        if self.frozen:
+            self.freeze()
+
+    def forward(self, obs: Obs) -> Float[Tensor, "B T N D"]:
+        return self.match(self.encoder(obs))
+
+    def preprocess(self, visual: Tensor) -> Tensor:
+        return self.encoder.preprocess(visual)
+
+    def tokens(self, pixels: Tensor) -> Float[Tensor, "F N D"]:
+        return self.match(self.encoder.tokens(pixels))
+
+    def match(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N D"]:
+        """The encoder's tokens, made comparable."""
+        tokens = self.pool(tokens)
+        if self.mean is not None and self.std is not None:
+            tokens = (tokens - self.mean) / self.std
+        return tokens if self.projection is None else tokens @ self.projection
+
+    def pool(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N E"]:
+        (rows, columns), (h, w) = self.encoder.grid, self.grid
+        return reduce(tokens, "... (h p w q) e -> ... (h w) e", "mean", h=h, w=w, p=rows // h, q=columns // w)
+
+    @torch.no_grad()
+    def fit(self, train: Windows, normalizer: Normalizer, num_frames: int = 2000) -> None:
+        """Measure mean and standard deviation of the pooled features over evenly spread windows, the same every time.
+
+        Args:
+            normalizer: of proprio, which the encoder gets as the world model hands it over.
+            num_frames: in all windows together, at most.
+        """
+        assert self.mean is not None and self.std is not None, "nothing to fit without standardise"
+        num_windows = max(1, num_frames // train.num_frames)
+        index = np.unique(np.linspace(0, len(train) - 1, num_windows).astype(int))
+        count, total, squares = 0, torch.zeros(self.encoder.embed_dim).double(), torch.zeros(self.encoder.embed_dim).double()
+        with progress_bar(total=len(index), desc="feature statistics", unit=" windows") as bar:
+            for chunk in np.array_split(index, -(-len(index) // CHUNK)):
+                obs, _ = train.get(chunk)
+                proprio = normalizer.normalize_proprio(obs["proprio"].to(self.mean.device))
+                tokens = self.encoder(Obs(visual=obs["visual"].to(self.mean.device), proprio=proprio))
+                features = self.pool(tokens).flatten(0, 2).cpu().double()
+                count, total = count + len(features), total + features.sum(0)
+                squares = squares + features.square().sum(0)
+                bar.update(len(chunk))
+        mean, size = total / count, squares / count
+        std = (size - mean.square()).clamp_min(0).sqrt()
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > ROUNDING * size.sqrt(), std, 1.0))  # a constant feature becomes 0
+
+
+def matched(encoder: Encoder, pool: int | None, width: int | None, standardise: bool) -> Encoder:
+    """The encoder itself where nothing is asked for."""
+    return encoder if pool is None and width is None and not standardise else Matched(encoder, pool, width, standardise)
+
+
+def unmatched(encoder: Encoder) -> Encoder:
+    """The encoder without what Matched adds: what its source brings, and what the hash of its weights names."""
+    return encoder.encoder if isinstance(encoder, Matched) else encoder
+
+
+def check_pool(pool: int, grid: tuple[int, int]) -> None:
+    if grid == (1, 1):
+        raise ValueError(f"matched.pool ({pool}) needs a grid, and this encoder gives one token a frame; leave it null")
+    sides = [side for side in range(1, min(grid) + 1) if grid[0] % side == 0 and grid[1] % side == 0]
+    if pool not in sides:
+        known = ", ".join(str(side) for side in sides)
+        raise ValueError(f"matched.pool ({pool}) must divide the encoder's {grid[0]} x {grid[1]} tokens: {known}")
+
+
+def random_projection(before: int, after: int) -> Float[Tensor, "before after"]:
+    """Orthonormal columns where it narrows, rows where it widens, these scaled to keep mean squares over features."""
+    generator = torch.Generator().manual_seed(PROJECTION_SEED)
+    basis = torch.linalg.qr(torch.randn(max(before, after), min(before, after), generator=generator)).Q
+    return basis if after < before else basis.T.contiguous() * (after / before) ** 0.5
