@@ -13,7 +13,12 @@ from wmbench.commands import CONF, OLD_NAMES, expand_globs, translate
 from wmbench.envs.mazes import MAPS, Maze
 
 ROOT = Path(__file__).parents[1]
-CONFIG_OF = {"train.py": "train", "plan.py": "plan", "scripts/collect.py": "collect"}
+CONFIG_OF = {
+    "train.py": "train",
+    "plan.py": "plan",
+    "scripts/collect.py": "collect",
+    "scripts/train_tokenizer.py": "tokenizer",
+}
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:

@@ -1,0 +1,83 @@
+"""A tokenizer after DINO-Tok's abstract (arXiv 2511.20565): a frozen DINO's patch tokens with texture channels beside them.
+
+Its code and weights are not public. Theirs are the frozen backbone, deep features joined by shallow ones, and 832 features
+in all; ours are which blocks are shallow, the linear layer that reads them, and the training.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wmbench.encoders.base import Encoder
+from wmbench.encoders.dinov2 import DINO, initial_weights
+from wmbench.encoders.tokenizer import Tokenizer, frozen_backbone, head_file
+
+METHOD = "reimplemented after DINO-Tok's abstract"
+SHALLOW = (1 / 12, 1 / 4)  # how much of the backbone a shallow feature has passed: blocks 1 and 3 of 12
+
+
+class DinoTok(Tokenizer):
+    """Tokens [deep, texture]: the backbone's own output, and a few features of its first blocks.
+
+    Args:
+        backbone: builds a DINO of patch tokens, given pretrained, seed and, for small networks, architecture.
+        texture_dim: trained features of a token.
+        pretrained: False leaves the backbone untrained, and the head as well unless `weights` are given: a control.
+        weights: the trained head; None for `file`.
+        file: where scripts/train_tokenizer.py leaves the trained head.
+        seed: of untrained weights.
+        architecture: arguments of timm's class in place of the backbone's own, for small networks.
+        for_training: leave the head untrained and let it train; scripts/train_tokenizer.py alone asks for it.
+
+    Raises:
+        ValueError: a backbone without patch tokens of a DINO, a size that does not fit, or a head of another network.
+        FileNotFoundError: no trained head, or no weights of the backbone; the message says what to do.
+    """
+
+    backbone: DINO
+
+    def __init__(
+        self,
+        backbone: Callable[..., Encoder],
+        texture_dim: int,
+        pretrained: bool,
+        weights: str | None,
+        file: str,
+        seed: int,
+        architecture: Mapping[str, Any],
+        for_training: bool = False,
+    ):
+        if texture_dim < 1:
+            raise ValueError(f"texture_dim ({texture_dim}) must be positive")
+        path = head_file(pretrained, weights, file, for_training)
+        dino = frozen_backbone(backbone, pretrained, seed, architecture)
+        if not isinstance(dino, DINO):
+            raise ValueError(f"DINO-Tok stands on the blocks of a DINOv2 or DINOv3 ViT, not on {type(dino).__name__}")
+        depth, width = len(dino.trunk.blocks), dino.embed_dim
+        blocks = sorted({max(1, round(part * depth)) - 1 for part in SHALLOW})
+        with initial_weights(False, seed):
+            head = TextureHead(len(blocks) * width, texture_dim)
+        super().__init__(dino, head, width + texture_dim, METHOD, path, seed, for_training)
+        self.blocks = blocks
+
+    def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
+        deep, shallow = self.backbone.trunk.forward_intermediates(pixels, indices=self.blocks, output_fmt="NLC")
+        return torch.cat([deep[:, self.prefix_tokens :], self.head(shallow)], dim=-1)
+
+
+class TextureHead(nn.Module):
+    """Shallow features side by side, normalised and narrowed.
+
+    Args:
+        width: of all of them together.
+    """
+
+    def __init__(self, width: int, texture_dim: int):
+        super().__init__()
+        self.norm, self.texture = nn.LayerNorm(width), nn.Linear(width, texture_dim)
+
+    def forward(self, shallow: Sequence[Float[Tensor, "F N C"]]) -> Float[Tensor, "F N E"]:
+        return self.texture(self.norm(torch.cat(list(shallow), dim=-1)))
