@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch import Tensor, nn
 
-from wmbench import tokenizing
+from wmbench import training
 from wmbench.commands import CONF
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import weights_hash
@@ -94,7 +94,7 @@ def test_a_training_stopped_at_any_step_ends_as_if_it_had_not_been(
 ):
     """By Ctrl-C before the first save, and by a power cut while logging step 6, when step 4 was saved; the VAE draws."""
     name = "vfm_vae_pointmaze"
-    append = tokenizing.append_row
+    append = training._append_row
     whole = learned(*train(name, windows, tmp_path / "whole"))
     for run, step, error in ((tmp_path / "early", 3, KeyboardInterrupt), (tmp_path / "cut", 6, RuntimeError)):
 
@@ -106,7 +106,7 @@ def test_a_training_stopped_at_any_step_ends_as_if_it_had_not_been(
             append(path, row)
 
         with monkeypatch.context() as patch, pytest.raises(error):
-            patch.setattr(tokenizing, "append_row", stop)
+            patch.setattr(training, "_append_row", stop)
             train(name, windows, run)
         resumed = learned(*train(name, windows, run))
         assert all(torch.equal(tensor, whole[key]) for key, tensor in resumed.items())

@@ -15,9 +15,8 @@ from wmbench.checkpoint import load_resume, save_decoder, save_resume
 from wmbench.data.windows import Windows
 from wmbench.models.decoder import DecoderLoss, decode_frames, decoder_loss, frames_to_pixels
 from wmbench.models.world_model import WorldModel
-from wmbench.progress import progress_bar
 from wmbench.shapes import Obs
-from wmbench.training import Recipe, StopRequest, append_row, autocast, drop_rows_after, to_device
+from wmbench.training import Recipe, autocast, run_steps, to_device
 
 METRICS, RESUME = "decoder_metrics.csv", "decoder_resume.safetensors"
 
@@ -54,42 +53,24 @@ def fit_decoder(
     if step < recipe.max_steps:
         announce((recipe.max_steps - step) * _trial_step(model, decoder, train, recipe.batch_size))
     batches = train.batches(recipe.batch_size, seed, first_step=step)
-    bar = progress_bar(total=recipe.max_steps, initial=step, desc="training decoder", unit=" steps", smoothing=0.05)
-    drop_rows_after(run / METRICS, step)
-    started, started_step = time.perf_counter(), step
     decoder.train()
-    with bar, StopRequest() as stop:
-        while step < recipe.max_steps:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr_at(step)
-            obs, _ = to_device(device, *train.get(next(batches)))
-            loss = _loss(decoder, _encode(model, obs), obs)
-            optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-            if recipe.grad_clip is not None:
-                nn.utils.clip_grad_norm_(decoder.parameters(), recipe.grad_clip)
-            optimizer.step()
-            step += 1
-            bar.update()
-            if step % recipe.valid_every == 0 or step == recipe.max_steps:
-                row: dict[str, float | int] = {
-                    "step": step,
-                    "loss": loss.total.item(),
-                    "reconstruction": loss.reconstruction.item(),
-                    "diff": loss.diff.item(),
-                    **validate_decoder(model, decoder, valid, recipe),
-                    "steps_per_s": (step - started_step) / (time.perf_counter() - started),
-                }
-                append_row(run / METRICS, row)
-                log(row)
-                bar.set_postfix_str(f"loss {row['loss']:.4f}, valid {row['valid_reconstruction']:.4f}", refresh=False)
-            is_saved = step % recipe.save_every == 0 or step == recipe.max_steps
-            if is_saved:
-                save_decoder(run, config, decoder)
-            if is_saved or stop.requested:
-                save_resume(run, step, decoder, optimizer, RESUME)
-            if stop.requested and step < recipe.max_steps:
-                raise KeyboardInterrupt
+    run_steps(
+        optimizer,
+        recipe,
+        step,
+        loss_of_next=lambda: _next_loss(model, decoder, train, next(batches)),
+        measure=lambda loss: {
+            "reconstruction": loss.reconstruction.item(),
+            "diff": loss.diff.item(),
+            **validate_decoder(model, decoder, valid, recipe),
+        },
+        save=lambda step: save_decoder(run, config, decoder),
+        save_state=lambda step: save_resume(run, step, decoder, optimizer, RESUME),
+        metrics=run / METRICS,
+        desc="training decoder",
+        shown="valid {valid_reconstruction:.4f}",
+        log=log,
+    )
     decoder.eval()
 
 
@@ -134,6 +115,11 @@ def _seen_and_predicted(model: WorldModel, obs: Obs, action: Tensor) -> tuple[Te
     return model.split(z[:, 1:])[0].float(), model.split(predicted)[0].float()
 
 
+def _next_loss(model: WorldModel, decoder: nn.Module, train: Windows, index: ndarray) -> DecoderLoss:
+    obs, _ = to_device(next(model.parameters()).device, *train.get(index))
+    return _loss(decoder, _encode(model, obs), obs)
+
+
 def _loss(decoder: nn.Module, visual: Float[Tensor, "B T N D"], obs: Obs) -> DecoderLoss:
     target = frames_to_pixels(obs["visual"].flatten(0, 1))
     with autocast(visual.device):
@@ -143,12 +129,10 @@ def _loss(decoder: nn.Module, visual: Float[Tensor, "B T N D"], obs: Obs) -> Dec
 def _trial_step(model: WorldModel, decoder: nn.Module, train: Windows, batch_size: int) -> float:
     """Seconds of a step, measured in evaluation mode, where it leaves no trace."""
     decoder.eval()
-    device = next(model.parameters()).device
     seconds = 0.0
     for _ in range(2):  # the first one warms up
         began = time.perf_counter()
-        obs, _ = to_device(device, *train.get(next(train.batches(batch_size, seed=0))))
-        loss = _loss(decoder, _encode(model, obs), obs).total
+        loss = _next_loss(model, decoder, train, next(train.batches(batch_size, seed=0))).total
         loss.backward()
         loss.item()
         seconds = time.perf_counter() - began

@@ -15,8 +15,7 @@ from wmbench.checkpoint import load_resume, save_resume
 from wmbench.data.windows import Windows
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.models.decoder import decode_frames, frames_to_pixels
-from wmbench.progress import progress_bar
-from wmbench.training import Recipe, StopRequest, append_row, autocast, drop_rows_after
+from wmbench.training import Recipe, autocast, run_steps
 
 METRICS, RESUME = "metrics.csv", "resume.safetensors"
 
@@ -58,38 +57,24 @@ def fit_tokenizer(
     if step < recipe.max_steps:
         announce((recipe.max_steps - step) * _trial_step(tokenizer, decoder, train, recipe.batch_size, l1_weight))
     batches = train.batches(recipe.batch_size, seed, first_step=step)
-    bar = progress_bar(total=recipe.max_steps, initial=step, desc="training tokenizer", unit=" steps", smoothing=0.05)
-    drop_rows_after(run / METRICS, step)
-    started, started_step = time.perf_counter(), step
     trained.train()
-    with bar, StopRequest() as stop:
-        while step < recipe.max_steps:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr_at(step)
-            loss = _loss(tokenizer, decoder, frames(train, next(batches), device), l1_weight)
-            optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-            if recipe.grad_clip is not None:
-                nn.utils.clip_grad_norm_(trained.parameters(), recipe.grad_clip)
-            optimizer.step()
-            step += 1
-            bar.update()
-            if step % recipe.valid_every == 0 or step == recipe.max_steps:
-                error = validate_tokenizer(tokenizer, decoder, valid, recipe)
-                row = {
-                    "step": step,
-                    "loss": loss.total.item(),
-                    "reconstruction": loss.reconstruction.item(),
-                    "valid_reconstruction": error,
-                    "valid_psnr": psnr(error),
-                    "steps_per_s": (step - started_step) / (time.perf_counter() - started),
-                }
-                append_row(run / METRICS, row)
-                bar.set_postfix_str(f"loss {row['loss']:.4f}, PSNR {row['valid_psnr']:.1f} dB", refresh=False)
-            if step % recipe.save_every == 0 or step == recipe.max_steps or stop.requested:
-                save_resume(run, step, trained, optimizer, RESUME)
-            if stop.requested and step < recipe.max_steps:
-                raise KeyboardInterrupt
+
+    def measure(loss: TokenizerLoss) -> dict[str, float]:
+        error = validate_tokenizer(tokenizer, decoder, valid, recipe)
+        return {"reconstruction": loss.reconstruction.item(), "valid_reconstruction": error, "valid_psnr": psnr(error)}
+
+    run_steps(
+        optimizer,
+        recipe,
+        step,
+        loss_of_next=lambda: _loss(tokenizer, decoder, frames(train, next(batches), device), l1_weight),
+        measure=measure,
+        save=lambda step: None,  # the head is written once, when it is finished
+        save_state=lambda step: save_resume(run, step, trained, optimizer, RESUME),
+        metrics=run / METRICS,
+        desc="training tokenizer",
+        shown="PSNR {valid_psnr:.1f} dB",
+    )
     trained.eval()
 
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -86,47 +86,96 @@ def fit(
     if step < recipe.max_steps:
         announce((recipe.max_steps - step) * _trial_step(model, train, recipe.batch_size))
     batches = train.batches(recipe.batch_size, seed, first_step=step)
-    bar = progress_bar(total=recipe.max_steps, initial=step, desc="training", unit=" steps", smoothing=0.05)
-    drop_rows_after(run / "metrics.csv", step)
+    run_steps(
+        optimizer,
+        recipe,
+        step,
+        loss_of_next=lambda: _losses(model, *to_device(device, *train.get(next(batches)))),
+        measure=lambda losses: {
+            "prediction": losses.prediction.item(),
+            "sigreg": losses.sigreg.item(),
+            "valid_prediction": validate(model, valid, recipe),
+        },
+        save=lambda step: save_weights(run, step, model),
+        save_state=lambda step: save_resume(run, step, model, optimizer),
+        metrics=run / "metrics.csv",
+        desc="training",
+        shown="valid {valid_prediction:.4f}",
+        log=log,
+    )
+
+
+class Loss(Protocol):
+    @property
+    def total(self) -> torch.Tensor: ...
+
+
+L = TypeVar("L", bound=Loss)
+
+
+def run_steps(
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    step: int,
+    *,
+    loss_of_next: Callable[[], L],
+    measure: Callable[[L], dict[str, float]],
+    save: Callable[[int], None],
+    save_state: Callable[[int], None],
+    metrics: Path,
+    desc: str,
+    shown: str,
+    log: Callable[[dict[str, float | int]], None] = lambda row: None,
+) -> None:
+    """The steps from `step` to recipe.max_steps of any training here, with progress, metrics, saving and Ctrl-C.
+
+    Args:
+        loss_of_next: of the next batch.
+        measure: what a row of metrics holds beside step, loss and steps_per_s.
+        save: weights, every recipe.save_every steps and after the last one.
+        save_state: all that the next step depends on; then and before stopping.
+        shown: of a row, behind its loss in the progress bar.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step in progress is finished and saved.
+    """
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    bar = progress_bar(total=recipe.max_steps, initial=step, desc=desc, unit=" steps", smoothing=0.05)
+    _drop_rows_after(metrics, step)
     started, started_step = time.perf_counter(), step
-    with bar, StopRequest() as stop:
+    with bar, _StopRequest() as stop:
         while step < recipe.max_steps:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr_at(step)
-            losses = _losses(model, *to_device(device, *train.get(next(batches))))
+            loss = loss_of_next()
             optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
+            loss.total.backward()
             if recipe.grad_clip is not None:
                 nn.utils.clip_grad_norm_(trained, recipe.grad_clip)
             optimizer.step()
             step += 1
             bar.update()
             if step % recipe.valid_every == 0 or step == recipe.max_steps:
-                row: dict[str, float | int] = {
-                    "step": step,
-                    "loss": losses.total.item(),
-                    "prediction": losses.prediction.item(),
-                    "sigreg": losses.sigreg.item(),
-                    "valid_prediction": validate(model, valid, recipe),
-                    "steps_per_s": (step - started_step) / (time.perf_counter() - started),
-                }
-                append_row(run / "metrics.csv", row)
+                row: dict[str, float | int] = {"step": step, "loss": loss.total.item(), **measure(loss)}
+                row["steps_per_s"] = (step - started_step) / (time.perf_counter() - started)
+                _append_row(metrics, row)
                 log(row)
-                bar.set_postfix_str(f"loss {row['loss']:.4f}, valid {row['valid_prediction']:.4f}", refresh=False)
-            if step % recipe.save_every == 0 or step == recipe.max_steps:
-                save_weights(run, step, model)
-                save_resume(run, step, model, optimizer)
+                bar.set_postfix_str(f"loss {row['loss']:.4f}, {shown.format(**row)}", refresh=False)
+            is_saved = step % recipe.save_every == 0 or step == recipe.max_steps
+            if is_saved:
+                save(step)
+            if is_saved or stop.requested:
+                save_state(step)
             if stop.requested and step < recipe.max_steps:
-                save_resume(run, step, model, optimizer)
                 raise KeyboardInterrupt
 
 
-class StopRequest:
+class _StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a wish, since a step must not be left half done; a second one stops."""
 
     requested = False
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "_StopRequest":
         self._before = {}
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -190,7 +239,7 @@ def _trial_step(model: WorldModel, train: Windows, batch_size: int) -> float:
     return seconds
 
 
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
+def _append_row(path: Path, row: Mapping[str, Any]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
@@ -199,7 +248,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         writer.writerow(row)
 
 
-def drop_rows_after(path: Path, step: int) -> None:
+def _drop_rows_after(path: Path, step: int) -> None:
     """Forget rows that a killed run wrote after its last save; they will be written again."""
     if not path.exists():
         return
@@ -207,4 +256,4 @@ def drop_rows_after(path: Path, step: int) -> None:
         rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
     path.unlink()
     for row in rows:
-        append_row(path, row)
+        _append_row(path, row)
