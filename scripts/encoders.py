@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 import torch
-from fetch import encoder_config, releases
+from fetch import releases
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
-from wmbench.commands import CONF, explain, pick_device
+from wmbench.commands import CONF, encoder_config, explain, pick_device
 from wmbench.encoders.base import Encoder
 from wmbench.evaluation.table import markdown_of
 from wmbench.progress import progress_bar
@@ -27,11 +27,12 @@ MOST_TIMED = 100e6  # parameters; a larger network takes long to build, which is
 COLUMNS = ("encoder", "tokens x width", "pixels", "parameters", "GFLOPs", "ms", "weights", "licence", "access")
 NUMBERS = COLUMNS[1:6]
 LINE, CELL = 120, 24  # most letters of a line and of a cell in a terminal
-WEIGHTS = ("cached", "not cached", "with the model", "none")
+WEIGHTS = ("cached", "not cached", "not trained", "with the model", "none")
 LEGEND = """
 GFLOPs: of one frame, two for a multiplication with its addition.
 ms: of one frame alone on {device}; - where a network of over 100 M parameters is not cached.
-weights: cached or not (python scripts/fetch.py encoder=NAME downloads them), trained with the model, or none."""
+weights: cached or not (python scripts/fetch.py encoder=NAME downloads them), a tokenizer's head not trained yet (python
+scripts/train_tokenizer.py encoder=NAME env.data=PATH.h5 does it), trained with the model, or none."""
 
 
 def main() -> None:
@@ -52,6 +53,9 @@ def main() -> None:
     table = pd.DataFrame(rows, columns=COLUMNS).fillna("")
     print(markdown_of(table) if arguments.markdown else as_text(table))
     print(LEGEND.format(device=device))
+    for listed in rows:
+        if listed.get("note"):
+            print(f"{listed['encoder']}: {listed['note']}.")
 
 
 def row(name: str, device: torch.device | None) -> dict[str, str]:
@@ -73,6 +77,8 @@ def describe(name: str, device: torch.device | None) -> dict[str, str]:
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     if "pretrained" in config:
         weights = "cached" if files and all(file.path.exists() for file in files) else "not cached"
+        if weights == "cached" and "file" in config and not Path(config["file"]).exists():
+            weights = "not trained"
     else:
         weights = "none" if encoder.frozen else "with the model"
     is_timed = parameters <= MOST_TIMED or weights == "cached"
@@ -86,6 +92,7 @@ def describe(name: str, device: torch.device | None) -> dict[str, str]:
         "weights": weights,
         "licence": ", ".join(dict.fromkeys(file.licence for file in files)) or encoder.licence,
         "access": ", ".join(dict.fromkeys(file.access for file in files)) or "open",
+        "note": type(encoder).note,  # with its weights, which it is built without here
     }
 
 

@@ -8,12 +8,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import hydra
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from wmbench.commands import CONF, explain, fail, size
+from wmbench.commands import encoder_config, explain, fail, size
 from wmbench.encoders.weights import Release, fetch
 
 
@@ -44,13 +42,6 @@ def fetched(name: str, settings: Sequence[str]) -> str:
         known = "as released" if release.sha256 else "as first downloaded"
         lines.append(f"{name}: {path} ({size(path.stat().st_size)}, SHA-256 {known}; {release.licence}, {release.access})")
     return "\n".join(lines) or f"{name}: needs no weights"
-
-
-def encoder_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """What conf/encoder/NAME.yaml says, with its defaults and with settings (encoder.KEY=VALUE) in place of its own."""
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        cfg = hydra.compose("train", overrides=[f"encoder={name}", *settings])
-    return OmegaConf.to_container(cfg.encoder, resolve=True)  # type: ignore[return-value]
 
 
 def releases(node: Any) -> list[Release]:

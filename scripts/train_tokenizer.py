@@ -28,7 +28,8 @@ from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import weights_hash
-from wmbench.encoders.tokenizer import Tokenizer, file_hash
+from wmbench.encoders.tokenizer import Tokenizer
+from wmbench.encoders.weights import file_hash
 from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import git_commit
@@ -62,6 +63,7 @@ def main(cfg: DictConfig) -> None:
     rows = rearrange(reconstructions(tokenizer, decoder, valid, SHOWN), "rows n h w c -> (rows h) (n w) c")
     Image.fromarray(rows).save(run / "reconstructions.png")
     results = pd.read_csv(run / METRICS).iloc[-1][["valid_reconstruction", "valid_psnr"]].to_dict()
+    results |= tokenizer.usage()
     results["ball_position_r2"] = ball_position_r2(tokenizer, episodes, train, valid)
     tokenizer.save_head(output, provenance | results)
     print(
@@ -79,7 +81,9 @@ def new_tokenizer(cfg: DictConfig) -> Tokenizer:
         ValueError: an encoder that is no tokenizer.
     """
     if not issubclass(get_class(cfg.encoder._target_), Tokenizer):
-        raise ValueError(f"{cfg.encoder._target_} has no head to train: encoder= dino_tok, dino_tok_s or vfm_vae_pointmaze")
+        raise ValueError(
+            f"{cfg.encoder._target_} has no head to train: encoder= dino_tok, dino_tok_s, dino_tok_vq or vfm_vae_pointmaze"
+        )
     return instantiate(cfg.encoder, for_training=True)
 
 
@@ -128,13 +132,14 @@ def flat(node: dict[str, Any]) -> dict[str, str]:
 
 
 def forecast(what: str, trained: nn.Module) -> Callable[[float], None]:
-    """Prints the cost of a training, once told its seconds; its folder holds the weights and Adam's two copies."""
+    """Prints the cost of a training, once told its seconds. Its folder holds weights, two copies for Adam, and buffers."""
 
     def announce(seconds: float) -> None:
         number, device = sum(p.numel() for p in trained.parameters()), next(trained.parameters()).device
+        disk = 12 * number + sum(buffer.nbytes for buffer in trained.buffers())
         print(
             f"{what}, {number / 1e6:.1f} M trained parameters\n"
-            f"will take about {duration(seconds)} on {device}, {size(12 * number)} of disk, "
+            f"will take about {duration(seconds)} on {device}, {size(disk)} of disk, "
             f"{size(peak_memory(device))} of memory"
         )
 

@@ -9,17 +9,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import hydra
 import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from wmbench.commands import CONF, fail
+from wmbench.commands import encoder_config, fail
 from wmbench.encoders.timm_vit import build_trunk
-from wmbench.importers.golden import Quantity, relative_error
+from wmbench.importers.golden import Quantity, read_record, relative_error
 
 
 def main() -> None:
@@ -31,13 +29,15 @@ def main() -> None:
     if given["encoder"] not in FAMILIES:
         fail(f"no recording of encoder {given['encoder']!r} can be checked; known: {', '.join(FAMILIES)}")
     try:
-        recorded = torch.load(given["file"], "cpu", weights_only=True)
+        recorded = read_record(Path(given["file"]))
         with torch.inference_mode():
             passed = [report(quantity) for quantity in FAMILIES[given["encoder"]](recorded)]
+    except FileNotFoundError as error:
+        fail(str(error))
     except KeyError as error:
         fail(f"{given['file']} is no recording of {given['encoder']}: it has no {error}")
-    except (ValueError, OSError, UnpicklingError) as error:
-        fail(str(error))
+    except Exception as error:  # whatever parts that do not fit each other lead to
+        fail(f"{given['file']} is no recording of {given['encoder']}: {' '.join(str(error).split())}")
     else:
         if not passed:
             fail(f"{given['file']} holds no recording of {given['encoder']}")
@@ -65,7 +65,7 @@ def dinov2(recorded: dict[str, Any]) -> Iterator[Quantity]:
             "num_heads": config["num_heads"],
             "mlp_ratio": config["mlp_ratio"],
             "norm_layer": partial(nn.LayerNorm, eps=config["layer_norm_eps"]),
-            "init_values": 1.0 if config["layer_scale"] else None,
+            "init_values": 1.0 if config["layer_scale"] else 0.0,  # timm would take None for its own default
             "reg_tokens": record["num_register_tokens"],
             "no_embed_class": record["num_register_tokens"] > 0,
         }
@@ -91,8 +91,7 @@ def dinov3(recorded: dict[str, Any]) -> Iterator[Quantity]:
 
 def vit_outputs(encoder: str, record: dict[str, Any], architecture: dict[str, Any]) -> Iterator[Quantity]:
     """Patch tokens and CLS at every image size that a ViT was recorded at."""
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        build = instantiate(hydra.compose("train", overrides=[f"encoder={encoder}"]).encoder, _partial_=True)
+    build = instantiate(encoder_config(encoder), _partial_=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "official.pth")
         torch.save(record["state_dict"], file)
@@ -106,8 +105,7 @@ def vit_outputs(encoder: str, record: dict[str, Any], architecture: dict[str, An
 
 def vjepa2(recorded: dict[str, Any]) -> Iterator[Quantity]:
     """Tokens of every recorded clip (B 3 T h w), a pair or a still frame repeated among them."""
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        build = instantiate(hydra.compose("train", overrides=["encoder=vjepa2"]).encoder, _partial_=True)
+    build = instantiate(encoder_config("vjepa2"), _partial_=True)
     config = recorded["config"]
     if not config["rope"]:
         raise ValueError("a recording without rope is of V-JEPA, whose positions were a table; V-JEPA 2 rotates")
@@ -124,17 +122,16 @@ def vjepa2(recorded: dict[str, Any]) -> Iterator[Quantity]:
 
 def vfm_vae(recorded: dict[str, Any]) -> Iterator[Quantity]:
     """Levels, moments and mean of the adapter; it is recorded without SigLIP2, for which a random tower stands in."""
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        encoder = hydra.compose("train", overrides=["encoder=vfm_vae"]).encoder
+    build = instantiate(encoder_config("vfm_vae"), _partial_=True)
     config = recorded["config"]
     sizes = {"level_dim": config["level_dim"], "z_dim": config["z_dim"]}
     architecture = {"img_size": 16 * config["level_side"], "embed_dim": config["level_width"], "depth": 1, "num_heads": 1}
     with tempfile.TemporaryDirectory() as folder:
         files = {"weights": str(Path(folder, "adapter.pth")), "trunk_weights": str(Path(folder, "tower.pth"))}
         torch.save({"G_ema": recorded["G_ema"]}, files["weights"])
-        torch.save(build_trunk(encoder.model, architecture).state_dict(), files["trunk_weights"])
+        torch.save(build_trunk(build.keywords["model"], architecture).state_dict(), files["trunk_weights"])
         image_size = 16 * config["latent_side"]
-        adapter = instantiate(encoder, image_size=image_size, architecture=architecture, **sizes, **files).adapter
+        adapter = build(image_size=image_size, architecture=architecture, **sizes, **files).adapter
     levels = recorded["levels"]
     for index, (ours, theirs) in enumerate(zip(adapter.gather(levels), recorded["per_level"], strict=True)):
         yield Quantity(f"per_level {index}", ours, theirs)

@@ -10,12 +10,8 @@ Rebuilds the recorded model, with sizes from the file itself, and prints ||ours 
 """
 
 import argparse
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from wmbench.commands import fail
 
@@ -50,7 +46,7 @@ def lines(file: Path, world_model: Path | None, checkpoint: Path | None) -> Iter
     """One for each quantity of a file, whose kind its contents tell."""
     from wmbench.importers import golden, golden_lewm
 
-    record = read(file)
+    record = golden.read_record(file)
     if {"predict", "proprio_embedding"} <= record.keys():
         from wmbench.importers.checkpoint import verify_checkpoint
 
@@ -61,7 +57,7 @@ def lines(file: Path, world_model: Path | None, checkpoint: Path | None) -> Iter
     if "noise" in record:
         if world_model is None:
             raise ValueError(f"{file} is a trace of CEM; add --world-model FILE, the world model that it was recorded with")
-        quantities = golden.recompute_cem(record, read(world_model))
+        quantities = golden.recompute_cem(record, golden.read_record(world_model))
     elif "encoder_patch_linear" in record:
         quantities = golden.recompute(record)
     elif "weights" in record:
@@ -71,19 +67,6 @@ def lines(file: Path, world_model: Path | None, checkpoint: Path | None) -> Iter
     for name, ours, recorded, limit in quantities:
         differs = f": {tuple(recorded.shape)} recorded, {tuple(ours.shape)} computed" if ours.shape != recorded.shape else ""
         yield name, golden.relative_error(ours, recorded), limit, differs
-
-
-def read(file: Path) -> dict[str, Any]:
-    """A recorded file; nothing in it is run."""
-    if not file.is_file():
-        raise FileNotFoundError(f"no file {file}")
-    try:
-        record = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError):
-        raise ValueError(f"{file} is damaged, or holds more than plain tensors: it was not read") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{file} holds a {type(record).__name__} instead of recorded quantities by name")
-    return record
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def test_the_readme_shows_commands():
 
 
 def test_names_of_the_ancestor_lead_to_keys_that_exist():
-    configs = [compose("plan", ["model_name=x", f"planner={planner}"]) for planner in ("cem", "gd")]
+    configs = [compose("plan", ["model_name=x", f"planner={planner}"]) for planner in ("cem", "gd")] + [compose("train", [])]
     for key in set(OLD_NAMES.values()):
         assert any(OmegaConf.select(cfg, key, default="missing") != "missing" for cfg in configs), key
 

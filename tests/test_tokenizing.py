@@ -32,13 +32,14 @@ TINY = [
     "encoder.backbone.image_size=32",
     "+encoder.architecture={depth: 1, embed_dim: 48, num_heads: 3}",
 ]
+OF = {"dino_tok_vq": ["encoder.num_codes=24"]}
 RECIPE = {"max_steps": 7, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0, "warmup_fraction": 0.2, "cosine": True}
 RECIPE |= {"grad_clip": 1.0, "save_every": 4, "valid_every": 3, "valid_batches": 2}
 
 
 def make(name: str, for_training: bool = True, weights: Path | None = None) -> Tokenizer:
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        config = hydra.compose("train", overrides=[f"encoder={name}", *TINY]).encoder
+        config = hydra.compose("train", overrides=[f"encoder={name}", *TINY, *OF.get(name, [])]).encoder
     return instantiate(config, for_training=for_training, weights=weights and str(weights))
 
 
@@ -75,7 +76,7 @@ def learned(tokenizer: Tokenizer, decoder: nn.Module) -> dict[str, Tensor]:
     return tokenizer.head.state_dict() | decoder.state_dict()
 
 
-@pytest.mark.parametrize("name", ["dino_tok", "vfm_vae_pointmaze"])
+@pytest.mark.parametrize("name", ["dino_tok", "dino_tok_vq", "vfm_vae_pointmaze"])
 def test_training_draws_held_out_frames_better_and_leaves_the_backbone_alone(
     name: str, windows: tuple[Windows, Windows], tmp_path: Path
 ):
@@ -89,11 +90,11 @@ def test_training_draws_held_out_frames_better_and_leaves_the_backbone_alone(
     assert not any(module.training for module in tokenizer.backbone.modules())
 
 
+@pytest.mark.parametrize("name", ["vfm_vae_pointmaze", "dino_tok_vq"])
 def test_a_training_stopped_at_any_step_ends_as_if_it_had_not_been(
-    windows: tuple[Windows, Windows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, windows: tuple[Windows, Windows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """By Ctrl-C before the first save, and by a power cut while logging step 6, when step 4 was saved; the VAE draws."""
-    name = "vfm_vae_pointmaze"
+    """By Ctrl-C before the first save, and by a power cut while logging step 6, when step 4 was saved; both draw."""
     append = training._append_row
     whole = learned(*train(name, windows, tmp_path / "whole"))
     for run, step, error in ((tmp_path / "early", 3, KeyboardInterrupt), (tmp_path / "cut", 6, RuntimeError)):
@@ -111,6 +112,13 @@ def test_a_training_stopped_at_any_step_ends_as_if_it_had_not_been(
         resumed = learned(*train(name, windows, run))
         assert all(torch.equal(tensor, whole[key]) for key, tensor in resumed.items())
         assert metrics(run) == metrics(tmp_path / "whole")
+
+
+def test_training_logs_how_many_codes_are_used(windows: tuple[Windows, Windows], tmp_path: Path):
+    tokenizer, _ = train("dino_tok_vq", windows, tmp_path)
+    *_, row = metrics(tmp_path)
+    assert {name: float(row[name]) for name in ("deep_codes", "texture_codes")} == pytest.approx(tokenizer.usage(), rel=1e-4)
+    assert all(1 < used <= 24 for used in tokenizer.usage().values())
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ OLD_NAMES = {
     "goal_H": "protocol.goal_H",
     "goal_source": "protocol.goal_source",
     "goal_file_path": "protocol.goal_file",
+    "model.train_encoder": "train_encoder",
+    "training.encoder_lr": "encoder_lr",
     "n_plot_samples": "num_videos",
     "model_epoch": "checkpoint",
     "planner.sample_type": "planner.start",
@@ -229,6 +231,13 @@ def _default_config(config_name: str) -> DictConfig:
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
         choices = [a for a in sys.argv[1:] if Path(CONF, a.partition("=")[0]).is_dir() and "," not in a]
         return hydra.compose(config_name, overrides=choices)
+
+
+def encoder_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What conf/encoder/NAME.yaml says, with its defaults and with settings (encoder.KEY=VALUE) in place of its own."""
+    with hydra.initialize_config_dir(CONF, version_base="1.3"):
+        cfg = hydra.compose("train", overrides=[f"encoder={name}", *settings])
+    return OmegaConf.to_container(cfg.encoder, resolve=True)  # type: ignore[return-value]
 
 
 def pick_device(name: str) -> torch.device:

@@ -61,7 +61,8 @@ def fit_tokenizer(
 
     def measure(loss: TokenizerLoss) -> dict[str, float]:
         error = validate_tokenizer(tokenizer, decoder, valid, recipe)
-        return {"reconstruction": loss.reconstruction.item(), "valid_reconstruction": error, "valid_psnr": psnr(error)}
+        errors = {"reconstruction": loss.reconstruction.item(), "valid_reconstruction": error, "valid_psnr": psnr(error)}
+        return errors | tokenizer.usage()
 
     run_steps(
         optimizer,
@@ -127,6 +128,7 @@ def _loss(
 
 def _trial_step(tokenizer: Tokenizer, decoder: nn.Module, train: Windows, batch_size: int, l1_weight: int | float) -> float:
     """Seconds of a step, measured in evaluation mode and with a random state of its own, so that it leaves no trace."""
+    tokenizer.head.eval()
     decoder.eval()
     device = next(decoder.parameters()).device
     seconds = 0.0

@@ -62,7 +62,51 @@ def test_frames_that_differ_in_texture_alone_differ_in_their_texture_features(di
     assert (a - b).norm() > 0.01 * a.norm()
 
 
-@pytest.mark.parametrize("name", ["dino_tok", "dino_tok_s", "vfm_vae_pointmaze"])
+@torch.no_grad()
+def test_quantised_tokens_are_the_codes_nearest_to_the_continuous_ones(dino_tok: DinoTok):
+    """Untrained codebooks weigh all features alike, so nearest is nearest by distance."""
+    quantised = build("dino_tok_vq", "encoder.texture_dim=5", "encoder.num_codes=7")
+    quantised.head.load_state_dict(dino_tok.head.state_dict(), strict=False)
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found, continuous = (encoder.tokens(pixels).split([48, 5], dim=-1) for encoder in (quantised, dino_tok))
+    for tokens, whole, codebook in zip(found, continuous, quantised.head.codebooks, strict=True):
+        codes = codebook.embed.T
+        assert torch.equal(tokens, codes[(whole[..., None, :] - codes).norm(dim=-1).argmin(dim=-1)])
+    assert quantised.source.startswith("reimplemented after DINO-Tok's abstract, quantised, head untrained")
+
+
+def test_quantised_training_pulls_texture_towards_its_codes_and_lets_the_decoder_reach_it():
+    tokenizer = build("dino_tok_vq", "encoder.texture_dim=5", "encoder.num_codes=7", "+encoder.for_training=true")
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    _, texture = tokenizer.parts(pixels)
+    codes = tokenizer.head.codebooks[1].codes(texture)
+    tokens, penalty = tokenizer.sample(pixels)
+    torch.testing.assert_close(tokens[..., 48:], codes)
+    torch.testing.assert_close(penalty, 0.25 * (texture - codes).square().mean())
+    (through,) = torch.autograd.grad(tokens[..., 48:].sum(), tokenizer.head.texture.bias, retain_graph=True)
+    assert through.tolist() == [8] * 5  # as if there were no codes, of 2 x 4 tokens
+    (pull,) = torch.autograd.grad(penalty, tokenizer.head.texture.bias)
+    torch.testing.assert_close(pull, 0.25 * 2 * (texture - codes).sum(dim=(0, 1)) / texture.numel())
+
+
+def test_names_of_a_file_of_the_authors_are_translated_and_nothing_else_passes(
+    dino_tok: DinoTok, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own = dino_tok.head.state_dict()
+    theirs = {f"encoder.shallow.{name}": tensor + 1 for name, tensor in own.items()}
+    torch.save(theirs, tmp_path / "dino_tok.pth")
+    wanted = ("dino_tok", "encoder.texture_dim=5", f"encoder.weights={tmp_path / 'dino_tok.pth'}")
+    with pytest.raises(InstantiationException, match=r"missing norm\.weight.*DINO-Tok's authors have published none"):
+        build(*wanted)
+    monkeypatch.setattr(DinoTok, "official", {name: f"encoder.shallow.{name}" for name in own})
+    loaded = build(*wanted).head.state_dict()
+    assert all(torch.equal(loaded[name], tensor + 1) for name, tensor in own.items())
+    torch.save({**theirs, "encoder.deep.weight": torch.zeros(3)}, tmp_path / "dino_tok.pth")
+    with pytest.raises(InstantiationException, match=r"unknown encoder\.deep\.weight"):
+        build(*wanted)
+
+
+@pytest.mark.parametrize("name", ["dino_tok", "dino_tok_s", "dino_tok_vq", "vfm_vae_pointmaze"])
 def test_a_missing_head_names_the_command_that_trains_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATASET_DIR", str(tmp_path))
     with pytest.raises(InstantiationException, match=f"scripts/train_tokenizer.py encoder={name} ") as error:
@@ -73,10 +117,11 @@ def test_a_missing_head_names_the_command_that_trains_it(name: str, tmp_path: Pa
 def test_the_source_says_what_is_trained_and_what_is_not(tmp_path: Path):
     untrained = build("dino_tok", seed=3)
     said = "reimplemented after DINO-Tok's abstract, head untrained, seed 3, over untrained, seed 3"
-    assert untrained.source == said
+    assert (untrained.source, untrained.note) == (said, "reimplemented, head untrained")
     untrained.save_head(tmp_path / "head.safetensors", {})
     trained = build("dino_tok", weights=str(tmp_path / "head.safetensors"), seed=3)
     assert trained.source.startswith(f"reimplemented after DINO-Tok's abstract, trained on PointMaze ({tmp_path}")
+    assert trained.note == "reimplemented, trained on PointMaze"
 
 
 def test_backbone_and_head_follow_the_seed():
@@ -101,6 +146,8 @@ def test_a_head_that_does_not_fit_is_refused_by_name(dino_tok: DinoTok, tmp_path
     save_file(state, path)
     with pytest.raises(InstantiationException, match=message):
         build("dino_tok", "encoder.texture_dim=5", weights=str(path))
+    with pytest.raises(InstantiationException, match=r"missing codebooks\.0\.embed"):
+        build("dino_tok_vq", "encoder.texture_dim=5", "encoder.num_codes=3", weights=str(path))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +172,7 @@ def test_a_head_of_another_backbone_or_other_pixels_is_refused(
     ("name", "settings", "message"),
     [
         ("dino_tok", ["encoder.texture_dim=0"], r"texture_dim \(0\)"),
+        ("dino_tok_vq", ["encoder.num_codes=0"], r"num_codes \(0\)"),
         ("dino_tok", ["encoder.backbone.output=cls"], "grid of tokens"),
         ("dino_tok", ["encoder.backbone.image_size=40"], r"image_size \(40\) must be a multiple of the patch \(16\)"),
         ("dino_tok", ["+encoder.for_training=true", "encoder.weights=a.safetensors"], "would go unread"),

@@ -2,7 +2,6 @@
 
 import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,19 @@ defaults:
   - dinov2
 image_size: 28
 architecture: {depth: 2, embed_dim: 48, num_heads: 3, img_size: 28}
+"""
+TOKENIZER = """
+defaults:
+  - /encoder@backbone: tiny
+_target_: wmbench.encoders.dino_tok.DinoTok
+backbone: {_partial_: true, pretrained: "${..pretrained}"}
+texture_dim: 5
+num_codes: null
+pretrained: true
+weights: null
+file: ${oc.env:DATASET_DIR}/tokenizers/tok.safetensors
+seed: 0
+architecture: {}
 """
 NAMES = ["tiny", "lewm_small", "pixels", "state"]  # those in order, by where their weights come from
 BROKEN = {
@@ -42,9 +54,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("wmbench.commands.CONF", str(conf))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    monkeypatch.delitem(sys.modules, "fetch", raising=False)  # it reads CONF when it is imported
-    yield runpy.run_path(str(ROOT / "scripts" / "encoders.py"))
-    sys.modules.pop("fetch", None)
+    return runpy.run_path(str(ROOT / "scripts" / "encoders.py"))
 
 
 @pytest.fixture
@@ -88,6 +98,23 @@ def test_weights_are_cached_once_their_file_is_there(script, tmp_path):
     file.parent.mkdir(parents=True)
     file.touch()
     assert script["describe"]("tiny", None)["weights"] == "cached"
+
+
+def test_a_tokenizer_is_cached_once_its_head_is_there_too(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DATASET_DIR", str(tmp_path / "data"))
+    (tmp_path / "conf" / "encoder" / "tok.yaml").write_text(TOKENIZER)
+    files = (
+        tmp_path / "hub" / "checkpoints" / "dinov2_vits14_pretrain.pth",
+        tmp_path / "data" / "tokenizers" / "tok.safetensors",
+    )
+    for file, weights in zip((tmp_path / "nothing", *files), ("not cached", "not trained", "cached"), strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        row = script["describe"]("tok", None)
+        assert (row["weights"], row["note"]) == (weights, "reimplemented, trained on PointMaze")
+    monkeypatch.setattr("sys.argv", ["encoders.py", "encoder=tok,pixels", "--no-time"])
+    script["main"]()
+    assert capsys.readouterr().out.endswith("\ntok: reimplemented, trained on PointMaze.\n")
 
 
 def test_a_large_network_is_timed_where_it_is_cached_alone(script, monkeypatch, tmp_path):

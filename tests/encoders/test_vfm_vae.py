@@ -204,7 +204,7 @@ def test_fetch_gets_both_files_and_tables_carry_both_licences(recorded, config, 
         ({"z_dim": 5}, r"narrows 96 features to 10, which must be a divisor"),
         ({"level_dim": 0}, r"narrows 64 features to 0"),
         ({"weights": "some.pth"}, r"pretrained=false leaves weights=some\.pth unread"),
-        ({"trunk_weights": "some.pth"}, r"pretrained=false leaves weights=some\.pth unread"),
+        ({"trunk_weights": "some.pth"}, r"pretrained=false leaves trunk_weights=some\.pth unread"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_by_name(build: Build, settings, message):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from wmbench.encoders.weights import Release, fetch, read_state
+from wmbench.commands import encoder_config
+from wmbench.encoders.weights import Release, fetch, read_state, weights_file
 
 
 @pytest.fixture
@@ -59,6 +61,31 @@ def test_without_a_network_the_error_says_what_is_missing_and_every_way_out(cach
     ):
         assert part in str(error.value)
     assert list(cache.iterdir()) == []
+
+
+def test_the_error_names_the_setting_that_takes_the_file(cache, tmp_path):
+    tower = replace(release_of(tmp_path / "tower.pth"), setting="trunk_weights")
+    with pytest.raises(FileNotFoundError, match=r"with encoder\.trunk_weights=PATH\."):
+        weights_file(True, None, tower)
+    with pytest.raises(ValueError, match=r"leaves trunk_weights=tower\.pth unread"):
+        weights_file(False, "tower.pth", tower)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "settings"),
+    [
+        ("vfm_vae", ["weights", "trunk_weights"]),
+        ("dino_tok_s", ["backbone.weights"]),
+        ("vfm_vae_pointmaze", ["backbone.weights"]),
+        ("dinov2", ["weights"]),
+    ],
+)
+def test_every_file_of_a_configuration_has_a_setting_that_takes_another(encoder: str, settings: list[str]):
+    config = OmegaConf.create(encoder_config(encoder))
+    nodes = [config, config.get("backbone", {})]
+    files = [node[name] for node in nodes for name in ("release", "trunk_release") if name in node]
+    assert [file.get("setting", "weights") for file in files] == settings
+    assert all(OmegaConf.select(config, setting, default="none") is None for setting in settings)
 
 
 def unpinned(file: Path) -> Release:

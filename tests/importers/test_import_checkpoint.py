@@ -153,7 +153,7 @@ def test_provenance_tells_what_planning_and_a_reader_need(golden_folder: Path, t
     assert data["maze"] == ["#####", "#...#", "###.#", "#...#", "#####"]
     assert (data["renderer"], data["render_lag"], data["image_size"]) == ("mujoco-py", True, 32)
     assert (encoder["num_tokens"], encoder["embed_dim"], encoder["weights_hash"]) == (4, 16, None)
-    assert encoder["original"]["name"] == "dinov2_vits14"
+    assert (encoder["original"]["name"], encoder["licence"]) == ("dinov2_vits14", "unknown")  # 4 tokens are not dinov2's
     assert provenance["source"] == "point_maze_tiny/checkpoints/model_latest.pth" and len(provenance["source_sha256"]) == 64
     assert provenance["predictor_parameters"] == sum(p.numel() for p in load(tmp_path / "run")[0].predictor.parameters())
 

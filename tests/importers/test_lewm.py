@@ -117,7 +117,7 @@ def test_an_imported_release_is_a_run(release: Callable, tmp_path: Path, numbere
         assert torch.equal(model.encode(obs), loaded.encode(obs))
         torch.testing.assert_close(model.normalizer.action_std, std, rtol=1e-5, atol=0)
         assert (cfg.num_hist, cfg.frameskip, provenance["step"]) == (3, 5, 0)
-        assert "not PointMaze" in provenance["trained_on"]
+        assert "not PointMaze" in provenance["trained_on"] and provenance["encoder"]["licence"] == "the release's own"
         assert {"maze", "renderer", "image_size", "render_lag", "hash"} <= provenance["data"].keys()
     assert not list(tmp_path.glob("run_*.*"))
 

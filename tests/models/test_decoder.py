@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wmbench.encoders.codebook import Codebook
 from wmbench.models.decoder import (
     COMMITMENT,
-    Codebook,
     TransposedConvDecoder,
     VQVAEDecoder,
     decode_frames,

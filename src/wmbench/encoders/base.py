@@ -32,6 +32,7 @@ class Encoder(nn.Module, ABC):
         licence: of the weights; wmbench's own unless others trained them.
     """
 
+    note: str = ""  # what every table says of it beside its name
     lookback: int = 0  # frames before its own that a frame's tokens depend on, where obs holds them
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -86,6 +87,23 @@ class Encoder(nn.Module, ABC):
         self.requires_grad_(False)
         self.eval()
 
+    def unfreeze(self) -> None:
+        """Train with the model from here on, whatever was frozen inside; checkpoints then hold the weights.
+
+        Raises:
+            ValueError: an encoder that has no weights, or that is trained anyway.
+        """
+        name = type(self).__name__
+        if not self.frozen:
+            raise ValueError(f"train_encoder=true is for frozen encoders, and {name} is trained anyway; leave it out")
+        if not list(self.parameters()):
+            raise ValueError(f"train_encoder=true needs an encoder with weights, and {name} has none; leave it out")
+        for module in self.modules():
+            if isinstance(module, Encoder):
+                module.frozen = False
+        self.requires_grad_(True)
+        self.source += ", trained with the model"
+
     def train(self, mode: bool = True) -> "Encoder":
         return super().train(mode and not self.frozen)
 
@@ -97,6 +115,14 @@ def pixel_statistics(pixels: str) -> dict[str, Sequence[float]]:
         raise ValueError(f"pixels ({pixels!r}) must be one of {', '.join(known)}")
     mean, std = known[pixels]
     return {"pixel_mean": mean, "pixel_std": std}
+
+
+def square_grid(image_size: int, stride: int, name: str) -> tuple[int, int]:
+    """Rows and columns of tokens, one for every `stride` pixels; `name` is what the stride is called in the error."""
+    if image_size < 1 or image_size % stride:
+        near = max(1, round(image_size / stride)) * stride
+        raise ValueError(f"image_size ({image_size}) must be a multiple of the {name} ({stride}), such as {near}")
+    return image_size // stride, image_size // stride
 
 
 def weights_hash(module: nn.Module) -> str:

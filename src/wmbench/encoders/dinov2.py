@@ -1,8 +1,7 @@
 """DINOv2's ViT/14, frozen, with the position table of the official hub (arXiv 2304.07193; registers 2309.16588)."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import Encoder, pixel_statistics
-from wmbench.encoders.weights import Release, check_state, fetch, read_state
+from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
+from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
 
 if TYPE_CHECKING:
     from timm.models import VisionTransformer
 
 OUTPUTS = ("patches", "cls")
-REMEDY = "; give weights= a file of this model, or choose the encoder that the file belongs to"
 
 
 class DINO(Encoder):
@@ -101,42 +99,6 @@ def build_trunk(model: str, architecture: Mapping[str, Any]) -> Any:
     import timm  # seconds to import, which other encoders need not wait for
 
     return timm.create_model(model, num_classes=0, **{"init_values": 1.0, **architecture})
-
-
-@contextmanager
-def initial_weights(pretrained: bool, seed: int) -> Iterator[None]:
-    """Networks built inside start with weights drawn from the seed, or with none where a file brings them all."""
-    if pretrained:
-        with torch.device("meta"):
-            yield
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            yield
-
-
-def square_grid(image_size: int, stride: int, name: str) -> tuple[int, int]:
-    """Rows and columns of tokens, one for every `stride` pixels; `name` is what the stride is called in the error."""
-    if image_size < 1 or image_size % stride:
-        near = max(1, round(image_size / stride)) * stride
-        raise ValueError(f"image_size ({image_size}) must be a multiple of the {name} ({stride}), such as {near}")
-    return image_size // stride, image_size // stride
-
-
-def weights_file(pretrained: bool, weights: str | None, release: Release) -> Path | None:
-    """Where the weights lie, downloaded if need be; None for an untrained network."""
-    if not pretrained:
-        if weights is not None:
-            raise ValueError(f"pretrained=false leaves weights={weights} unread; drop one of the two")
-        return None
-    return Path(weights).expanduser() if weights else fetch(release)
-
-
-def provenance(pretrained: bool, weights: str | None, release: Release, seed: int) -> tuple[str, str]:
-    """Source and licence of the weights, as tables and logs give them."""
-    if not pretrained:
-        return f"untrained, seed {seed}", "MIT"
-    return weights or release.description, release.licence
 
 
 def load_trunk(trunk: "VisionTransformer", path: Path, model: str) -> None:

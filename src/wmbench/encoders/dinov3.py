@@ -10,9 +10,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import Encoder, pixel_statistics
-from wmbench.encoders.dinov2 import DINO, REMEDY, initial_weights, provenance, square_grid, weights_file
-from wmbench.encoders.weights import Release, check_state, read_state
+from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
+from wmbench.encoders.dinov2 import DINO
+from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
 
 STRIDE = 16  # of ConvNeXt's third stage: the ViTs' patch
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder
-from wmbench.encoders.dinov2 import initial_weights
 from wmbench.encoders.tokenizer import Tokenizer, frozen_backbone, head_file
+from wmbench.encoders.weights import initial_weights
 
 METHOD = "after VFM-VAE, without attention in the adapter"
 LOG_VARIANCES = (-30.0, 20.0)  # clamped as in VFM-VAE

@@ -10,9 +10,8 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder
-from wmbench.encoders.dinov2 import initial_weights, provenance, square_grid, weights_file
-from wmbench.encoders.weights import Release, check_state, read_state
+from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder, square_grid
+from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
 
 STAGES = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
 WIDTH = {"pooled": 512, "layer3": 256}
@@ -109,6 +108,5 @@ def load_network(network: nn.Module, path: Path, entry: str | None, prefix: str)
     found = {name: tensor for name, tensor in found.items() if not name.startswith(UNREAD)}
     shapes = {prefix + name: tensor.shape for name, tensor in network.state_dict().items()}
     counters = {name: torch.zeros((), dtype=torch.long) for name in shapes if name.endswith("num_batches_tracked")}
-    remedy = "; give weights= a file of this model, or choose the encoder that the file belongs to"
-    check_state(f"{path} is no ResNet-18 as this encoder needs it", counters | found, shapes, remedy)
+    check_state(f"{path} is no ResNet-18 as this encoder needs it", counters | found, shapes, REMEDY)
     network.load_state_dict({n.removeprefix(prefix): t for n, t in (counters | found).items()}, assign=True)

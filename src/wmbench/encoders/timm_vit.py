@@ -8,9 +8,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import Encoder, pixel_statistics
-from wmbench.encoders.dinov2 import OUTPUTS, bake_positions, initial_weights, provenance, square_grid, weights_file
-from wmbench.encoders.weights import Release, check_state, read_state
+from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
+from wmbench.encoders.dinov2 import OUTPUTS, bake_positions
+from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
 
 POSITIONS = ("timm", "hub")
 
@@ -123,6 +123,5 @@ def load_trunk(trunk: Any, path: Path, entry: str | None, model: str) -> None:
     for head in (classifier,) if isinstance(classifier, str) else classifier:
         state = {name: tensor for name, tensor in state.items() if name not in (f"{head}.weight", f"{head}.bias")}
     shapes = {name: tensor.shape for name, tensor in trunk.state_dict().items()}
-    remedy = "; give weights= a file of this model, or choose the encoder that the file belongs to"
-    check_state(f"{path} is not {model}", state, shapes, remedy)
+    check_state(f"{path} is not {model}", state, shapes, REMEDY)
     trunk.load_state_dict(state, assign=True)

@@ -1,6 +1,5 @@
 """What tokenizers trained here share: a frozen backbone, a small head over it, and the head's file."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, weights_hash
-from wmbench.encoders.weights import check_state, read_state
+from wmbench.encoders.weights import check_state, file_hash, read_state
 
 
 class Tokenizer(Encoder):
@@ -32,6 +31,10 @@ class Tokenizer(Encoder):
     Raises:
         ValueError: a file of another head, or one trained over another backbone or at another size.
     """
+
+    note = "reimplemented, trained on PointMaze"
+    official: Mapping[str, str] = {}  # the head's tensors: their names in a file of the method's authors
+    remedy: str = "; give encoder.weights= a file of this encoder, or train it with scripts/train_tokenizer.py"
 
     def __init__(
         self,
@@ -56,6 +59,8 @@ class Tokenizer(Encoder):
             source=f"{method}, {state}{with_hash}, over {backbone.source}",
             licence=backbone.licence,
         )
+        if not (file or for_training):
+            self.note = "reimplemented, head untrained"
         self.backbone, self.head = backbone, head
         if file:
             self.load_head(file)
@@ -65,6 +70,10 @@ class Tokenizer(Encoder):
     def sample(self, pixels: Float[Tensor, "F 3 h w"]) -> tuple[Float[Tensor, "F N D"], Float[Tensor, ""]]:
         """Tokens as a decoder in training gets them, and what the head adds to the loss."""
         return self.tokens(pixels), pixels.new_zeros(())
+
+    def usage(self) -> dict[str, float]:
+        """What training logs of the head, beside the error of the frames."""
+        return {}
 
     def conditions(self) -> dict[str, Any]:
         """What a head is tied to: it reads another backbone's features, or those of other pixels, wrongly."""
@@ -85,19 +94,26 @@ class Tokenizer(Encoder):
         temporary.rename(path)
 
     def load_head(self, path: Path) -> None:
-        """Fill the head from save_head's file, and no other."""
-        state = read_state(path)
-        shapes = {name: tensor.shape for name, tensor in self.head.state_dict().items()}
-        remedy = "; give encoder.weights= a file of this encoder, or train it with scripts/train_tokenizer.py"
-        check_state(f"{path} is not this tokenizer's head", state, shapes, remedy)
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("wmbench", "{}")
-        trained = json.loads(text).get("conditions", {})
-        own = self.conditions()
+        """Fill the head from save_head's file or, by the names in `official`, from the authors'; from no other."""
+        state, own = read_state(path), self.head.state_dict()
+        is_official = any(name in state for name in self.official.values())
+        names = {name: self.official[name] if is_official else name for name in own}
+        shapes = {names[name]: tensor.shape for name, tensor in own.items()}
+        check_state(f"{path} is not this tokenizer's head", state, shapes, self.remedy)
+        if not is_official:
+            self.check_conditions(path)
+        self.head.load_state_dict({name: state[names[name]] for name in names})
+
+    def check_conditions(self, path: Path) -> None:
+        """Refuse a head that was trained with something else than this backbone, or does not say with what."""
+        text = "{}"
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                text = (file.metadata() or {}).get("wmbench", text)
+        trained, own = json.loads(text).get("conditions", {}), self.conditions()
         others = [f"{name} ({trained.get(name)}, here {own[name]})" for name in own if trained.get(name) != own[name]]
         if others:
-            raise ValueError(f"{path} was trained with another {', another '.join(others)}{remedy}")
-        self.head.load_state_dict(state)
+            raise ValueError(f"{path} was trained with another {', another '.join(others)}{self.remedy}")
 
 
 def head_file(pretrained: bool, weights: str | None, file: str, for_training: bool) -> Path | None:
@@ -141,9 +157,3 @@ def frozen_backbone(
     if built.num_tokens == 1:
         raise ValueError(f"a tokenizer's backbone must give a grid of tokens, and {name} gives one: take output=patches")
     return built
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

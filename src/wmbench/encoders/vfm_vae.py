@@ -11,10 +11,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import DINO_WM_MEAN, DINO_WM_STD, Encoder
-from wmbench.encoders.dinov2 import initial_weights, provenance, square_grid, weights_file
+from wmbench.encoders.base import DINO_WM_MEAN, DINO_WM_STD, Encoder, square_grid
 from wmbench.encoders.timm_vit import build_trunk, load_trunk
-from wmbench.encoders.weights import Release, check_state, read_state
+from wmbench.encoders.weights import Release, check_state, initial_weights, provenance, read_state, weights_file
 
 if TYPE_CHECKING:
     from timm.models import VisionTransformer

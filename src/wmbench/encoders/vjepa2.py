@@ -12,11 +12,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import Encoder, pixel_statistics
-from wmbench.encoders.weights import Release, check_state, fetch, read_state
+from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
+from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
 
 PREFIX = "module.backbone."  # of every name in an official file
-REMEDY = "; give weights= a file of this model, or choose the encoder that the file belongs to"
 QKV = ("query", "key", "value")  # in the order in which an official file stacks them
 
 
@@ -74,39 +73,29 @@ class VJEPA2(Encoder):
         for name, value, known in (("temporal", temporal, self.modes), ("entry", entry, self.entries)):
             if value not in known:
                 raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
-        if weights is not None and not pretrained:
-            raise ValueError(f"pretrained=false leaves weights={weights} unread; drop one of the two")
         path = Path(weights).expanduser() if weights else release.path
         if entry != self.entries[0] and is_published(path):
             raise ValueError(f"entry ({entry!r}) chooses a network in an official .pt, which {path} is not; leave entry out")
         sizes = Architecture(**architecture)
-        patch = sizes.patch_size
-        if image_size < patch or image_size % patch:
-            near = max(1, round(image_size / patch)) * patch
-            raise ValueError(f"image_size ({image_size}) must be a multiple of the patch ({patch}), such as {near}")
-        if pretrained and weights is None:
-            fetch(release)  # before the seconds that transformers takes to import
-        source = weights or release.description
-        if not is_published(path):
+        grid = square_grid(image_size, sizes.patch_size, "patch")
+        file = weights_file(pretrained, weights, release)  # before the seconds that transformers takes to import
+        source, licence = provenance(pretrained, weights, release, seed)
+        if file and not is_published(file):
             source += f", {entry}"
         super().__init__(
             image_size=image_size,
-            grid=(image_size // patch, image_size // patch),
+            grid=grid,
             embed_dim=sizes.embed_dim,
             prefix_tokens=0,
             **pixel_statistics(pixels),
             frozen=True,
-            source=source if pretrained else f"untrained, seed {seed}",
-            licence=release.licence if pretrained else "MIT",
+            source=source,
+            licence=licence,
         )
-        if pretrained:
-            with torch.device("meta"):  # no time spent on weights that are replaced
-                self.trunk = self.build_trunk(sizes)
-            self.load_trunk(path, entry)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.trunk = self.build_trunk(sizes)
+        with initial_weights(pretrained, seed):
+            self.trunk = self.build_trunk(sizes)
+        if file:
+            self.load_trunk(file, entry)
         self.temporal, self.tubelet_size = temporal, sizes.tubelet_size
         self.lookback = int(temporal == "pair")
         self.freeze()

@@ -9,8 +9,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.vjepa2 import PREFIX, REMEDY, VJEPA2, Architecture
-from wmbench.encoders.weights import check_state, read_state
+from wmbench.encoders.vjepa2 import PREFIX, VJEPA2, Architecture
+from wmbench.encoders.weights import REMEDY, check_state, read_state
 
 TRAINED_GRID = 16  # patches a side in training, onto which the positions of every grid are stretched
 

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import pickle
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -20,6 +20,7 @@ from wmbench.progress import progress_bar
 
 TIMEOUT_S = 10
 CHUNK = 2**20
+REMEDY = "; give weights= a file of this model, or choose the encoder that the file belongs to"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Release:
         sha256: of the whole file; None where nobody has published it: the first download's is kept beside the file.
         access: "open", or what has to be agreed to before a download.
         file: its name in the cache, for an address that ends in a name which many files have.
+        setting: of the encoder, that takes another file in its place.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Release:
     licence: str
     access: str
     file: str = ""
+    setting: str = "weights"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", self.file or self.url.rpartition("/")[2])
@@ -87,6 +90,34 @@ def fetch(release: Release) -> Path:
     return path
 
 
+def weights_file(pretrained: bool, weights: str | None, release: Release) -> Path | None:
+    """Where the weights lie, downloaded if need be; None for an untrained network."""
+    if not pretrained:
+        if weights is not None:
+            raise ValueError(f"pretrained=false leaves {release.setting}={weights} unread; drop one of the two")
+        return None
+    return Path(weights).expanduser() if weights else fetch(release)
+
+
+def provenance(pretrained: bool, weights: str | None, release: Release, seed: int) -> tuple[str, str]:
+    """Source and licence of the weights, as tables and logs give them."""
+    if not pretrained:
+        return f"untrained, seed {seed}", "MIT"
+    return weights or release.description, release.licence
+
+
+@contextmanager
+def initial_weights(pretrained: bool, seed: int) -> Iterator[None]:
+    """Networks built inside start with weights drawn from the seed, or with none where a file brings them all."""
+    if pretrained:
+        with torch.device("meta"):
+            yield
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+
+
 def read_state(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """Tensors by name from a .safetensors file or a torch pickle that holds nothing else.
 
@@ -132,6 +163,12 @@ def check_state(complaint: str, state: Mapping[str, Tensor], shapes: Mapping[str
         raise ValueError(f"{complaint}: {'; '.join(problems[:5])}{more}{remedy}")
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _download(release: Release, path: Path) -> None:
     with urlopen(release.url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
         if response.headers.get_content_type() == "text/html":
@@ -143,9 +180,7 @@ def _download(release: Release, path: Path) -> None:
 
 
 def _check_hash(path: Path, release: Release, remedy: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    expected = release.digest
+    found, expected = file_hash(path), release.digest
     if expected is None:
         with suppress(OSError):  # a cache that somebody else keeps cannot be written to
             release.record.write_text(f"{found}  {release.file}\n")
@@ -159,6 +194,6 @@ def _way_out(release: Release, reason: Exception) -> str:
     return (
         f"the weights {release.file} are not in {release.path.parent} and could not be downloaded ({reason}).\n"
         f"On a machine with a network: python scripts/fetch.py encoder={release.name}\n"
-        f"then copy the file to {release.path}, or say where it is with encoder.weights=PATH.\n"
+        f"then copy the file to {release.path}, or say where it is with encoder.{release.setting}=PATH.\n"
         "What runs now: encoder=lewm_small, random_patch or pixels; or encoder.pretrained=false, the same network untrained"
     )

@@ -1,6 +1,5 @@
 """Released DINO-WM checkpoints become runs of ours, and are verified against recorded outputs."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -20,6 +19,7 @@ from torch import Tensor
 from wmbench.checkpoint import ACTION_DIM, PROPRIO_DIM, save_decoder, step_path
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
+from wmbench.encoders.weights import file_hash
 from wmbench.importers.golden import LIMIT, relative_error
 from wmbench.importers.released import Released, checkpoint_file, read_hydra, read_released
 from wmbench.importers.weights import check_names
@@ -78,7 +78,7 @@ def converted(folder: Path, epoch: int | None, fallback: Path) -> Path:
         FileNotFoundError, ValueError: as import_checkpoint.
     """
     read_hydra(folder)  # refuses other environments before anything takes time
-    digest = _sha256(checkpoint_file(folder, epoch))
+    digest = file_hash(checkpoint_file(folder, epoch))
     inside = folder / "wmbench"
     places = [place if epoch is None else place.with_name(f"{place.name}_{epoch}") for place in (inside, fallback)]
     for run in places:
@@ -157,13 +157,14 @@ def _convert(src: Path, dst: Path, data: Path | None, epoch: int | None) -> Path
     }
     provenance = {
         "source": f"{src.resolve().name}/checkpoints/{released.file.name}",
-        "source_sha256": _sha256(released.file),
+        "source_sha256": file_hash(released.file),
         "imported": datetime.now(UTC).isoformat(timespec="seconds"),
         "epoch": released.epoch,
         "data": PUBLISHED | {"image_size": released.hydra["img_size"], "hash": "published point_maze"},
         "normalizer": statistics,
         "encoder": {
             "source": "not in the file",
+            "licence": encoder["release"]["licence"] if encoder else "unknown",
             "weights_hash": None,
             "parameters": 0,
             "embed_dim": released.visual_dim,
@@ -233,11 +234,6 @@ def _source_of(run: Path) -> str | None:
         return json.loads((run / "provenance.json").read_text())["source_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _beside(path: Path) -> Path:

@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder
-from wmbench.importers.weights import affine_names, check_names, identity_projections, load_strictly
+from wmbench.importers.weights import affine_names, check_names, load_predictor, load_strictly
 from wmbench.models.decoder import VQVAEDecoder, decoder_loss
 from wmbench.models.predictor import FrameCausalViT
 from wmbench.models.world_model import WorldModel
@@ -48,6 +50,24 @@ def relative_error(ours: Tensor, recorded: Tensor) -> float:
     size = recorded.norm().item()
     error = (ours - recorded).norm().item() / size if size else ours.norm().item()
     return error if math.isfinite(error) else math.inf
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """A recorded file; nothing in it is run.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: one that is damaged, or holds more than plain tensors.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
+    try:
+        record = torch.load(file, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, OSError):
+        raise ValueError(f"{file} is damaged, or holds more than plain tensors: it was not read") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{file} holds a {type(record).__name__} instead of recorded quantities by name")
+    return record
 
 
 class PatchLinear(Encoder):
@@ -109,10 +129,7 @@ def model_of_record(record: dict[str, Any]) -> WorldModel:
     load_strictly("encoder_patch_linear", model.encoder.state_dict(), record["encoder_patch_linear"])
     load_strictly("proprio_encoder", affine_names(model.proprio_encoder), record["proprio_encoder"])
     load_strictly("action_encoder", affine_names(predictor.action_encoder), record["action_encoder"])
-    own = {name: tensor for name, tensor in predictor.state_dict().items() if not name.startswith("action_encoder.")}
-    own = {name if name == "pos_embedding" else f"transformer.{name}": tensor for name, tensor in own.items()}
-    projected = config["heads"] > 1 or config["dim_head"] != predictor.pos_embedding.shape[-1]
-    load_strictly("predictor", own, record["predictor"] if projected else identity_projections(own) | record["predictor"])
+    load_predictor(predictor, record["predictor"], config["heads"])
     return model.eval().requires_grad_(False)
 
 

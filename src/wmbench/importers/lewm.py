@@ -1,6 +1,5 @@
 """Released LeWorldModel weights (arXiv 2603.19312): a folder with weights.pt and config.json, as our model or a run."""
 
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from wmbench.checkpoint import ACTION_DIM, PROPRIO_DIM, save_weights
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
 from wmbench.encoders.lewm import LeWM
-from wmbench.encoders.weights import read_state
+from wmbench.encoders.weights import file_hash, read_state
 from wmbench.importers.weights import identity_projections, load_strictly
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.world_model import WorldModel
@@ -91,11 +90,12 @@ def import_lewm(src: Path, dst: Path, data: Path | None = None) -> Path:
         "normalizer": f"mean 0, std {UNIFORM_STD}: uniform actions" if episodes is None else f"statistics of {data}",
         "encoder": {
             "source": "released LeWM weights",
+            "licence": "the release's own",
             "weights_hash": "trained with the model",
             "parameters": sum(p.numel() for p in model.encoder.parameters()),
         },
         "predictor_parameters": sum(p.numel() for p in model.predictor.parameters()),
-        "source_sha256": hashlib.sha256((src / "weights.pt").read_bytes()).hexdigest(),
+        "source_sha256": file_hash(src / "weights.pt"),
         "imported": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     dst.parent.mkdir(parents=True, exist_ok=True)

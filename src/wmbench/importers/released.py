@@ -17,7 +17,7 @@ from yaml import YAMLError
 from wmbench.checkpoint import ACTION_DIM, PROPRIO_DIM
 from wmbench.importers.golden import decoder_of_record
 from wmbench.importers.pickles import StoredTensor, Stub, read_checkpoint, state_dict, submodules
-from wmbench.importers.weights import affine_names, check_names, identity_projections, load_strictly
+from wmbench.importers.weights import affine_names, check_names, load_predictor, load_strictly
 from wmbench.models.decoder import VQVAEDecoder
 from wmbench.models.predictor import FrameCausalViT
 
@@ -133,7 +133,7 @@ def _build(file: Path, hydra: dict[str, Any], content: dict[str, Any]) -> Releas
             "is not one for PointMaze"
         )
     predictor, proprio_encoder = FrameCausalViT(**sizes), nn.Linear(proprio_dim, proprio_embed_dim)
-    _load_predictor(predictor, weights["predictor"], sizes)
+    load_predictor(predictor, weights["predictor"], sizes["num_heads"])
     load_strictly("action_encoder", affine_names(predictor.action_encoder), weights["action_encoder"])
     load_strictly("proprio_encoder", affine_names(proprio_encoder), weights["proprio_encoder"])
     notes, decoder = _contradictions(hydra, sizes, proprio_embed_dim), None
@@ -214,14 +214,6 @@ def _frames_of(mask: Any) -> tuple[int, int] | None:
     frame = torch.arange(len(dense)) // tokens
     is_causal = len(dense) % tokens == 0 and torch.equal(dense, frame[:, None] >= frame)
     return (tokens, len(dense) // tokens) if is_causal else None
-
-
-def _load_predictor(predictor: FrameCausalViT, weights: dict[str, Tensor], sizes: dict[str, Any]) -> None:
-    own = {name: tensor for name, tensor in predictor.state_dict().items() if not name.startswith("action_encoder.")}
-    own = {name if name == "pos_embedding" else f"transformer.{name}": tensor for name, tensor in own.items()}
-    # One head as wide as the model has no output layer in the original.
-    is_bare = sizes["num_heads"] == 1 and not any(".to_out." in name for name in weights)
-    load_strictly("predictor", own, identity_projections(own) | weights if is_bare else weights)
 
 
 def _decoder(pickled: Stub, num_tokens: int) -> VQVAEDecoder:

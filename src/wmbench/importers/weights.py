@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wmbench.encoders.weights import check_state
+from wmbench.models.predictor import FrameCausalViT
 
 
 def check_names(
@@ -32,6 +33,19 @@ def load_strictly(where: str, own: dict[str, Tensor], weights: dict[str, Tensor]
     check_state(where, weights, {name: tensor.shape for name, tensor in own.items()})
     for name, tensor in own.items():
         tensor.copy_(weights[name])
+
+
+def load_predictor(predictor: FrameCausalViT, weights: dict[str, Tensor], num_heads: int) -> None:
+    """Fill DINO-WM's predictor, but for its action encoder, which is apart in every file.
+
+    Raises:
+        ValueError: names or shapes that differ.
+    """
+    own = {name: tensor for name, tensor in predictor.state_dict().items() if not name.startswith("action_encoder.")}
+    own = {name if name == "pos_embedding" else f"transformer.{name}": tensor for name, tensor in own.items()}
+    # One head as wide as the model has no output layer in the original.
+    is_bare = num_heads == 1 and not any(".to_out." in name for name in weights)
+    load_strictly("predictor", own, identity_projections(own) | weights if is_bare else weights)
 
 
 def affine_names(linear: nn.Linear) -> dict[str, Tensor]:

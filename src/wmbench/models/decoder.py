@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-EMA_DECAY, EMA_EPS = 0.99, 1e-5  # of the codebook
-COMMITMENT = 0.25  # weight of diff in the loss
+from wmbench.encoders.codebook import COMMITMENT, Codebook
+
 DECODED_AT_ONCE = 64  # frames
 
 
@@ -128,39 +128,6 @@ class TransposedConvDecoder(nn.Module):
         """Pixels, meant to lie in [-1, 1], and a diff of zero."""
         maps = rearrange(self.linear(visual), "f 1 d -> f d 1 1")
         return _resize(self.layers(maps), self.size), visual.new_zeros(())
-
-
-class Codebook(nn.Module):
-    """Vector quantisation with codes that follow the mean of their latents (van den Oord et al. 2017, appendix A.1)."""
-
-    embed: Tensor
-    cluster_size: Tensor
-    embed_avg: Tensor
-
-    def __init__(self, dim: int, num_codes: int):
-        super().__init__()
-        self.register_buffer("embed", torch.randn(dim, num_codes))  # the codes
-        self.register_buffer("cluster_size", torch.zeros(num_codes))  # latents of a batch at each code, averaged over steps
-        self.register_buffer("embed_avg", self.embed.clone())  # likewise their sum
-
-    def forward(self, x: Float[Tensor, "F N D"]) -> tuple[Float[Tensor, "F N D"], Float[Tensor, ""]]:
-        """Nearest codes, whose gradient goes straight to x, and their mean squared distance; training moves the codes."""
-        flat = rearrange(x.detach().float(), "f n d -> (f n) d")
-        nearest = torch.cdist(flat, self.embed.T).argmin(dim=1)
-        codes = self.embed.T[nearest].view_as(x)
-        if self.training:
-            self._follow(flat, nearest)
-        return x + (codes - x).detach(), (codes - x).square().mean()
-
-    @torch.no_grad()
-    def _follow(self, flat: Float[Tensor, "K D"], nearest: Int[Tensor, " K"]) -> None:
-        counts = torch.zeros_like(self.cluster_size).index_add_(0, nearest, flat.new_ones(len(flat)))
-        sums = torch.zeros_like(self.embed_avg).index_add_(1, nearest, flat.T)
-        self.cluster_size.lerp_(counts, 1 - EMA_DECAY)
-        self.embed_avg.lerp_(sums, 1 - EMA_DECAY)
-        total = self.cluster_size.sum()
-        smoothed = (self.cluster_size + EMA_EPS) / (total + len(counts) * EMA_EPS) * total
-        self.embed.copy_(self.embed_avg / smoothed)
 
 
 class Upsampling(nn.Module):
