@@ -141,6 +141,7 @@ def play(cfg: DictConfig, player: Player, tasks: Tasks, folder: Path, row: str) 
         "max_steps": max_steps or outcome.states.shape[1] - 1,
         "settings": deciding_settings(cfg),
         "seed": cfg.seed,
+        "evaluations_per_plan": player.agent.planner.budget.evaluations_per_plan if isinstance(player.agent, Agent) else 0.0,
         "seconds": time.perf_counter() - began,
         "device": str(player.device),
         "commit": git_commit(),

@@ -1,6 +1,5 @@
 """Who plans, and where: a trained model, a floor or the ceiling, from plan.py's configuration."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from torch import Tensor
 from wmbench.checkpoint import find_run, load_decoder, load_run, step_path
 from wmbench.commands import pick_device
 from wmbench.data.official import PUBLISHED
+from wmbench.encoders.matched import unmatched
+from wmbench.encoders.weights import file_hash
 from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.diagnostics import load_probe
@@ -23,6 +24,7 @@ from wmbench.evaluation.episodes import Actor
 from wmbench.evaluation.table import BASELINES
 from wmbench.importers.checkpoint import converted, is_released
 from wmbench.models.decoder import decode_frames
+from wmbench.models.precision import set_precision
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
@@ -74,8 +76,11 @@ def trained(cfg: DictConfig) -> Player:
         "parameters": provenance["encoder"]["parameters"] + provenance["predictor_parameters"],
         "encoder": train_cfg.encoder._target_.rpartition(".")[2],
         "encoder_source": encoder.source,
-        "weights_hash": hashlib.sha256(step_path(run, provenance["step"]).read_bytes()).hexdigest()[:12],
+        "weights_hash": file_hash(step_path(run, provenance["step"]))[:12],
         "step": provenance["step"],
+        "note": ", ".join(
+            filter(None, [unmatched(encoder).note, "" if cfg.precision == "fp32" else f"{cfg.precision} rollouts"])
+        ),
         "train_seed": train_cfg.get("seed"),
         "proprio": train_cfg.proprio,
         "data": data.get("path"),
@@ -86,7 +91,8 @@ def trained(cfg: DictConfig) -> Player:
     }
     if decoder is not None:
         decoder.to(device)
-    return Player(make_agent(cfg, model.to(device)), env, model.frameskip, device, facts, probe, draw if decoder else None)
+    set_precision(model.to(device), cfg.precision, cfg.compile)
+    return Player(make_agent(cfg, model), env, model.frameskip, device, facts, probe, draw if decoder else None)
 
 
 def baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int) -> Player:
@@ -110,4 +116,5 @@ def possible_baselines(cfg: DictConfig) -> list[str]:
 
 
 def make_agent(cfg: DictConfig, model: Any) -> Agent:
+    cfg.env.frameskip = model.frameskip  # planners may ask for it
     return Agent(model, instantiate(cfg.planner), Objective(**cfg.objective), seed=cfg.seed, **cfg.agent)

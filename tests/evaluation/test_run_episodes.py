@@ -225,7 +225,7 @@ def test_a_planner_that_knows_the_simulator_arrives(maze_env: PointMazes, origin
     settings = {"horizon": 5, "num_taken": 5, "shrinking": False, "num_context": 1, "clip_actions": False}
     planner = CEM(num_samples=64, num_elites=8, num_iters=5, init_std=1.0)
     model = SimulatorModel(maze_env.physics, 5)
-    agent = Agent(model, planner, Objective(), **settings, max_rollouts=10_000, seed=0)
+    agent = Agent(model, planner, Objective(), **settings, memory_gb=1, seed=0)
     budget = {"max_steps": 25, "frameskip": 5, "check": "last_step"}
     assert play(agent, maze_env, tasks, **budget).success.all()
     assert not play(ZeroAgent(5, 2), maze_env, tasks, **budget).success.any()

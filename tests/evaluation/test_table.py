@@ -49,6 +49,14 @@ def test_of_equal_results_the_newest_stays_and_other_seeds_or_weights_are_rows_o
     assert list(table["success"]) == [1.0, 0.75, 0.5]
 
 
+def test_a_row_names_its_planner_with_the_evaluations_of_a_plan(summary):
+    rows = [summary("a", "++--", evaluations_per_plan=256.4), summary("b", "+---", evaluations_per_plan=993.0)]
+    rows[0]["settings"] = rows[0]["settings"] | {"planner": {"_target_": "wmbench.planning.cem.CEM"}}
+    rows[1]["settings"] = rows[1]["settings"] | {"planner": {"_target_": "planning.X", "optimizer": "TwoPointsDE"}}
+    table = to_markdown(make_table([*rows, summary("random", "----", evaluations_per_plan=0.0)]))
+    assert [line.split(" | ")[6] for line in table.splitlines()[2:]] == ["CEM, 256", "TwoPointsDE, 993", "-"]
+
+
 def test_a_floor_appears_once_whatever_the_planner(summary):
     first, second = summary("random", "+---"), summary("random", "+---")
     second["settings"] = second["settings"] | {"planner": {"num_samples": 7}}

@@ -29,6 +29,7 @@ class Drift:
     def __init__(self):
         self.normalizer = Normalizer(ACTION_MEAN, ACTION_STD, torch.zeros(4), torch.ones(4))
         self.contexts: list[tuple[Tensor, Tensor]] = []  # the frames of each rollout and the blocks between them
+        self.rolled_out: list[int] = []  # plans in each call
 
     def encode(self, obs: Obs) -> Tensor:
         return obs["proprio"][:, :, None, :2]
@@ -38,6 +39,7 @@ class Drift:
 
     def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
         self.contexts.append((z, past))
+        self.rolled_out.append(plans.shape[0] * plans.shape[1])
         return z[:, -1:, None] + displacement(plans).cumsum(2)[:, :, :, None]
 
 
@@ -105,7 +107,7 @@ def make_agent(**changed) -> Agent:
         "shrinking": False,
         "num_context": 1,
         "clip_actions": False,
-        "max_rollouts": 1000,
+        "memory_gb": 1,
         "seed": 0,
     }
     planner = changed.pop("planner", None) or CEM(num_samples=30, num_elites=5, num_iters=4, init_std=1.0)
@@ -194,12 +196,45 @@ def test_a_world_model_is_planned_with_like_any_other():
     torch.testing.assert_close(agent.imagined, expected)
 
 
-@pytest.mark.parametrize("max_rollouts", [1, 7, 30, 75, 120])
-def test_plans_do_not_change_with_the_number_of_rollouts_at_once(max_rollouts: int):
+@pytest.mark.parametrize("at_once", [1, 7, 30, 75, 120])
+def test_plans_do_not_change_with_the_number_of_rollouts_at_once(at_once: int, monkeypatch: pytest.MonkeyPatch):
     """One sample of one task, part of one, one, two or all four at a time."""
     expected = World(4).run(make_agent(num_context=2), blocks=4)
-    found = World(4).run(make_agent(num_context=2, max_rollouts=max_rollouts), blocks=4)
+    monkeypatch.setattr("wmbench.planning.agent.rollouts_at_once", lambda *_: at_once)
+    found = World(4).run(make_agent(num_context=2), blocks=4)
     np.testing.assert_array_equal(found.actions, expected.actions)
+
+
+@pytest.mark.parametrize("at_once", [3, 30, 70])
+def test_never_more_rollouts_run_than_fit_into_memory(at_once: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("wmbench.planning.agent.rollouts_at_once", lambda *_: at_once)
+    agent = make_agent()
+    World(4).run(agent, blocks=2)
+    at_a_time = [rolled_out for rolled_out in agent.model.rolled_out if rolled_out > 1]
+    assert max(at_a_time) <= at_once
+    assert sum(at_a_time) >= 2 * 4 * 30 * 4  # plans, tasks, samples, iterations
+
+
+def test_running_out_of_memory_halves_what_runs_at_once_and_changes_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    class Small(Drift):
+        def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+            if plans.shape[0] * plans.shape[1] > 9:
+                raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 byte")
+            return super().rollout(z, past, plans)
+
+    expected = World(4).run(make_agent(), blocks=3)
+    monkeypatch.setattr("wmbench.planning.agent.rollouts_at_once", lambda *_: 100)
+    found = World(4).run(make_agent(model=Small()), blocks=3)
+    np.testing.assert_array_equal(found.actions, expected.actions)
+
+
+def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory():
+    class Broken(Drift):
+        def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+            raise RuntimeError("the weights are on another device")
+
+    with pytest.raises(RuntimeError, match="another device"):
+        World(4).run(make_agent(model=Broken()), blocks=1)
 
 
 def test_a_task_that_leaves_the_batch_does_not_change_the_others_plans():
@@ -301,9 +336,16 @@ def test_a_forecast_counts_the_steps_of_every_rollout(monkeypatch: pytest.Monkey
     """Seconds of one rolled out step (a clock that adds one a rollout) times samples, iterations, tasks and horizons."""
     ticks = iter(range(100))
     monkeypatch.setattr("wmbench.planning.agent.time.perf_counter", lambda: float(next(ticks)))
-    agent = make_agent(horizon=4, shrinking=True, max_rollouts=10)
+    monkeypatch.setattr("wmbench.planning.agent.rollouts_at_once", lambda *_: 3)
+    agent = make_agent(horizon=4, shrinking=True)
     steps = 4 + 3 + 2 + 1 + 3 + 2 + 1  # seven blocks
-    assert agent.forecast(observed(GOALS[:1]), num_tasks=4, blocks=7) == pytest.approx(4 * 30 * 4 * steps / (10 * 4))
+    assert agent.forecast(observed(GOALS[:1]), num_tasks=4, blocks=7) == pytest.approx(4 * 30 * 4 * steps / (3 * 4))
+
+
+def test_a_forecast_under_a_budget_of_seconds_is_that_budget_for_every_plan():
+    planner = CEM(num_samples=30, num_elites=5, num_iters=4, init_std=1.0, budget="0.5s")
+    agent = make_agent(horizon=4, shrinking=True, planner=planner)
+    assert agent.forecast(observed(GOALS[:1]), num_tasks=4, blocks=7) == pytest.approx(4 * 7 * 0.5)
 
 
 def test_actions_are_the_plans_in_environment_units():
@@ -328,7 +370,7 @@ def test_clipped_actions_stay_inside_the_actuators_range():
     [
         ({"horizon": 0}, r"agent.horizon \(0\) must be positive"),
         ({"num_context": 0}, r"agent.num_context \(0\) must be positive"),
-        ({"max_rollouts": 0}, r"agent.max_rollouts \(0\) must be positive"),
+        ({"memory_gb": 0}, r"agent.memory_gb \(0\) must be positive"),
         ({"num_taken": 0}, r"agent.num_taken \(0\) must be between 1 and horizon \(3\)"),
         ({"num_taken": 4}, r"agent.num_taken \(4\) must be between 1 and horizon \(3\)"),
     ],

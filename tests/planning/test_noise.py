@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from wmbench.planning.noise import KeyedNoise
+from wmbench.planning.noise import KeyedNoise, coloured
 
 CPU = torch.device("cpu")
 
@@ -48,3 +48,32 @@ def test_noise_under_different_names_is_uncorrelated():
     streams = torch.stack([draw(iteration=i, size=2000).flatten() for i in range(2)] + [draw(plan=9, size=2000).flatten()])
     correlation = torch.corrcoef(streams) - torch.eye(3)
     assert correlation.abs().max() < 4 / 10_000**0.5  # four standard errors
+
+
+@pytest.mark.parametrize("steps", [7, 10])
+def test_the_power_of_coloured_noise_falls_with_frequency_to_the_beta(steps: int):
+    white = torch.randn(40_000, steps, 2, generator=torch.Generator().manual_seed(0))
+    power = torch.fft.rfft(coloured(white, 1.5), dim=1).abs().square().mean((0, 2))
+    frequency = torch.fft.rfftfreq(steps)[1:]
+    torch.testing.assert_close(power[1:] / power[1], (frequency / frequency[0]) ** -1.5, rtol=0.03, atol=0)
+    torch.testing.assert_close(power[0], power[1], rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_coloured_noise_is_standard_normal_at_every_step(steps: int):
+    white = torch.randn(20_000, steps, 2, generator=torch.Generator().manual_seed(0))
+    values = coloured(white, 3.0)
+    assert values.dtype == white.dtype
+    assert min(kstest(values[:, t, a].numpy(), "norm").pvalue for t in range(steps) for a in range(2)) > 1e-3
+
+
+def test_without_beta_noise_stays_white():
+    white = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(coloured(white, 0), white)
+
+
+def test_seeds_for_libraries_depend_on_every_part_of_the_name_and_not_on_the_batch():
+    seeds = KeyedNoise(1, np.array([4, 9]), 3).seeds()
+    assert KeyedNoise(1, np.array([9]), 3).seeds() == seeds[1:]
+    others = [KeyedNoise(2, np.array([4]), 3).seeds(), KeyedNoise(1, np.array([4]), 2).seeds()]
+    assert len({*seeds, *others[0], *others[1]}) == 4

@@ -23,6 +23,9 @@ COLUMNS = [
     "p_vs_best",
     "steps_to_success",
     "final_distance",
+    "note",
+    "planner",
+    "evaluations_per_plan",
     "seconds_per_plan",
     "parameters",
     "position_r2",
@@ -74,12 +77,18 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     """The table as strings, with units."""
     return pd.DataFrame(
         {
-            "row": table["row"],
+            "row": [
+                row if pd.isna(note) or not note else f"{row} ({note})" for row, note in table[["row", "note"]].to_numpy()
+            ],
             "success [95% interval]": with_interval(table),
             "tasks": table["n_tasks"],
             "p vs best": [_number(p, "{:.3f}") for p in table["p_vs_best"]],
             "steps to success": [_number(x, "{:.1f}") for x in table["steps_to_success"]],
             "final distance [m]": [_number(x, "{:.2f}") for x in table["final_distance"]],
+            "planner, evaluations": [
+                f"{name}, {evaluations:.0f}" if evaluations > 0 else "-"
+                for name, evaluations in zip(table["planner"], table["evaluations_per_plan"], strict=True)
+            ],
             "time per plan [ms]": [_number(1000 * x, "{:.1f}") if x else "-" for x in table["seconds_per_plan"]],
             "parameters": ["-" if pd.isna(x) else f"{x / 1e6:.1f} M" for x in table["parameters"]],
             "position R2": [_number(x, "{:.3f}") for x in table["position_r2"]],
@@ -142,8 +151,13 @@ def missing_baselines(table: pd.DataFrame) -> list[str]:
 
 
 def _row(summary: dict[str, Any]) -> dict[str, Any]:
-    protocol = summary["settings"]["protocol"]
-    return summary | {"task_seed": protocol["task_seed"], "max_rounds": protocol["max_rounds"], "p_vs_best": np.nan}
+    protocol, planner = summary["settings"]["protocol"], summary["settings"].get("planner", {})
+    return summary | {
+        "task_seed": protocol["task_seed"],
+        "max_rounds": protocol["max_rounds"],
+        "planner": planner.get("optimizer", planner.get("_target_", "").rpartition(".")[2]),
+        "p_vs_best": np.nan,
+    }
 
 
 def _identity(summary: dict[str, Any]) -> str:
@@ -151,7 +165,7 @@ def _identity(summary: dict[str, Any]) -> str:
     settings = dict(summary["settings"])
     if summary["row"] in ("random", "zero"):
         settings = {"protocol": settings["protocol"]}
-    deciding = [summary.get(k) for k in ("row", "tasks_hash", "seed", "step", "weights_hash")]
+    deciding = [summary.get(k) for k in ("row", "note", "tasks_hash", "seed", "step", "weights_hash")]
     return json.dumps([deciding, settings], sort_keys=True)
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.lewm import projector
-from wmbench.models.transformer import Attention, FeedForward
+from wmbench.models.transformer import Attention, FeedForward, KeysValues, Memory
 
 
 class AdaLNPredictor(nn.Module):
@@ -56,6 +56,29 @@ class AdaLNPredictor(nn.Module):
         x = self.projector(rearrange(self.norm(x), "b l d -> (b l) d"))
         return rearrange(x, "(b t n) d -> b t n d", b=len(z), n=self.num_tokens)
 
+    def extend(
+        self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], past: Memory, keep: bool
+    ) -> tuple[Float[Tensor, "B N D"], Memory]:
+        """The latent that follows the last frame of z, and what the frames after z need of those up to it.
+
+        As `forward`, but it computes nothing twice and nothing that only earlier frames' predictions would need.
+
+        Args:
+            past: of the frames of the window before z, none of which may have left it since; empty where z begins it.
+            keep: whether to return what later frames need; else nothing is, which takes less memory.
+        """
+        steer = self.action_encoder(action).repeat_interleave(self.num_tokens, dim=1)
+        x = rearrange(z, "b t n d -> b (t n) d")
+        first = past[0][0].shape[2] if past else 0
+        x = x + self.pos_embedding[:, first : first + x.shape[1]]
+        memory: Memory = []
+        for index, layer in enumerate(self.layers):
+            asked = self.num_tokens if index == len(self.layers) - 1 else x.shape[1]
+            x, kept = layer.extend(x, steer, self.num_tokens, past[index] if past else None, asked)  # type: ignore[operator]
+            memory += [kept] if keep else []
+        x = self.projector(rearrange(self.norm(x), "b n d -> (b n) d"))
+        return rearrange(x, "(b n) d -> b n d", b=len(z)), memory
+
 
 class AdaLNBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, head_dim: int, mlp_dim: int, dropout: float):
@@ -73,3 +96,14 @@ class AdaLNBlock(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(steer).chunk(6, dim=-1)
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, num_tokens)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+
+    def extend(
+        self, x: Float[Tensor, "B L D"], steer: Float[Tensor, "B L D"], num_tokens: int, past: KeysValues | None, asked: int
+    ) -> tuple[Float[Tensor, "B Q D"], KeysValues]:
+        """The last `asked` tokens of x behind this layer, with the keys and values of all; see Attention.extend."""
+        modulated = self.modulation(steer)
+        shift1, scale1, *_ = modulated.chunk(6, dim=-1)
+        seen, kept = self.attn.extend(self.norm1(x) * (1 + scale1) + shift1, num_tokens, past, asked)
+        _, _, gate1, shift2, scale2, gate2 = modulated[:, x.shape[1] - asked :].chunk(6, dim=-1)
+        x = x[:, x.shape[1] - asked :] + gate1 * seen
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2), kept

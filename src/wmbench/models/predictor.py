@@ -5,7 +5,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.models.transformer import Attention, FeedForward
+from wmbench.models.transformer import Attention, FeedForward, Memory
 
 
 class FrameCausalViT(nn.Module):
@@ -67,3 +67,26 @@ class FrameCausalViT(nn.Module):
             x = x + attention(x, self.tokens_inside)
             x = x + feed_forward(x)
         return rearrange(self.norm(x), "b (t m) w -> b t m w", m=self.tokens_inside)
+
+    def extend(
+        self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], past: Memory, keep: bool
+    ) -> tuple[Float[Tensor, "B N D"], Memory]:
+        """The latent that follows the last frame of z, and what the frames after z need of those up to it.
+
+        As `forward`, but it computes nothing twice and nothing that only earlier frames' predictions would need.
+
+        Args:
+            past: of the frames of the window before z, none of which may have left it since; empty where z begins it.
+            keep: whether to return what later frames need; else nothing is, which takes less memory.
+        """
+        x = rearrange(self.join(z, action), "b t m w -> b (t m) w")
+        first = past[0][0].shape[2] if past else 0
+        x = x + self.pos_embedding[:, first : first + x.shape[1]]
+        memory: Memory = []
+        for layer, (attention, feed_forward) in enumerate(self.layers):  # type: ignore[misc]
+            asked = self.tokens_inside if layer == len(self.layers) - 1 else x.shape[1]
+            seen, kept = attention.extend(x, self.tokens_inside, past[layer] if past else None, asked)
+            memory += [kept] if keep else []
+            x = x[:, x.shape[1] - asked :] + seen
+            x = x + feed_forward(x)
+        return self.norm(x)[:, : self.num_tokens, : self.dim], memory

@@ -4,28 +4,67 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
+
+KeysValues = tuple[Float[Tensor, "_ heads _ d"], Float[Tensor, "_ heads _ d"]]
+Memory = list[KeysValues]  # of the first frames of a window, layer by layer
+ALIGNED = 8  # of 16 bits: what tensor cores read at once
+
+
+def affine(
+    x: Float[Tensor, "*B in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
+) -> Float[Tensor, "*B out"]:
+    """x @ weight.T + bias; on a GPU in 16 bits widths such as DINO-WM's 404 are padded with zeros, which change nothing."""
+    if x.is_cuda and torch.is_autocast_enabled("cuda") and (weight.shape[0] % ALIGNED or weight.shape[1] % ALIGNED):
+        return padded_affine(x.to(torch.get_autocast_dtype("cuda")), weight, bias)
+    return linear(x, weight, bias)
+
+
+def padded_affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same at widths rounded up to a multiple of ALIGNED."""
+    more_out, more_in = -weight.shape[0] % ALIGNED, -weight.shape[1] % ALIGNED
+    bias = None if bias is None else pad(bias, (0, more_out))
+    return linear(pad(x, (0, more_in)), pad(weight, (0, more_in, 0, more_out)), bias)[..., : weight.shape[0]]
+
+
+class Linear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return affine(input, self.weight, self.bias)
 
 
 def frame_causal_attention(
-    q: Float[Tensor, "B heads L d"],
+    q: Float[Tensor, "B heads Q d"],
     k: Float[Tensor, "B heads L d"],
     v: Float[Tensor, "B heads L d"],
     num_tokens: int,
     dropout: float,
-) -> Float[Tensor, "B heads L d"]:
+) -> Float[Tensor, "B heads Q d"]:
     """Attention in which the num_tokens tokens of a frame see their own and all earlier frames.
 
-    Frame by frame, so that no mask is made and nothing beyond it is computed.
+    Frame by frame, so that no mask is made and nothing beyond it is computed. The queries may be of the last frames alone.
     """
-    if num_tokens == 1:
+    asked, seen = q.shape[2], k.shape[2]
+    if num_tokens == 1 and asked == seen:
         return scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
-    ends = range(num_tokens, q.shape[2] + 1, num_tokens)
+    attend = thinned_attention if dropout and q.device.type == "cpu" else scaled_dot_product_attention
     frames = [
-        scaled_dot_product_attention(q[:, :, end - num_tokens : end], k[:, :, :end], v[:, :, :end], dropout_p=dropout)
-        for end in ends
+        attend(frame, k[:, :, :end], v[:, :, :end], dropout_p=dropout)
+        for frame, end in zip(q.split(num_tokens, 2), range(seen - asked + num_tokens, seen + 1, num_tokens), strict=True)
     ]
-    return torch.cat(frames, dim=2)
+    return torch.cat(frames, dim=2) if len(frames) > 1 else frames[0]
+
+
+def thinned_attention(
+    q: Float[Tensor, "B heads Q d"], k: Float[Tensor, "B heads L d"], v: Float[Tensor, "B heads L d"], dropout_p: float
+) -> Float[Tensor, "B heads Q d"]:
+    """Attention with dropout for the CPU, whose fused kernel has none and whose own dropout draws number by number.
+
+    Here four numbers of 16 bits come from each drawn one.
+    """
+    weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1)
+    bits = torch.empty(-(-weights.numel() // 4), dtype=torch.int64, device=q.device).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[: weights.numel()].view_as(weights) >= round(dropout_p * 2**16) - 2**15
+    return (weights * (kept.to(weights.dtype) / (1 - dropout_p))) @ v
 
 
 class Attention(nn.Module):
@@ -35,13 +74,30 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.norm = nn.LayerNorm(dim)
-        self.to_qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(num_heads * head_dim, dim), nn.Dropout(dropout))
+        self.to_qkv = Linear(dim, 3 * num_heads * head_dim, bias=False)
+        self.to_out = nn.Sequential(Linear(num_heads * head_dim, dim), nn.Dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B L D"], num_tokens: int) -> Float[Tensor, "B L D"]:
         q, k, v = rearrange(self.to_qkv(self.norm(x)), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
         out = frame_causal_attention(q, k, v, num_tokens, self.dropout if self.training else 0.0)
         return self.to_out(rearrange(out, "b h l d -> b l (h d)"))
+
+    def extend(
+        self, x: Float[Tensor, "B L D"], num_tokens: int, past: KeysValues | None, asked: int
+    ) -> tuple[Float[Tensor, "B Q D"], KeysValues]:
+        """What the last `asked` tokens of x see in x and before it, with the keys and values of all; for inference.
+
+        Args:
+            past: of the frames before x.
+        """
+        x, split = self.norm(x), self.num_heads * self.to_qkv.out_features // (3 * self.num_heads)
+        q = affine(x[:, x.shape[1] - asked :], self.to_qkv.weight[:split])
+        q = rearrange(q, "b q (h d) -> b h q d", h=self.num_heads)
+        k, v = rearrange(affine(x, self.to_qkv.weight[split:]), "b l (two h d) -> two b h l d", two=2, h=self.num_heads)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+        out = frame_causal_attention(q, k, v, num_tokens, 0.0)
+        return self.to_out(rearrange(out, "b h q d -> b q (h d)")), (k, v)
 
 
 class FeedForward(nn.Module):
@@ -51,10 +107,10 @@ class FeedForward(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.LayerNorm(dim),
-            nn.Linear(dim, mlp_dim),
+            Linear(dim, mlp_dim),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Linear(mlp_dim, dim),
+            Linear(mlp_dim, dim),
             nn.Dropout(dropout),
         )
 

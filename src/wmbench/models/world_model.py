@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder
 from wmbench.models.sigreg import SIGReg
+from wmbench.models.transformer import Memory
 from wmbench.shapes import Obs
 
 PROPRIO_PARTS = {"none": slice(0, 0), "velocity": slice(2, 4), "full": slice(0, 4)}
@@ -57,14 +58,20 @@ class WorldModel(nn.Module):
 
     def encode(self, obs: Obs) -> Float[Tensor, "B T N D"]:
         """Latents of each frame; obs as the environment gives it."""
-        obs = Obs(visual=obs["visual"], proprio=self.normalizer.normalize_proprio(obs["proprio"]))
-        tokens = self.encoder(obs)
+        tokens = self.encode_visual(obs)
         if self.proprio_encoder is None:
             return tokens
-        embedded = self.proprio_encoder(obs["proprio"][..., self.proprio_part])[:, :, None]
+        proprio = self.normalizer.normalize_proprio(obs["proprio"])
+        embedded = self.proprio_encoder(proprio[..., self.proprio_part])[:, :, None]
         if self.concat_dim == 1:
             return torch.cat([tokens, repeat(embedded, "b t 1 p -> b t n p", n=tokens.shape[2])], dim=3)
         return torch.cat([tokens, embedded], dim=2)
+
+    def encode_visual(self, obs: Obs) -> Float[Tensor, "B T N E"]:
+        """The encoder's tokens, or those that obs brings in place of frames."""
+        if obs["visual"].ndim == 4:  # B T N E, where frames are B T h w 3
+            return obs["visual"]
+        return self.encoder(Obs(visual=obs["visual"], proprio=self.normalizer.normalize_proprio(obs["proprio"])))
 
     @property
     def lookback(self) -> int:
@@ -92,25 +99,40 @@ class WorldModel(nn.Module):
             past: normalised blocks taken between the frames of z.
             plans: normalised blocks from the last frame on.
         """
-        num_plans = plans.shape[1]
-        z = repeat(z[:, -self.num_hist :], "b t n d -> (b s) t n d", s=num_plans)
-        past = past[:, past.shape[1] - (z.shape[1] - 1) :]
-        actions = torch.cat([repeat(past, "b t a -> (b s) t a", s=num_plans), rearrange(plans, "b s h a -> (b s) h a")], 1)
-        start = z.shape[1]
-        for end in range(start, start + plans.shape[2]):
-            first = max(0, end - self.num_hist)
-            z = torch.cat([z, self.predict(z[:, first:end], actions[:, first:end])[:, -1:]], dim=1)
-        return rearrange(z[:, start:], "(b s) h n d -> b s h n d", s=num_plans)
+        z = z[:, -self.num_hist :]
+        past, num_plans, horizon = past[:, past.shape[1] - (z.shape[1] - 1) :], plans.shape[1], plans.shape[2]
+        shared = past.shape[1]  # first frames, of which latent and action are the same under every plan of a task
+        actions = rearrange(plans, "b s h a -> (b s) h a")
+        latents = [repeat(z[:, -1], "b n d -> (b s) n d", s=num_plans)]  # frames from the last one of z on, under each plan
+        memory: Memory = []
+        for end in range(shared + 1, shared + 1 + horizon):
+            first = max(0, end - self.num_hist)  # of the predictor's window; a frame's place in it is part of its keys
+            begin = end - 1
+            if not memory:
+                begin = max(first, shared)
+                memory = self._remember(z[:, first:shared], past[:, first:], num_plans) if first < shared else []
+            window, blocks = torch.stack(latents[begin - shared :], dim=1), actions[:, begin - shared : end - shared]
+            new, memory = self._extend(window, blocks, memory, keep=end < self.num_hist)  # then the window slides
+            latents.append(new)
+        return rearrange(torch.stack(latents[1:], dim=1), "(b s) h n d -> b s h n d", s=num_plans)
+
+    def _extend(self, z: Tensor, action: Tensor, past: Memory, keep: bool) -> tuple[Float[Tensor, "B N D"], Memory]:
+        return self.predictor.extend(z, action, past, keep)  # type: ignore[operator]
+
+    def _remember(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T A"], num_plans: int) -> Memory:
+        """What each of a task's plans needs of the frames that they share: computed once."""
+        _, memory = self._extend(z, past, [], keep=True)
+        return [(k.repeat_interleave(num_plans, 0), v.repeat_interleave(num_plans, 0)) for k, v in memory]
 
     def loss(self, obs: Obs, action: Float[Tensor, "B T A"]) -> Losses:
         """Teacher forcing over num_hist + 1 frames: contexts of 1 to num_hist frames at once.
 
-        The target is detached where the encoder is frozen (DINO-WM: a trained proprio encoder must not chase its own
-        prediction) and not where it is trained (LeWM: SIGReg keeps it from collapsing).
+        The target is detached (DINO-WM: a trained encoder, of proprio or of frames, must not chase its own prediction),
+        but not where SIGReg keeps a trained encoder from collapsing (LeWM).
         """
         z = self.encode(obs)
         action = self.normalizer.normalize_action(action)
-        target = z[:, 1:].detach() if self.encoder.frozen else z[:, 1:]
+        target = z[:, 1:].detach() if self.encoder.frozen or self.regularizer is None else z[:, 1:]
         prediction = nn.functional.mse_loss(self.predict(z[:, :-1], action[:, :-1]), target)
         if self.regularizer is None:
             return Losses(prediction, prediction, torch.zeros_like(prediction))

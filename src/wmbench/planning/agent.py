@@ -12,14 +12,14 @@ from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
-from wmbench.planning.cem import Cost
+from wmbench.planning.memory import MEASURED, is_out_of_memory, rollouts_at_once
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
+from wmbench.planning.planner import Cost, Planner
 from wmbench.shapes import Obs
 
 ENCODED_AT_ONCE = 64  # frames
 Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
-Bounds = tuple[Tensor, Tensor] | None  # lowest and highest normalised action block
 
 
 if TYPE_CHECKING:
@@ -35,19 +35,8 @@ if TYPE_CHECKING:
         def split(self, z: Tensor) -> tuple[Tensor, Tensor | None]: ...
         def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor: ...
 
-    class Planner(Protocol):
-        """What an agent needs of a planner, which sees cost(plans) and nothing else."""
-
-        num_samples: int  # plans rolled out together for each task
-        needs_gradients: bool
-
-        @property
-        def num_evaluations(self) -> int: ...
-        def first_guess(self, zero: Tensor, noise: KeyedNoise) -> Tensor: ...
-        def __call__(self, cost: Cost, mean: Tensor, noise: KeyedNoise, bounds: Bounds = None) -> Tensor: ...
-
 else:
-    Dynamics = Planner = Any  # isinstance cannot see a torch module's submodules as attributes
+    Dynamics = Any  # isinstance cannot see a torch module's submodules as attributes
 
 
 class Agent:
@@ -60,7 +49,8 @@ class Agent:
             far ahead; a horizon that always slides would keep the goal `horizon` steps away and never arrive.
         num_context: past real frames, with the actions between them, that a plan starts from; fewer at the episode's start.
         clip_actions: keep sampled actions inside the actuator's range; the original's samples leave it.
-        max_rollouts: plans rolled out at once; bounds memory and changes nothing else.
+        memory_gb: that rollouts may take, or half of what is free, if that is less; how many then run at once is measured
+            before the first plan, and halved where memory runs out all the same. It changes nothing else.
         seed: of the planner's noise.
     """
 
@@ -75,42 +65,52 @@ class Agent:
         shrinking: bool,
         num_context: int,
         clip_actions: bool,
-        max_rollouts: int,
+        memory_gb: int | float,
         seed: int,
     ):
-        for name, value in (("horizon", horizon), ("num_context", num_context), ("max_rollouts", max_rollouts)):
+        for name, value in (("horizon", horizon), ("num_context", num_context)):
             if value < 1:
                 raise ValueError(f"agent.{name} ({value}) must be positive")
+        if memory_gb <= 0:
+            raise ValueError(f"agent.memory_gb ({memory_gb}) must be positive")
         if not 1 <= num_taken <= horizon:
             raise ValueError(f"agent.num_taken ({num_taken}) must be between 1 and horizon ({horizon})")
         if seed < 0:
             raise ValueError(f"seed ({seed}) must not be negative")
         self.model, self.planner, self.objective = model, planner, objective
         self.horizon, self.num_taken, self.shrinking, self.num_context = horizon, num_taken, shrinking, num_context
-        self.clip_actions, self.max_rollouts, self.seed = clip_actions, max_rollouts, seed
+        self.clip_actions, self.memory_gb, self.seed = clip_actions, memory_gb, seed
+        self._room: int | None = None  # rollouts that fit into memory at once
         self.plan_seconds: list[float] = []
 
     @torch.no_grad()
     def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
         """Seconds that planning `blocks` model steps for each task takes if none is solved early, from one rollout."""
-        z = self._encode(example)[:, None]
-        plans = z.new_zeros(1, min(self.max_rollouts, 512), self.horizon, self._block_dim)
-        for _ in range(2):  # the first one warms up
+        self._device = example["visual"].device
+        z = self._encode(example).to(self._device)[:, None]
+        room, seconds = self._measure_room(z[:, 0]), 0.0
+        for at_once in (min(room, MEASURED[1]), min(room, 512)):
+            if seconds > 0.2:
+                break  # more at once would take long to try, and a rollout hardly less time
+            plans = z.new_zeros(1, at_once, self.horizon, self._block_dim)
             began = time.perf_counter()
             self.model.rollout(z, plans[:, 0, :0], plans).sum().item()
             seconds = time.perf_counter() - began
-        steps, rest, left = 0, 0, blocks
+        plans_made, steps, rest, left = 0, 0, 0, blocks
         while left > 0:
             rest = rest if self.shrinking and rest else min(self.horizon, left)
-            steps += rest
+            steps, plans_made = steps + rest, plans_made + 1
             rest, left = max(0, rest - self.num_taken), left - self.num_taken
+        if self.planner.budget.seconds is not None:
+            return num_tasks * plans_made * self.planner.budget.seconds
         rollouts = num_tasks * self.planner.num_evaluations * steps
         return seconds * rollouts / (plans.shape[1] * self.horizon)
 
     @torch.no_grad()
     def reset(self, goal: Obs, blocks: int | float) -> None:
         """Begin episodes of at most `blocks` model steps (may be math.inf) towards the last frame of goal (B 1 ...)."""
-        self._goal = self._encode(goal)
+        self._device = goal["visual"].device
+        self._goal = self._encode(goal)  # latents of all tasks stay on the CPU; a plan takes those of its tasks
         if self.objective.alpha and self.model.split(self._goal)[1] is None:
             raise ValueError(
                 f"objective.alpha ({self.objective.alpha}) weighs proprio, which this model has none of; set it to 0"
@@ -120,7 +120,7 @@ class Agent:
         self._past: list[Tensor] = []  # normalised blocks (B A) taken after each of them
         self._last_look: tuple[int, ndarray, Obs] | None = None  # before which block, at which tasks, and what was seen
         self._block = 0  # the one to act next
-        self._plan = self._goal.new_zeros(self._num_tasks, 0, self._block_dim)  # what is left of the plan (B H A)
+        self._plan = torch.zeros(self._num_tasks, 0, self._block_dim, device=self._device)  # what is left of it (B H A)
         self._queue = 0  # blocks of it to execute before replanning
         self._num_plans = 0
         self.imagined = self._goal.new_zeros(self._num_tasks, 0, *self._goal.shape[1:])  # latents of the newest plan
@@ -141,13 +141,39 @@ class Agent:
         self._queue -= 1
         self._block += 1
         self._blocks_left -= 1
-        actions = self.model.normalizer.denormalize_action(block[torch.as_tensor(active)])
+        actions = self.model.normalizer.denormalize_action(block[torch.as_tensor(active, device=self._device)])
         return rearrange(actions, "b (f a) -> b f a", f=self.model.frameskip).cpu().numpy()
 
     @property
     def expected(self) -> Float[Tensor, "B N D"]:
         """Latents that the newest plan expects at the end of the block that `act` gave last."""
         return self.imagined[:, self.imagined.shape[1] - self._plan.shape[1] - 1]
+
+    def cost(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], goal: Float[Tensor, "B N D"]) -> Cost:
+        """Cost of plans from z, in as many rollouts at once as fit into memory."""
+
+        def score(tasks: slice, plans: Tensor) -> Tensor:
+            rollout = self.model.rollout(z[tasks], past[tasks], plans)
+            return self.objective(self.model, z[tasks, -1], rollout, goal[tasks])
+
+        def cost(plans: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
+            num_tasks, num_samples = plans.shape[:2]
+            room = self._measure_room(z[:1, -1])
+            together = min(num_tasks, max(1, room // num_samples))
+            parts = -(-num_samples * together // max(room, together))
+            groups = [slice(first, min(first + together, num_tasks)) for first in range(0, num_tasks, together)]
+            try:
+                return torch.cat(
+                    [torch.cat([score(g, part) for part in plans[g].tensor_split(parts, 1)], dim=1) for g in groups]
+                )
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or room == 1:
+                    raise
+            torch.cuda.empty_cache()  # does nothing without a GPU
+            self._room = room // 2
+            return cost(plans)
+
+        return cost
 
     @property
     def _block_dim(self) -> int:
@@ -156,7 +182,7 @@ class Agent:
     def _encode(self, obs: Obs) -> Float[Tensor, "B N D"]:
         """Latents of the last frames, a few at a time, so that memory does not grow with the number of tasks."""
         chunks = zip(obs["visual"].split(ENCODED_AT_ONCE), obs["proprio"].split(ENCODED_AT_ONCE), strict=True)
-        return torch.cat([self.model.encode(Obs(visual=visual, proprio=proprio))[:, -1] for visual, proprio in chunks])
+        return torch.cat([self.model.encode(Obs(visual=visual, proprio=proprio))[:, -1].cpu() for visual, proprio in chunks])
 
     def _see(self, look: Look, active: Int[ndarray, " B"]) -> None:
         latent = self._goal.clone()  # tasks that are over keep any latent; nobody reads it
@@ -179,7 +205,8 @@ class Agent:
         began = time.perf_counter()
         rest = self._plan.shape[1]
         horizon = rest if self.shrinking and rest else int(min(self.horizon, self._blocks_left))
-        zero = self.model.normalizer.normalize_action(self._goal.new_zeros(self._num_tasks, horizon, self._block_dim))
+        nothing = torch.zeros(self._num_tasks, horizon, self._block_dim, device=self._device)
+        zero = self.model.normalizer.normalize_action(nothing)
         mean = zero.clone()
         z = torch.stack(self._frames, 1)
         past = torch.stack(self._past, 1) if self._past else mean[:, :0]
@@ -187,28 +214,41 @@ class Agent:
             self.model.normalizer.normalize_action(mean.new_full((self._block_dim,), limit)) for limit in (-1.0, 1.0)
         )
         bounds = (low, high) if self.clip_actions else None
-        chunk = max(1, self.max_rollouts // self.planner.num_samples)
+        room = self._measure_room(z[:1, -1].to(self._device))
+        chunk = max(1, room // self.planner.num_samples)
         imagined = self._goal[:, None].repeat(1, horizon, 1, 1)
         for first in range(0, len(active), chunk):
             tasks = active[first : first + chunk]
-            which = torch.as_tensor(tasks)
-            cost = self._cost(z[which], past[which], self._goal[which])
+            here, which = torch.as_tensor(tasks), torch.as_tensor(tasks, device=self._device)
+            seen, goal = z[here].to(self._device), self._goal[here].to(self._device)
+            cost = self.cost(seen, past[which], goal)
             noise = KeyedNoise(self.seed, tasks, self._num_plans)
             guess = self.planner.first_guess(zero[which], noise)
             guess[:, :rest] = self._plan[which, :horizon]  # warm start from the unexecuted tail
             mean[which] = self.planner(cost, guess, noise, bounds)
-            imagined[which] = self.model.rollout(z[which], past[which], mean[which][:, None])[:, 0]
+            imagined[here] = self.model.rollout(seen, past[which], mean[which][:, None])[:, 0].cpu()
         self._plan, self.imagined = mean, imagined
         self._queue = min(self.num_taken, horizon)
         self._num_plans += 1
         self.plan_seconds.append((time.perf_counter() - began) / len(active))
 
-    def _cost(self, z: Tensor, past: Tensor, goal: Tensor) -> Callable[[Tensor], Tensor]:
-        def cost(plans: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
-            chunks = plans.split(max(1, self.max_rollouts // len(plans)), dim=1)
-            return torch.cat([self.objective(self.model, z[:, -1], self.model.rollout(z, past, c), goal) for c in chunks], 1)
+    def _measure_room(self, frame: Float[Tensor, "1 N D"]) -> int:
+        """Rollouts that fit into memory at once, measured on the longest that there will be, from any frame."""
+        if self._room is None:
+            z = frame[:, None].repeat(1, self.num_context, 1, 1)
+            past = z.new_zeros(1, self.num_context - 1, self._block_dim)
 
-        return cost
+            def run(count: int) -> None:
+                plans = z.new_zeros(1, count, self.horizon, self._block_dim)
+                with torch.set_grad_enabled(self.planner.needs_gradients):
+                    plans.requires_grad_(self.planner.needs_gradients)
+                    rollout = self.model.rollout(z, past, plans)
+                    cost = self.objective(self.model, frame, rollout, frame)
+                    if self.planner.needs_gradients:
+                        torch.autograd.grad(cost.sum(), plans)
+
+            self._room = rollouts_at_once(run, frame.device, self.memory_gb)
+        return self._room
 
 
 class RandomAgent:

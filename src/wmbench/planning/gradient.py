@@ -4,13 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.cem import Cost
+from wmbench.planning.budget import Budget
 from wmbench.planning.noise import KeyedNoise
+from wmbench.planning.planner import Bounds, Cost, Planner, within
 
 STARTS = ("randn", "zero")
 
 
-class GradientDescent:
+class GradientDescent(Planner):
     """One plan a task, moved against its cost's gradient with a little noise; the last one is returned.
 
     The costs of all tasks are summed, so a task's step does not depend on how many are planned together.
@@ -25,21 +26,16 @@ class GradientDescent:
     """
 
     needs_gradients = True
-    num_samples = 1
 
-    def __init__(self, num_iters: int, lr: int | float, action_noise: int | float, start: str):
-        if num_iters < 1:
-            raise ValueError(f"num_iters ({num_iters}) must be positive")
+    def __init__(
+        self, num_iters: int, lr: int | float, action_noise: int | float, start: str, budget: int | float | str | None = None
+    ):
         if lr <= 0 or action_noise < 0:
             raise ValueError(f"lr ({lr}) must be positive and action_noise ({action_noise}) not negative")
         if start not in STARTS:
             raise ValueError(f"unknown start {start!r}; known: {', '.join(STARTS)}")
-        self.num_iters, self.lr, self.action_noise, self.start = num_iters, lr, action_noise, start
-
-    @property
-    def num_evaluations(self) -> int:
-        """Rollouts' worth of computing for each task: a backward pass costs two forward ones."""
-        return 3 * self.num_iters
+        super().__init__(1, None, Budget(budget, num_iters, lambda iteration: 3))
+        self.lr, self.action_noise, self.start = lr, action_noise, start
 
     def first_guess(self, zero: Float[Tensor, "B H A"], noise: KeyedNoise) -> Float[Tensor, "B H A"]:
         """What a plan without a warm start begins with; `zero` is the normalised action that does nothing."""
@@ -47,23 +43,12 @@ class GradientDescent:
 
     @torch.enable_grad()
     def __call__(
-        self,
-        cost: Cost,
-        mean: Float[Tensor, "B H A"],
-        noise: KeyedNoise,
-        bounds: tuple[Float[Tensor, " A"], Float[Tensor, " A"]] | None = None,
+        self, cost: Cost, mean: Float[Tensor, "B H A"], noise: KeyedNoise, bounds: Bounds = None
     ) -> Float[Tensor, "B H A"]:
-        """The plan for each task, from a first guess.
-
-        Args:
-            bounds: plans are clamped between these after each step; None leaves them free, as the original does.
-        """
-        plan = mean.detach()
-        for iteration in range(self.num_iters):
+        plan = within(bounds, mean.detach())
+        for iteration in self.budget.iterations(len(mean)):
             plan.requires_grad_()
             (gradient,) = torch.autograd.grad(cost(plan[:, None]).sum(), plan)
             drawn = noise(1 + iteration, tuple(plan.shape[1:]), plan.device)
-            plan = (plan - self.lr * gradient + self.action_noise * drawn).detach()
-            if bounds is not None:
-                plan = plan.clamp(*bounds)
+            plan = within(bounds, (plan - self.lr * gradient + self.action_noise * drawn).detach())
         return plan

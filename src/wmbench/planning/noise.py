@@ -18,6 +18,10 @@ class KeyedNoise:
     def __init__(self, seed: int, tasks: Int[ndarray, " B"], plan: int):
         self.seed, self.tasks, self.plan = seed, tasks, plan
 
+    def seeds(self) -> list[int]:
+        """One number of 32 bits for each task, for a library that draws its own."""
+        return [int(np.random.SeedSequence((self.seed, int(task), self.plan)).generate_state(1)[0]) for task in self.tasks]
+
     def __call__(self, iteration: int, shape: tuple[int, ...], device: torch.device) -> Float[Tensor, "B ..."]:
         drawn = [
             np.random.Generator(
@@ -26,3 +30,18 @@ class KeyedNoise:
             for task in self.tasks
         ]
         return torch.from_numpy(np.stack(drawn)).to(device)
+
+
+def coloured(white: Float[Tensor, "*S H A"], beta: int | float) -> Float[Tensor, "*S H A"]:
+    """Standard normal samples on the CPU whose power falls with frequency**-beta along H (Timmer and König 1995).
+
+    Each sample stays standard normal. The mean over H, whose frequency is zero, gets the power of the lowest other one.
+    """
+    steps = white.shape[-2]
+    frequency = np.fft.rfftfreq(steps)
+    frequency[0] = frequency[:2].max() or 1.0  # one step has no other frequency
+    scale = frequency ** (-beta / 2)
+    both_sides = np.concatenate([scale, scale[1 : (steps + 1) // 2]])
+    scale /= np.sqrt(np.square(both_sides).mean())
+    spectrum = np.fft.rfft(white.double().numpy(), axis=-2) * scale[:, None]
+    return torch.from_numpy(np.fft.irfft(spectrum, n=steps, axis=-2)).to(white)
