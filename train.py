@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from wmbench import runs
-from wmbench.checkpoint import build_decoder, build_world_model
+from wmbench.caching import Cache, choose_source
+from wmbench.checkpoint import build_decoder, build_world_model, load_resume
 from wmbench.commands import command, duration, peak_memory, pick_device, size
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
@@ -24,13 +25,18 @@ from wmbench.encoders.matched import Matched
 from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.evaluation.figures import decoder_figure
 from wmbench.models.world_model import WorldModel
-from wmbench.training import Recipe, fit
+from wmbench.training import Recipe, fit, optimizer_of
 
 
 @command("train")
 def main(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
-    recipe = Recipe(**{k: v for k, v in cfg.training.items() if k != "regularizer"})
+    compiled = is_compiled(cfg.compile, device)
+    torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
+    if cfg.train_encoder and cfg.arm == "native":
+        cfg.arm = "finetuned"
+    settings = {k: v for k, v in cfg.training.items() if k != "regularizer"}
+    recipe, cache = Recipe(**settings, encoder_lr=cfg.encoder_lr if cfg.train_encoder else None), Cache(**cfg.cache)
     episodes = open_episodes(cfg.env.data)
     which_train, which_valid = episodes.split(cfg.train_fraction, cfg.split_seed)
     train = Windows(episodes, which_train, cfg.num_hist + cfg.num_pred, cfg.frameskip)
@@ -42,22 +48,34 @@ def main(cfg: DictConfig) -> None:
     run = runs.open_run(cfg, model, episodes)
     if cfg.decoder:
         runs.open_decoder(run, cfg.decoder)
-    if isinstance(model.encoder, Matched) and model.encoder.std is not None and not (run / "resume.safetensors").exists():
-        model.encoder.fit(train, model.normalizer)
+    done = load_resume(run, model, optimizer_of(model, recipe))
+    if isinstance(model.encoder, Matched) and model.encoder.std is not None:
+        if not done:
+            model.encoder.fit(train, model.normalizer)
         print(f"features are divided by their standard deviation, {model.encoder.std.median():.3g} in the median")
+    num_frames = max(0, recipe.max_steps - done) * recipe.batch_size * train.num_frames
+    source = choose_source(model, episodes, cache, num_frames, device)
+    shown_train, shown_valid = train.showing(source), valid.showing(source)
 
     announce = forecast(
         f"{run}: {len(train):,} windows of {len(which_train)} episodes", model, recipe.max_steps // recipe.save_every + 4
     )
     with runs.wandb_log(cfg.wandb, cfg.model_name, OmegaConf.to_container(cfg, resolve=True)) as log:
-        fit(model, train, valid, recipe, run, seed=cfg.seed, announce=announce, log=log)
-    probe = fit_probe(model.eval(), train, valid)
+        options = {"seed": cfg.seed, "announce": announce, "log": log, "compiled": compiled}
+        fit(model, shown_train, shown_valid, recipe, run, **options)
+    probe = fit_probe(model.eval(), shown_train, shown_valid)
     probe.save(run)
     print(f"the ball's position can be read linearly from a frame's latent with R2 {probe.r2:.4f}")
     if decoder is not None:
         frames = Windows(episodes, which_train, 1, cfg.frameskip)
         train_decoder(cfg, model, decoder, frames, valid, run)
     print(f"trained: {run}\nnext: python plan.py model_name={run.name}")
+
+
+def is_compiled(choice: str | bool, device: torch.device) -> bool:
+    if choice not in ("auto", True, False):
+        raise ValueError(f"compile ({choice!r}) must be auto, true or false")
+    return device.type == "cuda" if choice == "auto" else bool(choice)
 
 
 def new_decoder(cfg: DictConfig, encoder: Encoder, image_size: int) -> nn.Module:

@@ -3,8 +3,11 @@
 import csv
 import os
 import signal
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
-from wmbench.data.windows import Windows
+from wmbench.data.windows import Windows, ahead
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.models.adaln import AdaLNPredictor
@@ -290,3 +293,55 @@ def test_counts_that_are_not_positive_are_refused_by_name(name: str):
 def test_a_warmup_longer_than_the_run_is_refused_by_name(fraction: float):
     with pytest.raises(ValueError, match=rf"training.warmup_fraction \({fraction}\) must be between 0 and 1"):
         make_recipe(warmup_fraction=fraction)
+
+
+def test_batches_that_are_read_ahead_are_those_that_are_asked_for(windows: tuple[Windows, Windows]):
+    """While a batch is in use the next one is read, and no other."""
+    train, asked = windows[0], []
+    expected = [train.get(index) for index, _ in zip(train.batches(4, seed=3), range(6), strict=False)]
+
+    def batches():
+        for index in train.batches(4, seed=3):
+            asked.append(index)
+            yield index
+
+    with closing(ahead(train.get, batches())) as found:
+        for step, (obs, action) in enumerate(expected):
+            found_obs, found_action = next(found)
+            assert torch.equal(found_obs["visual"], obs["visual"]) and torch.equal(found_action, action)
+            assert len(asked) == step + 2
+
+
+def test_what_goes_wrong_while_reading_ahead_stops_the_training(windows: tuple[Windows, Windows], tmp_path: Path):
+    def visual(steps, episode, device):
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError("the disk is gone")
+        return windows[0].get(np.arange(len(steps)))[0]["visual"]
+
+    gone = windows[0].showing(SimpleNamespace(visual=visual))
+    with pytest.raises(OSError, match="the disk is gone"):
+        train(make_frozen(), (gone, windows[1]), tmp_path / "run")
+
+
+def test_a_compiled_predictor_trains_and_where_that_fails_the_plain_one_does(
+    windows: tuple[Windows, Windows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """Stand-ins for torch.compile: one that counts, and one that fails when it is used, as without a C++ compiler."""
+    calls = []
+
+    def counting(forward: Callable) -> Callable:
+        return lambda *inputs: calls.append(1) or forward(*inputs)
+
+    def failing(forward: Callable) -> Callable:
+        def compiled(*inputs):
+            raise RuntimeError("no C++ compiler\nand much more")
+
+        return compiled
+
+    train(plain := make_lewm(), windows, tmp_path / "plain")
+    for compiler in (counting, failing):
+        monkeypatch.setattr(torch, "compile", compiler)
+        train(model := make_lewm(), windows, tmp_path / compiler.__name__, compiled=True)
+        assert_same_weights(model, plain)
+    assert len(calls) >= 11
+    assert capsys.readouterr().out == "note: torch.compile fails here (no C++ compiler); training goes on without it\n"

@@ -19,23 +19,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
-from wmbench.encoders.base import weights_hash
+from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import Matched, matched, unmatched
 from wmbench.encoders.weights import check_state
 from wmbench.models.world_model import WorldModel, proprio_part
 
 ACTION_DIM, PROPRIO_DIM = 2, 4  # of PointMaze
 UNMATCHED = {"pool": None, "width": None, "standardise": False}
-OLDER = {"concat_dim": 1, "matched": UNMATCHED}  # what runs older than these keys were
+OLDER = {"concat_dim": 1, "matched": UNMATCHED, "train_encoder": False, "encoder_lr": 1e-6}  # of older runs
 
 
 def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     """The untrained model that a training configuration describes."""
     if cfg.num_pred != 1:
         raise ValueError(f"num_pred ({cfg.num_pred}) must be 1: a rollout advances one frame a call")
-    encoder = matched(instantiate(cfg.encoder), **cfg.get("matched", UNMATCHED))
+    encoder = instantiate(cfg.encoder)
+    if train_encoder := cfg.get("train_encoder", False):
+        encoder.unfreeze()
+    encoder = matched(encoder, **cfg.get("matched", UNMATCHED))
     regularizer = instantiate(cfg.training.regularizer)
-    if not encoder.frozen and regularizer is None:
+    if not encoder.frozen and not train_encoder and regularizer is None:
         raise ValueError("an encoder that trains with the model collapses without training.regularizer; use training=lewm")
     has_proprio = len(range(PROPRIO_DIM)[proprio_part(cfg.proprio)]) > 0
     if cfg.concat_dim not in (0, 1):
@@ -97,6 +100,16 @@ def latest_step(run: Path) -> int | None:
     return max(steps, default=None)
 
 
+def planned_run(results: Path) -> Path:
+    """The run that plan.py wrote a result folder with, found as plan.py found it.
+
+    Raises:
+        FileNotFoundError: it is not there any more.
+    """
+    cfg = OmegaConf.load(results / "config.yaml")
+    return find_run(Path(cfg.ckpt_base_path), cfg.model_name)
+
+
 def save_weights(run: Path, step: int, model: WorldModel) -> None:
     """Write step_XXXXXX.safetensors: all of the model but a frozen encoder."""
     _save(step_path(run, step), _own_state(model), {"step": str(step)})
@@ -151,6 +164,30 @@ def load_run(
         )
     provenance["step"] = wanted
     return model.eval().requires_grad_(False), cfg, provenance
+
+
+def load_encoder(run: Path) -> tuple[Encoder, str]:
+    """The encoder of a run, as its latest step has it, and the path of its data; nothing is downloaded.
+
+    Raises:
+        FileNotFoundError, ValueError: as load_run, and for weights that are not cached.
+    """
+    if not (run / "config.yaml").exists():
+        raise FileNotFoundError(f"{run} is no run of ours, which would say what its encoder is")
+    if missing := _not_cached(OmegaConf.load(run / "config.yaml").encoder):
+        raise FileNotFoundError(f"the weights {', '.join(missing)} are not on this machine")
+    model, _, provenance = load_run(run)
+    return model.encoder, provenance["data"]["path"]
+
+
+def _not_cached(encoder: DictConfig | None) -> list[str]:
+    """Released files that building a configured encoder, or the backbone inside it, would download."""
+    if encoder is None or not encoder.get("pretrained", False):
+        return []
+    places = [("release", "weights"), ("trunk_release", "trunk_weights")]
+    releases = [instantiate(encoder[name]) for name, given in places if encoder.get(name) and not encoder[given]]
+    missing = [release.file for release in releases if not release.path.exists()]
+    return missing + _not_cached(encoder.get("backbone"))
 
 
 def _wanted_encoder(cfg: DictConfig, provenance: dict[str, Any]) -> str:

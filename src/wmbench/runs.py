@@ -19,7 +19,7 @@ from wmbench.encoders.matched import unmatched
 from wmbench.models.world_model import WorldModel
 
 # May differ when a run is taken up again.
-FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "decoder")
+FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "decoder", "cache", "compile", "tf32")
 
 
 def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:

@@ -12,5 +12,5 @@ from torch import Tensor
 class Obs(TypedDict):
     """Observations of T frames."""
 
-    visual: Tensor  # B T h w 3, uint8 RGB
+    visual: Tensor  # B T h w 3, uint8 RGB; in training also B T N D, float: the frames' tokens, encoded before
     proprio: Tensor  # B T P, float32, as the environment gives it: x, y [m], vx, vy [m/s]

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from wmbench.checkpoint import load_resume, save_resume, save_weights
-from wmbench.data.windows import Windows
+from wmbench.data.windows import Windows, ahead
 from wmbench.models.world_model import Losses, WorldModel
 from wmbench.progress import progress_bar
 from wmbench.shapes import Obs
@@ -27,7 +27,8 @@ class Recipe:
     """How to train; conf/training holds one file for each.
 
     lr rises linearly over warmup_fraction of the steps and, if `cosine`, then falls to zero, one step after the last.
-    save_every and valid_every count optimiser steps.
+    save_every and valid_every count optimiser steps. encoder_lr: of an encoder with a rate of its own, which rises and
+    falls as lr does.
     """
 
     max_steps: int
@@ -40,6 +41,7 @@ class Recipe:
     save_every: int
     valid_every: int
     valid_batches: int
+    encoder_lr: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "save_every", "valid_every", "valid_batches"):
@@ -48,13 +50,15 @@ class Recipe:
         if not 0 <= self.warmup_fraction <= 1:
             raise ValueError(f"training.warmup_fraction ({self.warmup_fraction}) must be between 0 and 1")
 
-    def lr_at(self, step: int) -> float:
+    def lr_at(self, step: int, peak: float | None = None) -> float:
+        """The rate of parameters whose highest is `peak`, by default lr."""
+        peak = self.lr if peak is None else peak
         warmup = max(1, round(self.warmup_fraction * self.max_steps))
         rise = min(1.0, (step + 1) / warmup)
         if not self.cosine:
-            return self.lr * rise
+            return peak * rise
         progress = max(0.0, (step - warmup) / max(1, self.max_steps - warmup))
-        return self.lr * rise * 0.5 * (1 + math.cos(math.pi * progress))
+        return peak * rise * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def fit(
@@ -67,42 +71,67 @@ def fit(
     seed: int,
     announce: Callable[[float], None],
     log: Callable[[dict[str, float | int]], None],
+    compiled: bool = False,
 ) -> None:
     """Train to recipe.max_steps, going on from what `run` holds.
 
     Args:
+        train, valid: of frames or of their tokens.
         announce: told the seconds that the remaining steps will take, from a trial step, before the first one.
         log: told every row of metrics.
+        compiled: run the predictor through torch.compile.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step in progress is finished and saved.
     """
     device = next(model.parameters()).device
-    trained = [p for p in model.parameters() if p.requires_grad]
-    fused = device.type == "cuda"
-    optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    optimizer = optimizer_of(model, recipe)
     step = load_resume(run, model, optimizer)
     model.train()
     if step < recipe.max_steps:
+        if compiled:
+            compile_predictor(model, lambda: _trial_step(model, train, recipe.batch_size))
         announce((recipe.max_steps - step) * _trial_step(model, train, recipe.batch_size))
-    batches = train.batches(recipe.batch_size, seed, first_step=step)
-    run_steps(
-        optimizer,
-        recipe,
-        step,
-        loss_of_next=lambda: _losses(model, *to_device(device, *train.get(next(batches)))),
-        measure=lambda losses: {
-            "prediction": losses.prediction.item(),
-            "sigreg": losses.sigreg.item(),
-            "valid_prediction": validate(model, valid, recipe),
-        },
-        save=lambda step: save_weights(run, step, model),
-        save_state=lambda step: save_resume(run, step, model, optimizer),
-        metrics=run / "metrics.csv",
-        desc="training",
-        shown="valid {valid_prediction:.4f}",
-        log=log,
-    )
+    order = train.batches(recipe.batch_size, seed, first_step=step)
+    with closing(ahead(lambda index: train.get(index, device), order)) as batches:
+        run_steps(
+            optimizer,
+            recipe,
+            step,
+            loss_of_next=lambda: losses_of(model, *next(batches)),
+            measure=lambda losses: {
+                "prediction": losses.prediction.item(),
+                "sigreg": losses.sigreg.item(),
+                "valid_prediction": validate(model, valid, recipe),
+            },
+            save=lambda step: save_weights(run, step, model),
+            save_state=lambda step: save_resume(run, step, model, optimizer),
+            metrics=run / "metrics.csv",
+            desc="training",
+            shown="valid {valid_prediction:.4f}",
+            log=log,
+        )
+
+
+def optimizer_of(model: WorldModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; for an encoder with a rate of its own without weight decay, which makes it DINO-WM's second optimiser, Adam."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    own = set() if recipe.encoder_lr is None else set(model.encoder.parameters())
+    groups: list[dict[str, Any]] = [{"params": [p for p in trained if p not in own]}]
+    if own:
+        groups.append({"params": [p for p in trained if p in own], "peak_lr": recipe.encoder_lr, "weight_decay": 0.0})
+    fused = trained[0].device.type == "cuda"
+    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+
+
+def compile_predictor(model: WorldModel, trial: Callable[[], object]) -> None:
+    """Compile what most of a step is spent on; where a trial shows that it cannot be, say so and leave it as it was."""
+    model.predictor.forward = torch.compile(model.predictor.forward)  # type: ignore[method-assign]
+    try:
+        trial()
+    except Exception as error:  # whatever the compiler misses on this machine
+        del model.predictor.forward
+        print(f"note: torch.compile fails here ({str(error).strip().partition(chr(10))[0]}); training goes on without it")
 
 
 class Loss(Protocol):
@@ -139,20 +168,13 @@ def run_steps(
     Raises:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step in progress is finished and saved.
     """
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
     bar = progress_bar(total=recipe.max_steps, initial=step, desc=desc, unit=" steps", smoothing=0.05)
     _drop_rows_after(metrics, step)
     started, started_step = time.perf_counter(), step
     with bar, _StopRequest() as stop:
         while step < recipe.max_steps:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr_at(step)
             loss = loss_of_next()
-            optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-            if recipe.grad_clip is not None:
-                nn.utils.clip_grad_norm_(trained, recipe.grad_clip)
-            optimizer.step()
+            take_step(optimizer, recipe, step, loss.total)
             step += 1
             bar.update()
             if step % recipe.valid_every == 0 or step == recipe.max_steps:
@@ -168,6 +190,17 @@ def run_steps(
                 save_state(step)
             if stop.requested and step < recipe.max_steps:
                 raise KeyboardInterrupt
+
+
+def take_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, loss: torch.Tensor) -> None:
+    """Step number `step` down the gradient of the loss; nothing here waits for a GPU."""
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr_at(step, group.get("peak_lr"))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if recipe.grad_clip is not None:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.grad_clip)
+    optimizer.step()
 
 
 class _StopRequest:
@@ -198,14 +231,12 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     model.eval()
     batches = valid.batches(recipe.batch_size, seed=0)
     with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
-        losses = [
-            _losses(model, *to_device(device, *valid.get(next(batches)))).prediction for _ in range(recipe.valid_batches)
-        ]
+        losses = [losses_of(model, *valid.get(next(batches), device)).prediction for _ in range(recipe.valid_batches)]
     model.train()
     return torch.stack(losses).mean().item()
 
 
-def _losses(model: WorldModel, obs: Obs, action: torch.Tensor) -> Losses:
+def losses_of(model: WorldModel, obs: Obs, action: torch.Tensor) -> Losses:
     with autocast(action.device):
         return model.loss(obs, action)
 
@@ -221,21 +252,22 @@ def to_device(device: torch.device, obs: Obs, action: torch.Tensor) -> tuple[Obs
 
 
 def _trial_step(model: WorldModel, train: Windows, batch_size: int) -> float:
-    """Seconds of a step, measured on one that leaves no trace: buffers and random state are put back."""
+    """Seconds of a step, measured on one that leaves no trace, even if it fails: buffers and random state are put back."""
     buffers = [buffer.clone() for buffer in model.buffers()]
     device = next(model.parameters()).device
-    with torch.random.fork_rng():
-        for _ in range(2):  # the first one warms up
-            began = time.perf_counter()
-            batch = train.get(next(train.batches(batch_size, seed=0)))
-            losses = _losses(model, *to_device(device, *batch))
-            losses.total.backward()
-            losses.total.item()
-            seconds = time.perf_counter() - began
-    for parameter in model.parameters():
-        parameter.grad = None
-    for buffer, before in zip(model.buffers(), buffers, strict=True):
-        buffer.copy_(before)
+    try:
+        with torch.random.fork_rng():
+            for _ in range(2):  # the first one warms up
+                began = time.perf_counter()
+                losses = losses_of(model, *train.get(next(train.batches(batch_size, seed=0)), device))
+                losses.total.backward()
+                losses.total.item()
+                seconds = time.perf_counter() - began
+    finally:
+        for parameter in model.parameters():
+            parameter.grad = None
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
     return seconds
 
 

@@ -1,15 +1,35 @@
 """Windows of num_hist + num_pred frames, frameskip env steps apart, cut from episodes."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
+from wmbench.progress import progress_bar
 from wmbench.shapes import Obs
+
+CPU = torch.device("cpu")
+RESIDENT = 0.5  # of the free GPU memory, for data; the rest is for training
+UPLOADED_AT_ONCE = 256  # frames
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a window's visual part comes from: frames as they are stored, frames on the GPU, or tokens made before."""
+
+    def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
+        """Of the frames at `steps` of their episodes, on the device."""
+        ...
 
 
 class Windows:
@@ -34,6 +54,7 @@ class Windows:
                 f"in {episodes.path}"
             )
         self.episodes, self.num_frames, self.frameskip = episodes, num_frames, frameskip
+        self.source: Source = StoredFrames(episodes)
         lasts = episodes.ep_len[which] - num_frames * frameskip
         starts = [np.arange(0, last + 1, episodes.store_every) for last in lasts]
         self.start: Int[ndarray, " W"] = np.concatenate([*starts, np.empty(0, np.int64)]).astype(np.int64)
@@ -47,17 +68,23 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
-    def get(self, index: Int[ndarray, " B"]) -> tuple[Obs, Float[Tensor, "B T A"]]:
-        """Raw observations and action blocks (not normalised) of the windows numbered `index`."""
+    def showing(self, source: Source) -> "Windows":
+        """The same windows, their visual part taken from another source."""
+        other = copy.copy(self)
+        other.source = source
+        return other
+
+    def get(self, index: Int[ndarray, " B"], device: torch.device = CPU) -> tuple[Obs, Float[Tensor, "B T A"]]:
+        """Raw observations and action blocks (not normalised) of the windows numbered `index`, on the device."""
         steps = self.start[index, None] + self.frameskip * np.arange(self.num_frames)  # B T
         episode = np.broadcast_to(self.episode[index, None], steps.shape)
         rows = self.episodes.ep_offset[episode] + steps
         blocks = self.episodes.action[rows[..., None] + np.arange(self.frameskip)]  # B T frameskip 2
         obs = Obs(
-            visual=torch.from_numpy(self.episodes.frames(steps, episode)),
-            proprio=torch.from_numpy(self.episodes.proprio[rows]),
+            visual=self.source.visual(steps, episode, device),
+            proprio=send(torch.from_numpy(self.episodes.proprio[rows]), device),
         )
-        return obs, torch.from_numpy(blocks.reshape(*blocks.shape[:2], -1))
+        return obs, send(torch.from_numpy(blocks.reshape(*blocks.shape[:2], -1)), device)
 
     def batches(self, batch_size: int, seed: int, first_step: int = 0) -> Iterator[Int[ndarray, " B"]]:
         """Window numbers of endless shuffled batches; batch k is the same whatever step training resumes from.
@@ -73,3 +100,86 @@ class Windows:
             for k in range(first, per_epoch):
                 yield order[k * batch_size : (k + 1) * batch_size]
                 step += 1
+
+
+class StoredFrames:
+    """Frames, read where the episodes keep them."""
+
+    def __init__(self, episodes: EpisodeSet):
+        self.episodes = episodes
+
+    def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
+        return send(torch.from_numpy(self.episodes.frames(steps, episode)), device)
+
+
+class ResidentFrames:
+    """Frames, all of them held on a device, where a batch is one selection of rows."""
+
+    def __init__(self, episodes: EpisodeSet, device: torch.device):
+        self.numbers = FrameNumbers(episodes)
+        size, count = episodes.image_size, len(self.numbers)
+        self.shape = (size, size, 3)
+        blocks = np.array_split(np.arange(count), -(-count // UPLOADED_AT_ONCE))
+        frames = (episodes.frames(*self.numbers.place(number)).reshape(len(number), -1) for number in blocks)
+        self.rows = upload(frames, (count, size * size * 3), device, "frames to the GPU")
+
+    def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
+        number = send(torch.from_numpy(self.numbers.of(steps, episode)), self.rows.device)
+        return self.rows[number].unflatten(-1, self.shape).to(device)
+
+
+class FrameNumbers:
+    """The stored frames of a data set, counted through all episodes."""
+
+    def __init__(self, episodes: EpisodeSet):
+        self.store_every = episodes.store_every
+        self.first = np.concatenate(
+            [[0], np.cumsum(-(-episodes.ep_len // self.store_every))]
+        )  # of each episode, and the end
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def of(self, steps: Int[ndarray, "*B"], episode: Int[ndarray, "*B"]) -> Int[ndarray, "*B"]:
+        return self.first[episode] + steps // self.store_every
+
+    def place(self, number: Int[ndarray, "*B"]) -> tuple[Int[ndarray, "*B"], Int[ndarray, "*B"]]:
+        """Step and episode of the frames so numbered."""
+        episode = np.searchsorted(self.first, number, side="right") - 1
+        return (number - self.first[episode]) * self.store_every, episode
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor of host memory on the device, a GPU without waiting for it to arrive."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def ahead(call: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+    """What the call makes of each item; a thread works on the next one while the last result is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        pending: Future[Result] | None = None
+        for item in items:
+            following = thread.submit(call, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
+
+
+def fits(num_bytes: int, device: torch.device) -> bool:
+    """Whether data of that size may stay in the device's memory; only a GPU has memory of its own."""
+    return device.type == "cuda" and num_bytes <= RESIDENT * torch.cuda.mem_get_info(device)[0]
+
+
+def upload(
+    blocks: Iterable[UInt8[ndarray, "F bytes"]], shape: tuple[int, int], device: torch.device, desc: str
+) -> UInt8[Tensor, "rows bytes"]:
+    """All rows in one tensor on the device."""
+    rows, done = torch.empty(shape, dtype=torch.uint8, device=device), 0
+    with progress_bar(total=len(rows), desc=desc, unit=" rows", leave=False) as bar:
+        for block in blocks:
+            rows[done : done + len(block)] = torch.from_numpy(block).to(device)
+            done += len(block)
+            bar.update(len(block))
+    return rows

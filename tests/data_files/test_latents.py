@@ -1,0 +1,394 @@
+"""Tokens kept on disk: they are the encoder's, survive a kill, and are refused when they are not what they should be."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from wmbench import caching
+from wmbench.caching import Cache, choose_source, identity
+from wmbench.data import latents
+from wmbench.data import windows as windows_module
+from wmbench.data.episodes import EpisodeSet
+from wmbench.data.latents import LatentFile, Latents
+from wmbench.data.normalizer import Normalizer
+from wmbench.data.packing import Packing
+from wmbench.data.windows import FrameNumbers, ResidentFrames, StoredFrames, Windows
+from wmbench.encoders.base import Encoder
+from wmbench.encoders.lewm import SmallLeWM
+from wmbench.encoders.matched import Matched
+from wmbench.encoders.pixels import Pixels
+from wmbench.encoders.random_patch import RandomPatch
+from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.world_model import WorldModel
+from wmbench.training import Recipe, fit
+
+CPU = torch.device("cpu")
+FRAMESKIP, NUM_HIST = 2, 2
+ROUNDING = {"float32": 1e-6, "float16": 2**-11, "bfloat16": 2**-8}  # of a feature, at most
+
+
+class PairPatch(RandomPatch):
+    """Tokens of a frame and its predecessor, as V-JEPA 2's in temporal=pair: a frame without one stands beside itself."""
+
+    lookback = 1
+
+    def preprocess(self, visual: Tensor) -> Tensor:
+        frames = rearrange(super().preprocess(visual), "(b t) c h w -> b t c h w", b=len(visual))
+        before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+        return rearrange(frames - 0.7 * before, "b t c h w -> (b t) c h w")
+
+
+def patches(kind: type[RandomPatch] = RandomPatch, seed: int = 0) -> RandomPatch:
+    return kind(image_size=8, grid=2, embed_dim=5, seed=seed)
+
+
+def matched_pairs() -> Matched:
+    arm = Matched(patches(PairPatch), pool=1, width=3, standardise=True)
+    arm.mean, arm.std = torch.arange(5.0) / 5, torch.arange(5.0) / 4 + 0.5
+    return arm
+
+
+ENCODERS = {"frames": patches, "pairs": lambda: patches(PairPatch), "matched pairs": matched_pairs}
+
+
+def make_model(encoder: Encoder) -> WorldModel:
+    torch.manual_seed(0)
+    size = {"action_embed_dim": 4, "depth": 1, "num_heads": 2, "head_dim": 6, "mlp_dim": 11, "dropout": 0.1}
+    predictor = FrameCausalViT(
+        dim=encoder.embed_dim + 2, num_tokens=encoder.num_tokens, num_hist=NUM_HIST, action_dim=2 * FRAMESKIP, **size
+    )
+    normalizer = Normalizer(torch.tensor([2.0, 6.0]), torch.tensor([2.0, 4.0]), torch.ones(4), 5 * torch.ones(4))
+    options = {"proprio": "full", "proprio_embed_dim": 2, "frameskip": FRAMESKIP, "num_hist": NUM_HIST}
+    return WorldModel(encoder, predictor, normalizer, **options)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "CHUNK", 7)
+
+
+@pytest.fixture(params=[1, 2], ids=["every frame", "every second"])
+def episodes(request: pytest.FixtureRequest, numbered_episodes: Callable) -> EpisodeSet:
+    """44 or 24 frames of noise."""
+    return noise(numbered_episodes(num_episodes=4, length=11, store_every=request.param))
+
+
+def noise(episodes: EpisodeSet) -> EpisodeSet:
+    episodes.pixels = np.random.default_rng(0).integers(0, 256, episodes.pixels.shape, dtype=np.uint8)  # type: ignore[attr-defined]
+    return episodes
+
+
+def new_file(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> LatentFile:
+    packing = Packing(encoder.num_tokens, encoder.embed_dim, dtype)
+    return LatentFile(folder, episodes, identity(encoder), packing, encoder.lookback, FRAMESKIP)
+
+
+def encode_of(encoder: Encoder) -> latents.Encode:
+    model = make_model(encoder)
+    return torch.no_grad()(lambda obs: model.encode_visual(obs))
+
+
+def written(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> LatentFile:
+    file = new_file(folder, episodes, encoder, dtype)
+    file.write(encode_of(encoder))
+    file.check(encode_of(encoder))
+    return file
+
+
+def refusal(file: LatentFile, encoder: Encoder) -> str:
+    with pytest.raises(ValueError, match=r"delete it and run the command again: rm .*\.latents") as caught:
+        new_file(file.path.parent, file.episodes, encoder, file.packing.dtype).check(encode_of(encoder))
+    assert str(file.path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_window_shows_the_tokens_of_its_frames_to_the_dtypes_rounding(
+    name: str, dtype: str, episodes: EpisodeSet, tmp_path: Path
+):
+    """Window by window: of a pair encoder, first frames and later ones differ."""
+    encoder = ENCODERS[name]()
+    windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP)
+    kept = windows.showing(written(tmp_path, episodes, encoder, dtype).open(CPU))
+    index = np.random.default_rng(1).permutation(len(windows))
+    (obs, action), (shown, same_action) = windows.get(index), kept.get(index)
+    tokens = encode_of(encoder)(obs)
+    assert (shown["visual"].dtype, shown["visual"].shape) == (torch.float32, tokens.shape)
+    torch.testing.assert_close(shown["visual"], tokens, rtol=ROUNDING[dtype], atol=1e-6)
+    assert torch.equal(shown["proprio"], obs["proprio"]) and torch.equal(action, same_action)
+
+
+def test_tokens_on_a_device_are_those_on_disk(episodes: EpisodeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The GPU's way, on the CPU: for tokens and for frames."""
+    encoder = patches(PairPatch)
+    file = written(tmp_path, episodes, encoder, "int8")
+    windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP)
+    index = np.arange(len(windows))
+    on_disk = file.open(CPU)
+    monkeypatch.setattr(latents, "fits", lambda num_bytes, device: True)
+    monkeypatch.setattr(windows_module, "UPLOADED_AT_ONCE", 5)
+    on_device = file.open(CPU)
+    assert isinstance(on_device.rows, Tensor) and not isinstance(on_disk.rows, Tensor)
+    for source, other in ((on_disk, on_device), (StoredFrames(episodes), ResidentFrames(episodes, CPU))):
+        shown, same = (windows.showing(s).get(index)[0]["visual"] for s in (source, other))
+        assert torch.equal(shown, same) and shown.dtype == same.dtype
+
+
+def test_frames_are_counted_through_episodes_of_any_length(numbered_episodes: Callable):
+    episodes = numbered_episodes()
+    episodes.ep_len, episodes.store_every = np.array([5, 1, 8]), 3
+    numbers = FrameNumbers(episodes)
+    steps, episode = numbers.place(np.arange(len(numbers)))
+    assert list(zip(episode, steps, strict=True)) == [(0, 0), (0, 3), (1, 0), (2, 0), (2, 3), (2, 6)]
+    np.testing.assert_array_equal(numbers.of(steps, episode), np.arange(6))
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("frames", "float32"), ("matched pairs", "float32"), ("pairs", "float16")])
+def test_training_from_tokens_is_training_from_frames(name: str, dtype: str, numbered_episodes: Callable, tmp_path: Path):
+    """The same batches and losses: bit for bit from float32, and to the rounding from float16."""
+    episodes = noise(numbered_episodes(num_episodes=6, length=12))
+    windows = [Windows(episodes, np.array(which), NUM_HIST + 1, FRAMESKIP) for which in ([0, 1, 3, 5], [2, 4])]
+    source = written(tmp_path, episodes, ENCODERS[name](), dtype).open(CPU)
+    recipe = Recipe(9, 4, 0.01, 0.01, 0.2, True, 1.0, save_every=9, valid_every=1, valid_batches=2)
+    losses = []
+    for shown in (windows, [w.showing(source) for w in windows]):
+        rows: list[dict[str, float | int]] = []
+        run = tmp_path / f"run{len(losses)}"
+        run.mkdir()
+        fit(make_model(ENCODERS[name]()), *shown, recipe, run, seed=1, announce=lambda seconds: None, log=rows.append)
+        losses.append([(row["loss"], row["valid_prediction"]) for row in rows])
+    np.testing.assert_allclose(*losses, rtol=0 if dtype == "float32" else 1e-3)
+
+
+def test_a_file_of_int8_is_within_half_a_step_of_every_token(tmp_path: Path):
+    tokens = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 3, 0.01, 100, 9.0])
+    tokens[1, 2] = 0.0
+    packing = Packing(num_tokens=4, embed_dim=5, dtype="int8")
+    stored = packing.pack(tokens)
+    assert stored.shape == (3, packing.num_bytes) == (3, 4 * (4 + 5))
+    bound = tokens.abs().amax(-1, keepdim=True) / 254
+    assert ((packing.unpack(stored) - tokens).abs() <= 1.0001 * bound).all()
+    assert (packing.unpack(stored)[1, 2] == 0).all()
+
+
+def test_features_beyond_the_dtype_are_refused_with_one_that_holds_them():
+    packing = Packing(num_tokens=2, embed_dim=3, dtype="float16")
+    with pytest.raises(ValueError, match=r"of up to 7e\+04 do not fit cache.dtype=float16; try cache.dtype=bfloat16"):
+        packing.pack(torch.full((1, 2, 3), 7e4))
+    with pytest.raises(ValueError, match=r"cache.dtype \('half'\) must be one of float32, float16, bfloat16, int8"):
+        Packing(num_tokens=2, embed_dim=3, dtype="half")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np, torch
+from wmbench.data import latents
+from wmbench.data.episodes import Episodes
+from wmbench.data.packing import Packing
+
+latents.CHUNK, calls = 7, []
+def encode(obs):
+    calls.append(1)
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return obs["visual"].float().mean((2, 3))[:, :, None]
+
+latents.LatentFile(Path(sys.argv[2]), Episodes(sys.argv[1]), {"name": "mean"}, Packing(1, 3, "float32"), 0, 1).write(encode)
+"""
+
+
+def test_a_file_whose_writer_was_killed_is_finished_and_is_what_it_would_have_been(
+    numbered_episodes: Callable, tmp_path: Path
+):
+    """Killed in its fourth chunk of seven: two are written at least, and those are not encoded again."""
+    episodes = numbered_episodes(num_episodes=4, length=11)
+
+    def encode(obs: latents.Obs) -> Tensor:
+        encoded.append(len(obs["visual"]))
+        return obs["visual"].float().mean((2, 3))[:, :, None]
+
+    files = [
+        LatentFile(tmp_path / name, episodes, {"name": "mean"}, Packing(1, 3, "float32"), 0, 1)
+        for name in ("whole", "killed")
+    ]
+    encoded: list[int] = []
+    files[0].write(encode)
+    assert encoded == [7] * 6 + [2]
+    killed = subprocess.run([sys.executable, "-c", KILLED, episodes.path, tmp_path / "killed"], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    done = int((files[1].journal() != 0).sum())
+    assert 2 <= done <= 3
+    assert files[1].missing_bytes == (7 - done) * 7 * 12 < files[0].num_bytes
+    with pytest.raises(ValueError, match="is not complete; run the command that writes it again"):
+        files[1].check(encode)
+    encoded.clear()
+    files[1].write(encode)
+    assert encoded == [7] * (6 - done) + [2]
+    assert files[0].path.read_bytes() == files[1].path.read_bytes()
+    assert files[0].missing_bytes == files[1].missing_bytes == 0
+
+
+def test_a_file_that_is_being_written_is_left_to_its_writer(numbered_episodes: Callable, tmp_path: Path):
+    file = new_file(tmp_path, numbered_episodes(), patches())
+    encode, tried = encode_of(patches()), []
+
+    def try_too(obs: latents.Obs) -> Tensor:
+        with pytest.raises(ValueError, match=f"another process is writing {file.path}; wait for it"):
+            new_file(tmp_path, file.episodes, patches()).write(encode)
+        tried.append(True)
+        return encode(obs)
+
+    file.write(try_too)
+    file.check(encode)
+    assert tried
+
+
+def test_damage_is_noticed_in_any_row(numbered_episodes: Callable, tmp_path: Path):
+    file = written(tmp_path, numbered_episodes(), patches())
+    whole = file.path.read_bytes()
+    at = 17 * file.row_bytes + 5
+    file.path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    assert "is damaged: frames 14 to 20 have another checksum" in refusal(file, patches())
+    file.path.write_bytes(whole[:-50])
+    assert "truncated" in refusal(file, patches())
+    file.path.write_bytes(whole)
+    file.path.with_suffix(".json").write_text("{")
+    assert "is missing or damaged" in refusal(file, patches())
+
+
+def test_a_file_that_says_it_is_another_is_refused(numbered_episodes: Callable, tmp_path: Path):
+    file, other = (written(tmp_path, numbered_episodes(), patches(seed=seed)) for seed in (0, 1))
+    other.path.rename(file.path)
+    other.path.with_suffix(".json").rename(file.path.with_suffix(".json"))
+    assert "holds features of another encoder" in refusal(file, patches())
+
+
+def test_tokens_that_the_encoder_does_not_make_are_refused(numbered_episodes: Callable, tmp_path: Path):
+    """Whatever the key does not know of: here a change of the encoder's code."""
+
+    class Edited(RandomPatch):
+        def tokens(self, pixels: Tensor) -> Tensor:
+            return 1.05 * super().tokens(pixels)
+
+    Edited.__name__ = "RandomPatch"
+    file = written(tmp_path, noise(numbered_episodes()), patches(), "float16")
+    assert "does not hold what this encoder makes of its frames" in refusal(file, patches(Edited))
+
+
+def test_whatever_changes_the_tokens_changes_the_file(numbered_episodes: Callable, tmp_path: Path):
+    episodes = numbered_episodes()
+    with_pixels = patches()
+    with_pixels.pixel_mean = with_pixels.pixel_mean + 0.1
+    refitted = matched_pairs()
+    refitted.std = refitted.std + 0.1
+    encoders = [
+        *(patches(), patches(seed=1), patches(PairPatch), with_pixels, refitted, matched_pairs()),
+        *(Matched(patches(), pool=1, width=None, standardise=False), Matched(patches(), None, 3, standardise=False)),
+    ]
+    files = [new_file(tmp_path, episodes, encoder) for encoder in encoders]
+    files += [
+        new_file(tmp_path, episodes, patches(), "float16"),
+        new_file(tmp_path, numbered_episodes(length=13), patches()),
+    ]
+    assert len({file.path for file in files}) == len(files)
+    assert new_file(tmp_path, episodes, patches()).path == files[0].path
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> WorldModel:
+    monkeypatch.setattr(caching, "LARGE", 10)
+    return make_model(patches())
+
+
+def choose(model: WorldModel, episodes: EpisodeSet, tmp_path: Path, enabled: str | bool, num_frames: int = 1000):
+    return choose_source(model, episodes, Cache(enabled, str(tmp_path / "new" / "kept"), "float16"), num_frames, CPU)
+
+
+def test_auto_keeps_what_is_worth_it_and_says_what_it_takes(
+    model: WorldModel, numbered_episodes: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    episodes = numbered_episodes()
+    assert isinstance(choose(model, episodes, tmp_path, "auto", num_frames=35), StoredFrames)
+    assert "looks at 35, a cache would be of 36" in capsys.readouterr().out
+    assert isinstance(choose(model, episodes, tmp_path, False), StoredFrames)
+    assert capsys.readouterr().out == "" and not (tmp_path / "new").exists()
+    assert isinstance(choose(model, episodes, tmp_path, "auto"), Latents)
+    announced = capsys.readouterr().out
+    assert "features of 36 frames are computed once and kept: 1.49 kB" in announced and "free" in announced
+    assert isinstance(choose(model, episodes, tmp_path, "auto", num_frames=1), Latents)  # it is there now
+    assert "computed once" not in capsys.readouterr().out
+
+
+def test_encoders_as_cheap_as_reading_and_those_in_training_are_not_kept(
+    numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    episodes = numbered_episodes()
+    trained = SmallLeWM(image_size=8, widths=[3, 4], embed_dim=5, projector_dim=6)
+    for encoder in (patches(), Pixels(grid=2, patch_size=2), trained):
+        assert isinstance(choose(make_model(encoder), episodes, tmp_path, "auto"), StoredFrames)
+    monkeypatch.setattr(caching, "LARGE", 1)
+    assert isinstance(choose(make_model(trained), episodes, tmp_path, "auto"), StoredFrames)
+    with pytest.raises(ValueError, match=r"cache\.enabled=true needs a frozen encoder"):
+        choose(make_model(trained), episodes, tmp_path, True)
+    with pytest.raises(ValueError, match=r"cache.enabled \('no'\) must be auto, true or false"):
+        Cache("no", "", "int8")
+
+
+def test_where_the_disk_is_too_small_frames_are_encoded_as_they_come(
+    model: WorldModel, numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    episodes, asked = numbered_episodes(), []
+
+    def disk_usage(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(free=1400)
+
+    monkeypatch.setattr(caching.shutil, "disk_usage", disk_usage)
+    assert isinstance(choose(model, episodes, tmp_path, "auto"), StoredFrames)
+    assert "as they come: their features need 1.44 kB in" in capsys.readouterr().out
+    assert set(asked) == {tmp_path}  # the disk of a folder that is not there yet
+    with pytest.raises(ValueError, match=r"which has 1.4 kB left; make room .*cache.dtype=int8"):
+        choose(model, episodes, tmp_path, True)
+
+
+def test_the_script_lists_files_and_deletes_incomplete_or_named_ones(
+    numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    episodes = numbered_episodes()
+    whole, part = (written(tmp_path, episodes, patches(seed=seed)).path for seed in (0, 1))
+    with part.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(bytes(8))
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "latents.py"))
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["latents.py", "--dir", str(tmp_path), *arguments])
+        script["main"]()
+        return capsys.readouterr().out
+
+    lines = call().splitlines()
+    assert "100%" in next(line for line in lines if line.startswith(whole.stem))
+    assert "83%" in next(line for line in lines if line.startswith(part.stem))
+    with pytest.raises(SystemExit):
+        call("--prune", "nothing")
+    assert f"no nothing in {tmp_path}; there: " in capsys.readouterr().err
+    assert f"{part.stem} deleted" in call("--prune")
+    assert sorted(path.name for path in tmp_path.glob("*Patch*")) == [f"{whole.stem}.json", whole.name]
+    with whole.open("rb") as file:
+        assert latents.try_lock(file)
+        assert f"{whole.stem} is being written and stays" in call("--prune", whole.stem)
+    assert f"{whole.stem} deleted" in call("--prune", whole.stem)
+    assert "no features are kept here" in call()
