@@ -18,7 +18,8 @@ demo: setup
 	$(BIN)/python scripts/demo.py
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	# The longest file first, so that no process is left alone with it at the end.
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder tests/test_commands.py tests
 
 test-slow: setup
 	$(BIN)/python -m pytest

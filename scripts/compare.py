@@ -1,7 +1,8 @@
 """Compare results: python scripts/compare.py plan_outputs
 
-Collects every summary below the folder, prints the table and writes table.md, table.csv and table.html into it. With
---published the numbers of papers follow under their own heading, and in published.csv.
+Collects every summary below the folder, prints the table and writes it into the folder (table.md, table.csv, table.html)
+beside a page that shows it with plans, feature maps and training curves (report.html). With --published the numbers of
+papers follow under their own heading, and in published.csv.
 """
 
 import argparse
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from wmbench.commands import fail
 from wmbench.evaluation.published import add_published, published_markdown
+from wmbench.evaluation.report import write_report
 from wmbench.evaluation.results import find_summaries
 from wmbench.evaluation.table import make_table, missing_baselines, to_markdown, write_table
 
@@ -30,7 +32,8 @@ def main() -> None:
     print(to_markdown(table))
     for name in missing_baselines(table):
         print(f"a floor or ceiling is missing; add it with: {name}")
-    print(f"wrote {output / 'table.md'}, {output / 'table.csv'} and {output / 'table.html'}")
+    report = write_report(table, output, f"wmbench: results in {arguments.folder}")
+    print(f"wrote {output / 'table.md'}, {output / 'table.csv'} and {output / 'table.html'}\nreport: {report}")
     if arguments.published:
         add_published(output)
         print(f"\n{published_markdown()}\nadded these to table.md and table.html, and wrote {output / 'published.csv'}")

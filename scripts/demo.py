@@ -11,13 +11,17 @@ import time
 from pathlib import Path
 
 from wmbench.commands import duration, fail
-from wmbench.evaluation.figures import success_figure, training_figure
-from wmbench.evaluation.page import Page
+from wmbench.evaluation.report import write_report
 from wmbench.evaluation.results import find_summaries, sentence
-from wmbench.evaluation.table import make_table, to_html, to_markdown, write_table
+from wmbench.evaluation.table import make_table, to_markdown, write_table
 
 ROOT = Path(__file__).parents[1]
 ROWS = ("lewm_small", "state")
+ABOUT = (
+    "The model sees 64-pixel frames of a ball in a maze and learns, from random actions alone, to predict how its own "
+    "latents change. To act it searches for actions whose predicted latent is close to the goal's. The row 'state' is a "
+    "world model whose latent is the true state."
+)
 
 
 def main() -> None:
@@ -49,9 +53,11 @@ def main() -> None:
             run(f"plan.py model_name={row} protocol=demo protocol.num_tasks={arguments.num_tasks}", where)
     table = make_table(find_summaries(plans))
     write_table(table, plans)
-    write_report(plans, checkpoints)
+    best = next(summary for summary in table.to_dict("records") if summary["row"] == ROWS[0])
+    intro = [f"{sentence(best)}, none of which is solved at its start, within 50 env steps (2.5 s).", ABOUT]
+    report = write_report(table, plans, "wmbench demo: planning in the latent space of a world model", intro, ROWS[0])
     print(f"\n{to_markdown(table)}")
-    print(f"report: {plans / 'report.html'} (opens in a browser)")
+    print(f"report: {report} (opens in a browser)")
     print(f"table:  {plans / 'table.csv'}\n{duration(time.perf_counter() - began)} in all")
 
 
@@ -63,42 +69,6 @@ def run(*words: str) -> None:
     code = subprocess.call([sys.executable, str(ROOT / script), *rest])
     if code:
         fail("the demo stopped; run it again to go on from here", code)
-
-
-def write_report(plans: Path, checkpoints: Path) -> None:
-    """One page: the table, success over time, what the model saw and did, and how it was trained."""
-    table = make_table(find_summaries(plans))
-    summaries = {summary["row"]: summary for summary in find_summaries(plans)}
-    best = summaries[ROWS[0]]
-    results = Path(best["folder"])
-    page = Page("wmbench demo: planning in the latent space of a world model")
-    page.text(sentence(best) + ", none of which is solved at its start, within 50 env steps (2.5 s).")
-    page.text(
-        "The model sees 64-pixel frames of a ball in a maze and learns, from random actions alone, to predict how its own "
-        "latents change. To act it searches for actions whose predicted latent is close to the goal's."
-    )
-    page.section("Results")
-    page.raw(to_html(table))
-    page.text(
-        "Grey rows are floors (random actions, doing nothing) and the ceiling (the simulator itself as the model, under the "
-        "same planner). 'state' is a world model whose latent is the true state. All rows solve the same tasks. p vs best: "
-        "exact McNemar test on these tasks; above 0.05 two rows cannot be told apart."
-    )
-    success_figure(plans / "success.png", table)
-    page.picture(plans / "success.png", "Tasks solved by each step")
-    page.section("What it does")
-    page.text(
-        "Left the plan at that moment (yellow: where the model imagines the ball at the end of each planned block, read "
-        "linearly from its latents), middle what happened, right the goal frame with the success radius."
-    )
-    for video in sorted((results / "videos").glob("*.mp4")):
-        page.video(video, video.stem.replace("_", " "))
-    page.picture(results / "paths.png", "Paths of the first tasks: start green, goal red")
-    page.section("How it was trained")
-    training_figure(plans / "training.png", checkpoints / "outputs" / ROWS[0] / "metrics.csv")
-    caption = f"{ROWS[0]}: the ball's position can be read from a frame's latent with R2 {best['position_r2']:.4f}"
-    page.picture(plans / "training.png", caption)
-    page.write(plans / "report.html")
 
 
 if __name__ == "__main__":

@@ -8,23 +8,15 @@ import argparse
 import re
 from pathlib import Path
 
-import numpy as np
-import torch
-from fetch import encoder_config
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from jaxtyping import Float, UInt8
-from numpy import ndarray
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
-from torch import Tensor
 
-from wmbench.commands import explain, fail, pick_device
-from wmbench.data.episodes import EpisodeSet
+from wmbench.commands import encoder_config, explain, fail, pick_device
 from wmbench.data.official import open_episodes
 from wmbench.encoders.base import Encoder
-from wmbench.evaluation.feature_maps import feature_map, feature_sheet
-from wmbench.shapes import Obs
+from wmbench.evaluation.feature_maps import feature_map, feature_sheet, spread_frames, tokens_of
 
 
 def main() -> None:
@@ -45,7 +37,8 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         fail(explain(error, "train"))
     else:
-        maps = {name: feature_map(tokens_of(encoder, frames), encoder.grid) for name, encoder in encoders.items()}
+        device = pick_device("auto")
+        maps = {name: feature_map(tokens_of(encoder.to(device), frames), encoder.grid) for name, encoder in encoders.items()}
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(feature_sheet(frames, maps)).save(arguments.output)
         print(f"wrote {arguments.output}")
@@ -70,25 +63,6 @@ def build(names: list[str], settings: list[str]) -> dict[str, Encoder]:
     if not encoders:
         raise ValueError("no map to draw; name an encoder with a grid of tokens, such as random_patch or dinov2")
     return encoders
-
-
-def spread_frames(episodes: EpisodeSet, count: int) -> UInt8[ndarray, "F h w 3"]:
-    """Frames evenly spread over a collection, the first and the last among them."""
-    if count < 1:
-        raise ValueError(f"--num-frames ({count}) must be positive")
-    stored = -(-episodes.ep_len // episodes.store_every)
-    first = np.cumsum(stored) - stored
-    index = np.unique(np.linspace(0, stored.sum() - 1, count).astype(int))
-    episode = np.searchsorted(first, index, side="right") - 1
-    return np.asarray(episodes.frames((index - first[episode]) * episodes.store_every, episode))
-
-
-@torch.inference_mode()
-def tokens_of(encoder: Encoder, frames: UInt8[ndarray, "F h w 3"]) -> Float[Tensor, "F N D"]:
-    """Each frame encoded alone; proprio, which no encoder with a grid reads, is zero."""
-    device = pick_device("auto")
-    visual = torch.from_numpy(frames)[:, None].to(device)
-    return encoder.to(device)(Obs(visual=visual, proprio=torch.zeros(len(frames), 1, 4, device=device)))[:, 0]
 
 
 if __name__ == "__main__":

@@ -103,13 +103,13 @@ def test_planning_writes_summary_tasks_config_and_a_video_and_compare_tabulates_
 
 def test_a_plan_is_the_same_in_other_chunks_and_from_another_folder(work, tmp_path):
     outcomes = []
-    for chunk, folder in ((8, work), (1000, tmp_path)):
+    for memory, folder in ((0.0003, work), (4.0, tmp_path)):
         base = work / "checkpoints"
         run(
             folder,
-            f"{PLAN} model_name=first baselines=false output_dir=o{chunk} agent.max_rollouts={chunk} ckpt_base_path={base}",
+            f"{PLAN} model_name=first baselines=false output_dir=o{memory} agent.memory_gb={memory} ckpt_base_path={base}",
         )
-        (result,) = (folder / f"o{chunk}").glob("*/tasks.csv")
+        (result,) = (folder / f"o{memory}").glob("*/tasks.csv")
         outcomes.append(result.read_text())
     assert outcomes[0] == outcomes[1]
 
@@ -255,7 +255,7 @@ def test_the_demo_ends_with_a_table_and_a_report_and_goes_on_where_it_was(tmp_pa
     rows = list(csv.DictReader((tmp_path / "plan_outputs/demo/table.csv").open()))
     assert {row["row"] for row in rows} == {"lewm_small", "state", "random", "zero", "simulator"}
     report = (tmp_path / "plan_outputs/demo/report.html").read_text()
-    assert report.count("data:image/png;base64,") == 3 and report.count("data:video/mp4;base64,") == 2
+    assert report.count("data:image/png;base64,") == 4 and report.count("data:video/mp4;base64,") == 2
     assert "$ python train.py" in first
     again = run(tmp_path, command)
     assert "$ python train.py" not in again and "$ python plan.py" not in again

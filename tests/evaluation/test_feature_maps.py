@@ -121,7 +121,7 @@ def test_the_frames_are_spread_over_the_collection(script, numbered_episodes):
     assert frames[:, 0, 0, 0].tolist() == [0, 9, 20 + 9, 40 + 9]
     few = numbered_episodes(num_episodes=1, length=3)
     assert len(script["spread_frames"](few, 50)) == 3
-    with pytest.raises(ValueError, match=r"--num-frames \(0\) must be positive"):
+    with pytest.raises(ValueError, match=r"frames \(0\) must be positive"):
         script["spread_frames"](few, 0)
 
 

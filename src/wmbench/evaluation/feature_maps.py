@@ -11,6 +11,10 @@ from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from wmbench.data.episodes import EpisodeSet
+from wmbench.encoders.base import Encoder
+from wmbench.shapes import Obs
+
 SIZE = 160  # pixels of a frame in the sheet
 CAPTION, GAP = 20, 4
 RANGE = (0.01, 0.99)  # of a component over all tokens, from black to full: a few outliers must not darken the rest
@@ -22,6 +26,25 @@ class FeatureMap:
 
     colours: UInt8[ndarray, "F h w 3"]
     explained: Float[ndarray, "3"]
+
+
+def spread_frames(episodes: EpisodeSet, count: int) -> UInt8[ndarray, "F h w 3"]:
+    """Frames evenly spread over a collection, the first and the last among them."""
+    if count < 1:
+        raise ValueError(f"the number of frames ({count}) must be positive")
+    stored = -(-episodes.ep_len // episodes.store_every)
+    first = np.cumsum(stored) - stored
+    index = np.unique(np.linspace(0, stored.sum() - 1, count).astype(int))
+    episode = np.searchsorted(first, index, side="right") - 1
+    return np.asarray(episodes.frames((index - first[episode]) * episodes.store_every, episode))
+
+
+@torch.inference_mode()
+def tokens_of(encoder: Encoder, frames: UInt8[ndarray, "F h w 3"]) -> Float[Tensor, "F N D"]:
+    """Each frame encoded alone, where the encoder is; proprio, which no encoder with a grid reads, is zero."""
+    device = encoder.pixel_mean.device
+    visual = torch.from_numpy(frames)[:, None].to(device)
+    return encoder(Obs(visual=visual, proprio=torch.zeros(len(frames), 1, 4, device=device)))[:, 0]
 
 
 def feature_map(tokens: Float[Tensor, "F N D"], grid: tuple[int, int]) -> FeatureMap:

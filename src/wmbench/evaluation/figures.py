@@ -11,6 +11,7 @@ from numpy import ndarray
 from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.table import BASELINES
 from wmbench.evaluation.tasks import Tasks
 
 WALL, FREE, PATH, START, GOAL, FAILED = "#c9a06a", "#22303f", "#78e6ff", "#66c266", "#ff5a5a", "#ffb000"
@@ -51,15 +52,17 @@ def paths_figure(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: 
 
 def success_figure(path: Path, table: pd.DataFrame) -> None:
     """Share of tasks solved by each env step, for every row of one protocol's table."""
-    figure, axes = _pyplot().subplots(figsize=(6, 3.6))
+    figure, axes = _pyplot().subplots(figsize=(7.5, max(3.8, 0.2 * len(table))))
+    dashes = dict(zip(BASELINES, (":", "-.", "--"), strict=True))
     for name, folder, max_steps in zip(table["row"], table["folder"], table["max_steps"], strict=True):
         outcomes = pd.read_csv(Path(folder) / "tasks.csv")
         steps = np.arange(max_steps + 1)
         solved = [(outcomes["success"] & (outcomes["steps"] <= step)).mean() * 100 for step in steps]
-        axes.step(steps, solved, where="post", label=name)
+        style = {"color": "grey", "linestyle": dashes[name]} if name in BASELINES else {}
+        axes.step(steps, solved, where="post", label=name, **style)
     axes.set(xlabel="env steps (0.05 s each)", ylabel="tasks solved [%]", ylim=(0, 103), xlim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     _save(figure, path)
 
 
@@ -67,10 +70,10 @@ def training_figure(path: Path, metrics: Path) -> None:
     """Training and validation curves of a run."""
     table = pd.read_csv(metrics)
     figure, axes = _pyplot().subplots(figsize=(6, 3.2))
-    axes.plot(table["step"], table["prediction"], label="prediction error, training batch", alpha=0.6)
-    axes.plot(table["step"], table["valid_prediction"], label="prediction error, held-out episodes")
+    axes.plot(table["step"], table["prediction"], ".-", label="prediction error, training batch", alpha=0.6)
+    axes.plot(table["step"], table["valid_prediction"], ".-", label="prediction error, held-out episodes")
     if (table["sigreg"] > 0).to_numpy().any():
-        axes.plot(table["step"], table["sigreg"], label="SIGReg statistic (floor 1.05)", alpha=0.6)
+        axes.plot(table["step"], table["sigreg"], ".-", label="SIGReg statistic (floor 1.05)", alpha=0.6)
     axes.set(xlabel="optimiser steps", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

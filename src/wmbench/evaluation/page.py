@@ -12,6 +12,7 @@ th, td { padding: 0.35rem 0.6rem; text-align: right; border-bottom: 1px solid #d
 th:first-child, td:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: white; }
 tr.baseline td { color: #777; }
 figure { display: inline-block; margin: 0.5rem 1rem 0.5rem 0; vertical-align: top; }
+figure.half { width: calc(50% - 1.3rem); }
 figcaption { font-size: 0.85rem; color: #555; }
 img, video { max-width: 100%; border-radius: 4px; }
 code { background: #f1f1f4; padding: 0.1rem 0.3rem; border-radius: 3px; }
@@ -35,19 +36,22 @@ class Page:
         """Markup that is safe already, such as a table's."""
         self._parts.append(markup)
 
-    def picture(self, path: Path, caption: str) -> None:
-        self._figure(f'<img alt="{html.escape(caption)}" src="{_inline(path, "image/png")}">', caption)
+    def picture(self, path: Path, caption: str, columns: int = 1) -> None:
+        self._figure(f'<img alt="{html.escape(caption)}" src="{_inline(path, "image/png")}">', caption, columns)
 
-    def video(self, path: Path, caption: str) -> None:
-        self._figure(f'<video controls loop muted autoplay playsinline src="{_inline(path, "video/mp4")}"></video>', caption)
+    def video(self, path: Path, caption: str, columns: int = 1) -> None:
+        source = _inline(path, "video/mp4")
+        self._figure(f'<video controls loop muted autoplay playsinline src="{source}"></video>', caption, columns)
 
     def write(self, path: Path) -> None:
         meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         head = f"<head>{meta}<title>{html.escape(self._title)}</title><style>{STYLE}</style></head>"
         path.write_text(f"<!doctype html><html lang=en>{head}<body>\n" + "\n".join(self._parts) + "</body></html>\n")
 
-    def _figure(self, markup: str, caption: str) -> None:
-        self._parts.append(f"<figure>{markup}<figcaption>{html.escape(caption)}</figcaption></figure>")
+    def _figure(self, markup: str, caption: str, columns: int) -> None:
+        """With two columns, a figure shares its line with the next one."""
+        width = " class=half" if columns == 2 else ""
+        self._parts.append(f"<figure{width}>{markup}<figcaption>{html.escape(caption)}</figcaption></figure>")
 
 
 def _inline(path: Path, kind: str) -> str:

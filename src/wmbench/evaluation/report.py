@@ -1,0 +1,141 @@
+"""The report of a study: one page with its results, what its models did, see and imagine, and how they were trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from wmbench.checkpoint import load_encoder, planned_run
+from wmbench.data.official import open_episodes
+from wmbench.evaluation.feature_maps import FeatureMap, feature_map, feature_sheet, spread_frames, tokens_of
+from wmbench.evaluation.figures import success_figure, training_figure
+from wmbench.evaluation.page import Page
+from wmbench.evaluation.results import sentence
+from wmbench.evaluation.table import BASELINES, to_html
+
+Row = dict[Any, Any]  # of a table
+NUM_FRAMES = 6  # of a row of maps
+NOTE = (
+    "Grey rows are floors (random actions, doing nothing) and the ceiling (the simulator itself as the model, under the "
+    "same planner). Rows of one task set solve the same tasks; those of different protocols or task sets do not compare. "
+    "p vs best: exact McNemar test against the best trained row on these tasks; above 0.05 two rows cannot be told apart."
+)
+PANELS = (
+    "Left the plan at that moment (yellow: where the model imagines the ball at the end of each planned block, read "
+    "linearly from its latents), beside it what happened, right the goal frame with the success radius."
+)
+MAPS = (
+    "The first three principal components of an encoder's tokens over all of these frames, as red, green and blue: tokens "
+    "of one colour are alike to the model."
+)
+
+
+def write_report(table: pd.DataFrame, folder: Path, title: str, intro: Sequence[str] = (), star: str | None = None) -> Path:
+    """Write folder/report.html, with its pictures inside and in folder/report.
+
+    Args:
+        table: as make_table gives it, of at least one row.
+        intro: texts below the title; by default a sentence on the best row of each task set.
+        star: the row whose videos are shown; by default the best trained one of each task set.
+    """
+    tasksets = [group for _, group in table.groupby(["protocol", "tasks_hash"], sort=False)]
+    shown = [best for group in tasksets if (best := _best(group.to_dict("records"), star))]
+    page, pictures = Page(title), folder / "report"
+    for text in intro or [f"{row['protocol']}, task set {row['tasks_hash']}: {sentence(row)}." for row in shown]:
+        page.text(text)
+    page.section("Results")
+    page.raw(to_html(table))
+    page.text(NOTE)
+    for number, group in enumerate(tasksets):
+        protocol, tasks = group.iloc[0][["protocol", "tasks_hash"]]
+        success_figure(pictures / f"success_{number}.png", group)
+        page.picture(pictures / f"success_{number}.png", f"Tasks solved by each step: {protocol}, task set {tasks}")
+    _add_plans(page, shown)
+    trained = {row["row"]: row for row in table.to_dict("records") if row["row"] not in BASELINES}
+    runs, lost = _find_runs(trained)
+    _add_maps(page, pictures, runs, lost)
+    _add_decoders(page, runs)
+    _add_training(page, pictures, runs, trained)
+    page.write(folder / "report.html")
+    return folder / "report.html"
+
+
+def _best(rows: list[Row], star: str | None) -> Row | None:
+    candidates = [row for row in rows if (row["row"] == star if star else row["row"] not in BASELINES)]
+    return max(candidates, key=lambda row: row["success"], default=None)
+
+
+def _find_runs(trained: dict[str, Row]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Runs by their rows, and why others cannot be found from here."""
+    runs, lost = {}, {}
+    for name, row in trained.items():
+        try:
+            runs[name] = planned_run(Path(row["folder"]))
+        except OSError as error:
+            lost[name] = str(error)
+    return runs, lost
+
+
+def _add_plans(page: Page, shown: Sequence[Row]) -> None:
+    if not shown:
+        return
+    page.section("What it does")
+    page.text(PANELS)
+    for row in shown:
+        results = Path(row["folder"])
+        for video in sorted((results / "videos").glob("*.mp4")):
+            page.video(video, f"{row['row']}: {video.stem.replace('_', ' ')}", columns=2)
+        if (results / "paths.png").exists():
+            page.picture(results / "paths.png", f"{row['row']}: paths of the first tasks, start green, goal red")
+
+
+def _add_maps(page: Page, pictures: Path, runs: dict[str, Path], lost: dict[str, str]) -> None:
+    """A sheet for each data set; no section where there is no map and none is missing."""
+    sheets: dict[str, dict[str, FeatureMap]] = {}
+    frames, left_out, single = {}, dict(lost), []
+    for row, run in runs.items():
+        try:
+            encoder, data = load_encoder(run)
+            if encoder.num_tokens == 1:
+                single.append(row)
+                continue
+            if data not in frames:
+                frames[data] = spread_frames(open_episodes(data), NUM_FRAMES)
+            sheets.setdefault(data, {})[row] = feature_map(tokens_of(encoder, frames[data]), encoder.grid)
+        except Exception as error:  # whatever keeps one run from being opened here costs a line, not the page
+            left_out[row] = str(error.__cause__ or error)
+    if not sheets and not left_out:
+        return
+    page.section("What the encoders see")
+    if sheets:
+        page.text(MAPS)
+    for number, (data, maps) in enumerate(sheets.items()):
+        path = pictures / f"maps_{number}.png"
+        Image.fromarray(feature_sheet(frames[data], maps)).save(path)
+        page.picture(path, f"Frames of {data}")
+    if single:
+        page.text(f"One token a frame is no map: {', '.join(single)}.")
+    for row, why in left_out.items():
+        page.text(f"{row} is left out: {why}")
+
+
+def _add_decoders(page: Page, runs: dict[str, Path]) -> None:
+    found = {row: run / "decoder.png" for row, run in runs.items() if (run / "decoder.png").exists()}
+    if found:
+        page.section("What the models imagine")
+        page.text("Held-out frames, drawn by a decoder from their latents and from the model's predictions.")
+    for row, path in found.items():
+        page.picture(path, row)
+
+
+def _add_training(page: Page, pictures: Path, runs: dict[str, Path], trained: dict[str, Row]) -> None:
+    found = {row: run / "metrics.csv" for row, run in runs.items() if (run / "metrics.csv").exists()}
+    if found:
+        page.section("How they were trained")
+    for number, (row, metrics) in enumerate(found.items()):
+        path, r2 = pictures / f"training_{number}.png", trained[row]["position_r2"]
+        training_figure(path, metrics)
+        can_read = "" if pd.isna(r2) else f": the ball's position can be read from a frame's latent with R2 {r2:.4f}"
+        page.picture(path, f"{row}{can_read}", columns=2)

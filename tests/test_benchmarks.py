@@ -1,0 +1,174 @@
+"""The benchmarks compare two ways that give the same results, and say what they measured."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.transformer import Attention
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SMALL = ("predictor.depth=2", "predictor.num_heads=2", "predictor.head_dim=8", "predictor.mlp_dim=32")
+FAKE = """
+import torch
+from torch import nn
+
+class Attention(nn.Module):
+    def __init__(self, dim, heads, dim_head, dropout, patches, frames):
+        super().__init__()
+        self.heads, self.patches = heads, patches
+        self.norm = nn.LayerNorm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim), nn.Dropout(dropout))
+
+    def forward(self, x):
+        frame = torch.arange(x.shape[1]) // self.patches
+        attention = nn.functional.scaled_dot_product_attention
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.to_qkv(self.norm(x)).chunk(3, -1))
+        return self.to_out(attention(q, k, v, attn_mask=frame[None] <= frame[:, None]).transpose(1, 2).flatten(2))
+
+class FeedForward(nn.Module):
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(), nn.Linear(hidden, dim), nn.Dropout()
+        )
+
+    def forward(self, x):
+        return self.net(x)
+
+class Transformer(nn.Module):
+    def __init__(self, dim, depth, heads, dim_head, mlp_dim, dropout, patches, frames):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.layers = nn.ModuleList(
+            nn.ModuleList([Attention(dim, heads, dim_head, dropout, patches, frames), FeedForward(dim, mlp_dim)])
+            for _ in range(depth)
+        )
+
+class ViTPredictor(nn.Module):
+    def __init__(self, *, num_patches, num_frames, dim, depth, heads, mlp_dim, pool="cls", dim_head=64, dropout=0.0):
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.randn(1, num_frames * num_patches, dim))
+        self.transformer = Transformer(dim, depth, heads, dim_head, mlp_dim, dropout, num_patches, num_frames)
+
+    def forward(self, x):
+        x = x + self.pos_embedding[:, : x.shape[1]]
+        for attention, feed_forward in self.transformer.layers:
+            x = attention(x) + x
+            x = feed_forward(x) + x
+        return self.transformer.norm(x)
+"""
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch):
+    """A benchmark as a module, as if it was started from its folder."""
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.syspath_prepend(str(FOLDER))
+        return importlib.import_module(name)
+
+    return load
+
+
+@pytest.fixture
+def predictor() -> FrameCausalViT:
+    torch.manual_seed(0)
+    size = {"action_embed_dim": 3, "depth": 2, "num_heads": 3, "head_dim": 4, "mlp_dim": 11, "dropout": 0.1}
+    return FrameCausalViT(5, 4, 3, 7, **size).eval()
+
+
+@torch.no_grad()
+def test_the_plain_predictor_is_ours_written_otherwise(load, predictor: FrameCausalViT):
+    original = load("original")
+    z, action = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 7)
+    dense = original.densely(predictor, num_frames=3)
+    torch.testing.assert_close(dense(z, action), predictor(z, action))
+    assert not any(isinstance(module, Attention) for module in dense.children())
+    assert sum(isinstance(module, original.DenseAttention) for module in dense.modules()) == 2
+
+
+@torch.no_grad()
+def test_a_checkout_of_the_published_predictor_takes_our_weights(load, predictor: FrameCausalViT, tmp_path: Path):
+    original = load("original")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "vit.py").write_text(FAKE)
+    z, action = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 7)
+    theirs = original.TheirViT(tmp_path, predictor).eval()
+    torch.testing.assert_close(theirs(z, action), predictor(z, action))
+    torch.testing.assert_close(theirs(z[:, :2], action[:, :2]), predictor(z[:, :2], action[:, :2]))
+    with pytest.raises(ValueError, match=r"is no checkout of DINO-WM: it has no models/vit\.py"):
+        original.TheirViT(tmp_path / "models", predictor)
+
+
+def test_operations_are_counted_as_pytorch_counts_them(load):
+    """The closed form of a rollout's matrix products and attention beside torch's own counter."""
+    planning = load("planning")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size = {"tasks": 1, "samples": 2, "iterations": 1, "horizon": 5, "tokens": 6, "width": 8}
+    plan = planning.plan_of(size, torch.device("cpu"))
+    with torch.no_grad():
+        plan()  # measures memory first
+        with FlopCounterMode(display=False) as counter:
+            plan()
+    predictor = planning.predictor_of(size)
+    embedding = 2 * 9 * 10 * 16  # of the actions of nine frames, which the closed form leaves out
+    expected = 2 * (planning.rollout_flops(predictor, 5) + embedding)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_planning_benchmark_finds_equal_plans_and_writes_its_figures(load, tmp_path: Path, monkeypatch, capsys):
+    planning = load("planning")
+    monkeypatch.setattr(planning, "DINO_WM", ("encoder=random_patch", "proprio=full", *SMALL))
+    monkeypatch.setattr(planning, "LEWM", ("encoder=lewm_small", *SMALL))
+    monkeypatch.setattr(planning, "DECODER", ("decoder=vqvae", "decoder.channel=4", "decoder.num_res_blocks=1"))
+    monkeypatch.setattr(planning, "matmul_peak", lambda device, dtype: 1e12)
+    output = tmp_path / "planning.json"
+    words = ["device=cpu", "repeats=1", "samples=6", "scaling=false", f"output={output}"]
+    monkeypatch.setattr(sys, "argv", ["planning.py", *words])
+    planning.main()
+    figures = json.loads(output.read_text())
+    assert figures["plan_difference_fp32"] <= 1e-4 and figures["lewm_plan_difference"] <= 1e-4
+    assert figures["speedup_fp32"] == figures["seconds_plain"] / figures["seconds_fp32"]
+    assert (figures["speedup_bf16"] is None) == (figures["bf16_reason"] is not None)
+    assert figures["fraction_of_peak_fp32"] == figures["flops_per_s_fp32"] / 1e12
+    peaks = [row["peak [GB]"] for row in figures["memory"]]
+    assert all(peak <= row["bound [GB]"] for peak, row in zip(peaks, figures["memory"], strict=True))
+    assert peaks[0] * 16 > 2 * figures["memory"][0]["bound [GB]"]  # what 16 tasks would take together
+    assert sum(figures["time_goes_to"].values()) == pytest.approx(1)
+    assert "speedup_fp32" in capsys.readouterr().out
+
+
+def test_an_unknown_setting_of_a_benchmark_is_named(load):
+    machine = load("machine")
+    with pytest.raises(SystemExit, match="unknown setting 'sample=3'; known: samples=4"):
+        machine.settings(["sample=3"], {"samples": 4})
+    with pytest.raises(SystemExit, match=r"samples \('many'\) must be like 4"):
+        machine.settings(["samples=many"], {"samples": 4})
+    assert machine.settings(["samples=7", "scaling=false"], {"samples": 4, "scaling": True}) == {
+        "samples": 7,
+        "scaling": False,
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@torch.no_grad()
+def test_planning_50_tasks_at_dino_wms_geometry_fits_a_common_card(load):
+    """A card of 20 GB: what is beyond it cannot be allocated."""
+    planning, device = load("planning"), torch.device("cuda")
+    torch.cuda.set_per_process_memory_fraction(20e9 / torch.cuda.get_device_properties(device).total_memory)
+    try:
+        size = {"tasks": 50, "samples": 300, "iterations": 1, "horizon": 5, "tokens": 196, "width": 394}
+        torch.cuda.reset_peak_memory_stats()
+        planning.plan_of(size, device)()
+        assert torch.cuda.max_memory_allocated() < 20e9
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
