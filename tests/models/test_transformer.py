@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from wmbench.models.transformer import frame_causal_attention, thinned_attention
+from wmbench.models.transformer import Dropout, frame_causal_attention, thinned_attention
 
 
 def qkv(batch: int, length: int, features: int = 5) -> list[torch.Tensor]:
@@ -25,6 +25,15 @@ def test_dropout_takes_its_share_of_the_weights_and_scales_the_rest(dropout: flo
     neighbours = torch.corrcoef(torch.stack([kept.flatten()[:-1], kept.flatten()[1:]]).float())[0, 1]
     assert abs(neighbours.item()) < 4 * kept.numel() ** -0.5  # drawn together from one number, and yet independent
     assert not torch.equal(thinned_attention(q, k, q, dropout), thinned_attention(q, k, q, dropout))
+
+
+def test_a_layers_dropout_takes_its_share_in_training_alone():
+    layer, x = Dropout(0.25), torch.rand(300, 401) + 1
+    thinned = layer(x)
+    kept = thinned != 0
+    torch.testing.assert_close(thinned[kept], x[kept] / 0.75)
+    assert 1 - kept.float().mean().item() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / x.numel()) ** 0.5)
+    assert torch.equal(layer.eval()(x), x)
 
 
 def test_without_dropout_it_is_attention():

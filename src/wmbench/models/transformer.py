@@ -57,14 +57,23 @@ def frame_causal_attention(
 def thinned_attention(
     q: Float[Tensor, "B heads Q d"], k: Float[Tensor, "B heads L d"], v: Float[Tensor, "B heads L d"], dropout_p: float
 ) -> Float[Tensor, "B heads Q d"]:
-    """Attention with dropout for the CPU, whose fused kernel has none and whose own dropout draws number by number.
-
-    Here four numbers of 16 bits come from each drawn one.
-    """
+    """Attention with dropout for the CPU, whose fused kernel has none."""
     weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1)
-    bits = torch.empty(-(-weights.numel() // 4), dtype=torch.int64, device=q.device).random_(-(2**63), None)
-    kept = bits.view(torch.int16)[: weights.numel()].view_as(weights) >= round(dropout_p * 2**16) - 2**15
-    return (weights * (kept.to(weights.dtype) / (1 - dropout_p))) @ v
+    return thinned(weights, dropout_p) @ v
+
+
+def thinned(x: Float[Tensor, "..."], dropout: float) -> Float[Tensor, "..."]:
+    """Dropout for the CPU, where PyTorch's draws number by number: here four of 16 bits come from each drawn one."""
+    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[: x.numel()].view_as(x) >= round(dropout * 2**16) - 2**15
+    return x * (kept.to(x.dtype) / (1 - dropout))
+
+
+class Dropout(nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and self.p and input.device.type == "cpu":
+            return thinned(input, self.p)
+        return super().forward(input)
 
 
 class Attention(nn.Module):
@@ -75,7 +84,7 @@ class Attention(nn.Module):
         self.num_heads, self.dropout = num_heads, dropout
         self.norm = nn.LayerNorm(dim)
         self.to_qkv = Linear(dim, 3 * num_heads * head_dim, bias=False)
-        self.to_out = nn.Sequential(Linear(num_heads * head_dim, dim), nn.Dropout(dropout))
+        self.to_out = nn.Sequential(Linear(num_heads * head_dim, dim), Dropout(dropout))
 
     def forward(self, x: Float[Tensor, "B L D"], num_tokens: int) -> Float[Tensor, "B L D"]:
         q, k, v = rearrange(self.to_qkv(self.norm(x)), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
@@ -106,12 +115,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, mlp_dim: int, dropout: float):
         super().__init__()
         self.net = nn.Sequential(
-            nn.LayerNorm(dim),
-            Linear(dim, mlp_dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            Linear(mlp_dim, dim),
-            nn.Dropout(dropout),
+            nn.LayerNorm(dim), Linear(dim, mlp_dim), nn.GELU(), Dropout(dropout), Linear(mlp_dim, dim), Dropout(dropout)
         )
 
     def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:

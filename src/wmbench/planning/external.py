@@ -75,5 +75,5 @@ def library() -> Any:
     try:
         import nevergrad
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("planner=nevergrad needs a library: pip install 'wmbench[planners]'") from error
+        raise ModuleNotFoundError("planner=nevergrad needs a library: pip install nevergrad") from error
     return nevergrad

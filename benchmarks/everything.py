@@ -1,0 +1,119 @@
+"""Every benchmark on this machine, and the table of docs/benchmarks.md: python benchmarks/everything.py device=cpu
+
+Runs planning.py, training.py and rendering.py one after the other (on a GPU first the tests that need one), keeps their
+figures in docs/benchmarks/DEVICE.json and writes the table again, with a column for each device that has been measured.
+only=table writes the table alone.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from machine import settings
+
+from wmbench.commands import pick_device
+
+ROOT = Path(__file__).parents[1]
+PAGE, FIGURES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks"
+BEGIN, END = "<!-- written by benchmarks/everything.py -->", "<!-- end -->"
+COLUMNS = ("cpu", "cuda")
+ROWS = {
+    "one CEM iteration of DINO-WM, tasks x samples": ("planning", "{tasks} x {samples}"),
+    "plain, fp32 [s]": ("planning", "{seconds_plain:.3g}"),
+    "ours, fp32": ("planning", "{speedup_fp32:.2f} times as fast"),
+    "ours, bf16": ("planning", "{speedup_bf16:.2f} times as fast"),
+    "ours, bf16, compiled": ("planning", "{speedup_bf16_compiled:.2f} times as fast"),
+    "ours, TF32": ("planning", "{speedup_tf32:.2f} times as fast"),
+    "ours, fp32, if the plain way also draws what its mean leads to": (
+        "planning",
+        "{speedup_fp32_with_decoder:.2f} times as fast",
+    ),
+    "plans of the two ways differ by at most": ("planning", "{plan_difference_fp32:.1e}"),
+    "bf16 changes a cost by at most (costs spread by)": ("planning", "{bf16_cost_change:.2%} ({cost_spread:.2%})"),
+    "of the machine's fp32 matrix peak": ("planning", "{fraction_of_peak_fp32:.0%} of {matmul_peak_fp32:.3g} FLOP/s"),
+    "of its bf16 matrix peak": ("planning", "{fraction_of_peak_bf16:.0%} of {matmul_peak_bf16:.3g} FLOP/s"),
+    "50 tasks, one MPC round of 300 x 10 [s]": ("planning", "{round_seconds:.1f}, peak {round_peak_gb:.1f} GB"),
+    "LeWM: one CEM iteration, tasks x samples": ("planning", "{lewm_tasks} x {lewm_samples}"),
+    "LeWM: ours, fp32": ("planning", "{lewm_speedup_fp32:.1f} times as fast"),
+    "LeWM: over a plain way that encodes the start once": (
+        "planning",
+        "{lewm_speedup_over_start_encoded_once:.1f} times as fast",
+    ),
+    "LeWM: 50 tasks, one MPC round of 300 x 10 [s]": ("planning", "{lewm_round_seconds:.2f}"),
+    "training of DINO-WM's predictor, batch": ("training", "{batch_size}"),
+    "plain [steps/s]": ("training", "{steps_per_s_plain:.3g}"),
+    "from kept features, fp32": ("training", "{speedup_fp32:.1f} times as fast"),
+    "from kept features, bf16": ("training", "{speedup_bf16:.1f} times as fast"),
+    "loader's share of a step": ("training", "{loader_share:.1%}"),
+    "twice the batch, twice the steps": ("training", "{twice_the_batch:.2f}, {twice_the_steps:.2f} times the time"),
+    "rendering [frames/s]": ("rendering", "{bare_frames_per_s:.0f}"),
+    "collection, of bare rendering": ("rendering", "{ratio:.2f}"),
+}
+
+
+def main() -> None:
+    given = settings(sys.argv[1:], {"device": "auto", "only": ""})
+    if given["only"] != "table":
+        measure(pick_device(given["device"]).type)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{table()}{END}{rest.partition(END)[2]}")
+    print(table())
+
+
+def measure(device: str) -> None:
+    """Write docs/benchmarks/DEVICE.json."""
+    if device == "cuda":
+        run([sys.executable, "-m", "pytest", "-q", "-m", "gpu"])
+    figures = {}
+    with TemporaryDirectory() as folder:
+        for name in ("planning", "training", "rendering"):
+            output = Path(folder, f"{name}.json")
+            words = ["--output", str(output)] if name == "rendering" else [f"device={device}", f"output={output}"]
+            run([sys.executable, f"benchmarks/{name}.py", *words])
+            figures[name] = json.loads(output.read_text())
+    FIGURES.mkdir(exist_ok=True)
+    (FIGURES / f"{device}.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def run(command: list[str]) -> None:
+    print(f"\n$ {' '.join(command)}", flush=True)
+    if code := subprocess.call(command, cwd=ROOT):
+        raise SystemExit(code)
+
+
+def table() -> str:
+    """A row a figure, a column a device."""
+    measured = {device: FIGURES / f"{device}.json" for device in COLUMNS}
+    known = {device: json.loads(path.read_text()) for device, path in measured.items() if path.exists()}
+    titles = [title(device, known.get(device)) for device in COLUMNS]
+    lines = [f"| | {' | '.join(titles)} |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    lines += [
+        f"| {row} | {' | '.join(cell(known.get(device), part, text) for device in COLUMNS)} |"
+        for row, (part, text) in ROWS.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def title(device: str, figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return device
+    machine = figures["planning"]
+    threads = f"{machine['threads']} threads, " if device == "cpu" else ""
+    return f"{machine['name']} ({threads}torch {machine['torch']})"
+
+
+def cell(figures: dict[str, Any] | None, part: str, text: str) -> str:
+    """A figure; - where it is none of this device's."""
+    if figures is None:
+        return "not yet measured"
+    try:
+        return text.format(**figures[part])
+    except (KeyError, TypeError):  # not tried there, or null
+        return "-"
+
+
+if __name__ == "__main__":
+    main()

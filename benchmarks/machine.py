@@ -1,0 +1,133 @@
+"""What the benchmarks measure with: medians of runs that take turns, the machine's matrix peak."""
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+PEAK_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192, 16384), "mps": (2048, 4096)}  # of square matrices
+
+
+def settings(arguments: list[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Words key=value over defaults, each of its default's type.
+
+    Raises:
+        SystemExit: a key that there is not, or a value of another type.
+    """
+    given = dict(defaults)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in defaults or not equals:
+            raise SystemExit(
+                f"error: unknown setting {argument!r}; known: {', '.join(f'{k}={v}' for k, v in defaults.items())}"
+            )
+        kind = type(defaults[key])
+        try:
+            given[key] = value == "true" if kind is bool else kind(value)
+        except ValueError:
+            raise SystemExit(f"error: {key} ({value!r}) must be like {defaults[key]!r}") from None
+    return given
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
+    synchronize(device)
+    began = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def median_seconds(run: Callable[[], Any], device: torch.device, repeats: int = 5) -> float:
+    """Of `repeats` runs after one that warms up."""
+    return medians({"": run}, device, repeats)[""]
+
+
+def medians(runs: Mapping[str, Callable[[], Any]], device: torch.device, repeats: int = 5) -> dict[str, float]:
+    """Median seconds of each; they take turns, so that what else the machine does falls on all of them."""
+    for run in runs.values():
+        seconds_of(run, device)
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            taken[name].append(seconds_of(run, device))
+    return {name: median(values) for name, values in taken.items()}
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the best of a few square matrix products: what any network on this machine stays below."""
+    best = 0.0
+    for side in PEAK_SIDES[device.type]:
+        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        best = max(best, 2 * side**3 / median_seconds(lambda a=a, b=b: a @ b, device, repeats=7))
+    return best
+
+
+def has_bf16(device: torch.device) -> str | None:
+    """None where bf16 has instructions of its own, else the reason why it has not."""
+    if device.type == "cuda":
+        return None if torch.cuda.get_device_capability(device) >= (8, 0) else "this GPU is older than Ampere"
+    if device.type == "cpu":
+        flags = cpu_flags()
+        if {"avx512_bf16", "amx_bf16", "bf16"} & flags:
+            return None
+        return "this CPU has no bf16 instructions (avx512_bf16, amx_bf16 or Arm's bf16)"
+    return f"not measured on {device.type}"
+
+
+def cpu_flags() -> set[str]:
+    return set(cpu_info("flags").split()) | set(cpu_info("Features").split())
+
+
+def cpu_info(name: str) -> str:
+    """What Linux says of the first core; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_info("model name") or platform.machine()
+    return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def where_time_goes(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Shares of a run's time by kind of operation, from PyTorch's profiler."""
+    kinds = {"addmm": "matrix products", "mm": "matrix products", "bmm": "matrix products", "attention": "attention"}
+    kinds |= {"layer_norm": "LayerNorm", "gelu": "GELU", "cat": "copies", "copy_": "copies", "stack": "copies"}
+    kinds |= {"convolution": "convolutions", "pad": "copies", "clone": "copies", "conv": "convolutions"}
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    with profile(activities=activities) as profiled:
+        run()
+        synchronize(device)
+    spent: dict[str, float] = {}
+    for event in profiled.key_averages():
+        kind = next((name for part, name in kinds.items() if part in event.key), "the rest")
+        own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        spent[kind] = spent.get(kind, 0.0) + own
+    return {kind: value / sum(spent.values()) for kind, value in sorted(spent.items(), key=lambda item: -item[1])}
+
+
+def shown(figures: Mapping[str, Any]) -> str:
+    """A line a figure."""
+    lines = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{kind} {share:.0%}" for kind, share in value.items())
+        lines.append(f"{name:<40}{f'{value:.4g}' if isinstance(value, float) else value}")
+    return "\n".join(lines)
