@@ -19,7 +19,7 @@ demo: setup
 
 test: setup
 	# The longest file first, so that no process is left alone with it at the end.
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder tests/test_commands.py tests
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder tests/test_commands.py tests/test_first_steps.py tests
 
 test-slow: setup
 	$(BIN)/python -m pytest

@@ -12,9 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from machine import settings
+import pandas as pd
+from machine import settings, shares
 
 from wmbench.commands import pick_device
+from wmbench.evaluation.table import markdown_of
 
 ROOT = Path(__file__).parents[1]
 PAGE, FIGURES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks"
@@ -32,10 +34,11 @@ ROWS = {
         "{speedup_fp32_with_decoder:.2f} times as fast",
     ),
     "plans of the two ways differ by at most": ("planning", "{plan_difference_fp32:.1e}"),
-    "bf16 changes a cost by at most (costs spread by)": ("planning", "{bf16_cost_change:.2%} ({cost_spread:.2%})"),
+    "bf16 changes a cost by at most (costs spread by)": ("planning", "{bf16_cost_change:.4%} ({cost_spread:.2%})"),
     "of the machine's fp32 matrix peak": ("planning", "{fraction_of_peak_fp32:.0%} of {matmul_peak_fp32:.3g} FLOP/s"),
     "of its bf16 matrix peak": ("planning", "{fraction_of_peak_bf16:.0%} of {matmul_peak_bf16:.3g} FLOP/s"),
     "50 tasks, one MPC round of 300 x 10 [s]": ("planning", "{round_seconds:.1f}, peak {round_peak_gb:.1f} GB"),
+    "an iteration of DINO-WM spends its time on": ("planning", "{time_goes_to}"),
     "LeWM: one CEM iteration, tasks x samples": ("planning", "{lewm_tasks} x {lewm_samples}"),
     "LeWM: ours, fp32": ("planning", "{lewm_speedup_fp32:.1f} times as fast"),
     "LeWM: over a plain way that encodes the start once": (
@@ -47,7 +50,11 @@ ROWS = {
     "plain [steps/s]": ("training", "{steps_per_s_plain:.3g}"),
     "from kept features, fp32": ("training", "{speedup_fp32:.1f} times as fast"),
     "from kept features, bf16": ("training", "{speedup_bf16:.1f} times as fast"),
-    "loader's share of a step": ("training", "{loader_share:.1%}"),
+    "loss and gradient of the two ways differ by": ("training", "{loss_difference:.1e}, {gradient_difference:.1e}"),
+    "loader's share of a step": ("training", "{loader_share:.2%}"),
+    "peak memory of a step [bytes]": ("training", "{peak_memory_bytes:.2e}"),
+    "a step spends its time on": ("training", "{time_goes_to}"),
+    "training of LeWM end to end": ("training", "{lewm_speedup:.2f} times as fast"),
     "twice the batch, twice the steps": ("training", "{twice_the_batch:.2f}, {twice_the_steps:.2f} times the time"),
     "rendering [frames/s]": ("rendering", "{bare_frames_per_s:.0f}"),
     "collection, of bare rendering": ("rendering", "{ratio:.2f}"),
@@ -94,7 +101,13 @@ def table() -> str:
         f"| {row} | {' | '.join(cell(known.get(device), part, text) for device in COLUMNS)} |"
         for row, (part, text) in ROWS.items()
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + "".join(growth(device, figures["planning"]) for device, figures in known.items())
+
+
+def growth(device: str, figures: dict[str, Any]) -> str:
+    """How a plan's time grows with its sizes, and what it takes under a bound on memory."""
+    tables = [markdown_of(pd.DataFrame(figures[name]).map(str)) for name in ("scaling", "memory") if figures[name]]
+    return f"\nA smaller plan on {device} with one size doubled at a time, and memory under a bound:\n\n" + "\n".join(tables)
 
 
 def title(device: str, figures: dict[str, Any] | None) -> str:
@@ -109,8 +122,9 @@ def cell(figures: dict[str, Any] | None, part: str, text: str) -> str:
     """A figure; - where it is none of this device's."""
     if figures is None:
         return "not yet measured"
+    values = {name: shares(value) if isinstance(value, dict) else value for name, value in figures[part].items()}
     try:
-        return text.format(**figures[part])
+        return text.format(**values)
     except (KeyError, TypeError):  # not tried there, or null
         return "-"
 

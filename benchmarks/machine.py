@@ -123,11 +123,15 @@ def where_time_goes(run: Callable[[], Any], device: torch.device) -> dict[str, f
     return {kind: value / sum(spent.values()) for kind, value in sorted(spent.items(), key=lambda item: -item[1])}
 
 
+def shares(parts: Mapping[str, float]) -> str:
+    """`attention 24%, copies 3%`."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
+
+
 def shown(figures: Mapping[str, Any]) -> str:
     """A line a figure."""
     lines = []
     for name, value in figures.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{kind} {share:.0%}" for kind, share in value.items())
-        lines.append(f"{name:<40}{f'{value:.4g}' if isinstance(value, float) else value}")
+        text = shares(value) if isinstance(value, dict) else f"{value:.4g}" if isinstance(value, float) else str(value)
+        lines.append(f"{name:<40}{text}")
     return "\n".join(lines)

@@ -12,40 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "200"}
-TRAIN = "train.py env=point_maze encoder=lewm_small training.batch_size=8 training.valid_batches=1"
-PLAN = "plan.py num_videos=1 protocol.num_tasks=3 planner.num_samples=8 planner.num_elites=3 planner.num_iters=2"
-
-
-def start(folder: Path, command: str, **environment: str) -> subprocess.Popen:
-    script, *arguments = command.split()
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *arguments],
-        cwd=folder,
-        env={**ENVIRONMENT, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(folder: Path, command: str, **environment: str) -> str:
-    """Standard output of a command that succeeds."""
-    process = start(folder, command, **environment)
-    out, err = process.communicate(timeout=400)
-    assert process.returncode == 0, f"{command}\n{out}\n{err}"
-    return out
-
-
-def refuse(folder: Path, command: str, **environment: str) -> str:
-    """The one-line error of a command that fails as it should."""
-    process = start(folder, command, **environment)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1, err
-    assert "Traceback" not in err
-    return next(line for line in err.splitlines() if line.startswith("error: "))
+from command_line import ENVIRONMENT, PLAN, ROOT, TRAIN, refuse, run, start
 
 
 @pytest.fixture(scope="module")
@@ -232,31 +199,3 @@ def test_the_worked_example_of_the_readme_adds_an_encoder(work, tmp_path):
     assert re.search(r"\d+ passed", done.stdout)
     (summary,) = (tmp_path / "plan_outputs").glob("*/summary.json")
     assert json.loads(summary.read_text())["encoder"] == "MeanColour"
-
-
-def test_the_shipped_model_plans_right_after_installation(tmp_path):
-    run(tmp_path, "plan.py model_name=point_maze_lewm protocol.num_tasks=20 baselines=false num_videos=0")
-    (summary,) = (tmp_path / "plan_outputs").glob("*/summary.json")
-    assert json.loads(summary.read_text())["success"] >= 0.9
-
-
-@pytest.mark.slow
-def test_the_shipped_model_solves_nine_of_ten_tasks(tmp_path):
-    began = time.perf_counter()
-    run(tmp_path, "plan.py model_name=point_maze_lewm")
-    (summary,) = (tmp_path / "plan_outputs").glob("*_demo/summary.json")
-    assert json.loads(summary.read_text())["success"] >= 0.9
-    assert time.perf_counter() - began < 120
-
-
-def test_the_demo_ends_with_a_table_and_a_report_and_goes_on_where_it_was(tmp_path):
-    command = "scripts/demo.py --num-episodes 16 --steps 3 --num-tasks 2"
-    first = run(tmp_path, command)
-    rows = list(csv.DictReader((tmp_path / "plan_outputs/demo/table.csv").open()))
-    assert {row["row"] for row in rows} == {"lewm_small", "state", "random", "zero", "simulator"}
-    report = (tmp_path / "plan_outputs/demo/report.html").read_text()
-    assert report.count("data:image/png;base64,") == 4 and report.count("data:video/mp4;base64,") == 2
-    assert "$ python train.py" in first
-    again = run(tmp_path, command)
-    assert "$ python train.py" not in again and "$ python plan.py" not in again
-    assert "is complete already" in again
