@@ -66,7 +66,7 @@ def thinned(x: Float[Tensor, "..."], dropout: float) -> Float[Tensor, "..."]:
     """Dropout for the CPU, where PyTorch's draws number by number: here four of 16 bits come from each drawn one."""
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
     kept = bits.view(torch.int16)[: x.numel()].view_as(x) >= round(dropout * 2**16) - 2**15
-    return x * (kept.to(x.dtype) / (1 - dropout))
+    return x * kept.to(x.dtype).mul_(1 / (1 - dropout))
 
 
 class Dropout(nn.Dropout):
