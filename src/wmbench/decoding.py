@@ -16,7 +16,7 @@ from wmbench.data.windows import Windows
 from wmbench.models.decoder import DecoderLoss, decode_frames, decoder_loss, frames_to_pixels
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
-from wmbench.training import Recipe, autocast, run_steps, to_device
+from wmbench.training import Recipe, autocast, run_steps
 
 METRICS, RESUME = "decoder_metrics.csv", "decoder_resume.safetensors"
 
@@ -82,7 +82,7 @@ def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, reci
     batches = valid.batches(max(1, recipe.batch_size // valid.num_frames), seed=0)
     errors = []
     for _ in range(recipe.valid_batches):
-        obs, action = to_device(device, *valid.get(next(batches)))
+        obs, action = valid.get(next(batches), device)
         seen = Obs(visual=obs["visual"][:, 1:], proprio=obs["proprio"][:, 1:])
         errors.append(torch.stack([_loss(decoder, z, seen).reconstruction for z in _seen_and_predicted(model, obs, action)]))
     decoder.train()
@@ -94,7 +94,7 @@ def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, reci
 def samples(model: WorldModel, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "3 n h w 3"]:
     """The last frames of evenly spread windows: real, decoded from their latents, and from the model's predictions."""
     index = np.unique(np.linspace(0, len(valid) - 1, count).astype(int))
-    obs, action = to_device(next(model.parameters()).device, *valid.get(index))
+    obs, action = valid.get(index, next(model.parameters()).device)
     decoded = [decode_frames(decoder.eval(), z[:, -1]) for z in _seen_and_predicted(model.eval(), obs, action)]
     return np.stack([obs["visual"][:, -1].cpu().numpy(), *decoded])
 
@@ -116,7 +116,7 @@ def _seen_and_predicted(model: WorldModel, obs: Obs, action: Tensor) -> tuple[Te
 
 
 def _next_loss(model: WorldModel, decoder: nn.Module, train: Windows, index: ndarray) -> DecoderLoss:
-    obs, _ = to_device(next(model.parameters()).device, *train.get(index))
+    obs, _ = train.get(index, next(model.parameters()).device)
     return _loss(decoder, _encode(model, obs), obs)
 
 

@@ -110,7 +110,7 @@ def reconstructions(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, co
 
 
 def frames(windows: Windows, index: ndarray, device: torch.device) -> UInt8[Tensor, "F 1 h w 3"]:
-    return windows.get(index)[0]["visual"].to(device, non_blocking=True)
+    return windows.get(index, device)[0]["visual"]
 
 
 def _loss(

@@ -246,11 +246,6 @@ def autocast(device: torch.device) -> AbstractContextManager:
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
-def to_device(device: torch.device, obs: Obs, action: torch.Tensor) -> tuple[Obs, torch.Tensor]:
-    visual = obs["visual"].to(device, non_blocking=True)
-    return Obs(visual=visual, proprio=obs["proprio"].to(device)), action.to(device, non_blocking=True)
-
-
 def _trial_step(model: WorldModel, train: Windows, batch_size: int) -> float:
     """Seconds of a step, measured on one that leaves no trace, even if it fails: buffers and random state are put back."""
     buffers = [buffer.clone() for buffer in model.buffers()]

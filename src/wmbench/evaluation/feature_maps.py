@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
+from wmbench.data.windows import FrameNumbers
 from wmbench.encoders.base import Encoder
 from wmbench.shapes import Obs
 
@@ -32,11 +33,9 @@ def spread_frames(episodes: EpisodeSet, count: int) -> UInt8[ndarray, "F h w 3"]
     """Frames evenly spread over a collection, the first and the last among them."""
     if count < 1:
         raise ValueError(f"the number of frames ({count}) must be positive")
-    stored = -(-episodes.ep_len // episodes.store_every)
-    first = np.cumsum(stored) - stored
-    index = np.unique(np.linspace(0, stored.sum() - 1, count).astype(int))
-    episode = np.searchsorted(first, index, side="right") - 1
-    return np.asarray(episodes.frames((index - first[episode]) * episodes.store_every, episode))
+    numbers = FrameNumbers(episodes)
+    index = np.unique(np.linspace(0, len(numbers) - 1, count).astype(int))
+    return np.asarray(episodes.frames(*numbers.place(index)))
 
 
 @torch.inference_mode()

@@ -43,9 +43,10 @@ def write_videos(
 ) -> list[Path]:
     """Film a few tasks to folder/videos/task_XXX_success.mp4; the panels are drawn sharper than what the agent saw."""
     chosen = choose_tasks(outcome, count)
+    if not chosen:
+        return []  # a renderer takes seconds to make
     camera = PointMazes(env.maze.rows, env.renderer.name, SIZE, env.render_lag)
-    if chosen:
-        (folder / "videos").mkdir(parents=True, exist_ok=True)
+    (folder / "videos").mkdir(parents=True, exist_ok=True)
     paths = []
     for task in chosen:
         verdict = "success" if outcome.success[task] else "failure"
