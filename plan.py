@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from wmbench.checkpoint import list_runs
-from wmbench.commands import command, duration, peak_memory, size
+from wmbench.commands import command
 from wmbench.data.official import open_episodes
 from wmbench.evaluation.episodes import observe, run_episodes
 from wmbench.evaluation.figures import paths_figure
@@ -26,9 +26,9 @@ from wmbench.evaluation.results import sentence, write_results
 from wmbench.evaluation.table import BASELINES
 from wmbench.evaluation.targets import read_targets
 from wmbench.evaluation.tasks import GOAL_SOURCES, Tasks, replay_tasks, sample_tasks, saved, task_file
+from wmbench.machine import duration, peak_memory, progress_bar, size
 from wmbench.planning.agent import Agent, ZeroAgent
 from wmbench.players import Player, baseline, possible_baselines, trained
-from wmbench.progress import progress_bar
 from wmbench.runs import git_commit
 
 FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video

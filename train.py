@@ -15,7 +15,7 @@ from torch import nn
 from wmbench import runs
 from wmbench.caching import Cache, choose_source
 from wmbench.checkpoint import build_decoder, build_world_model, load_resume
-from wmbench.commands import command, duration, peak_memory, pick_device, size
+from wmbench.commands import command
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
 from wmbench.data.windows import Windows
@@ -24,6 +24,7 @@ from wmbench.encoders.base import Encoder
 from wmbench.encoders.matched import Matched
 from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.evaluation.figures import decoder_figure
+from wmbench.machine import duration, peak_memory, pick_device, size
 from wmbench.models.world_model import WorldModel
 from wmbench.training import Recipe, fit, optimizer_of
 

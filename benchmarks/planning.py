@@ -25,10 +25,11 @@ from machine import has_bf16, machine, matmul_peak, medians, seconds_of, setting
 from torch import Tensor, nn
 
 from wmbench.checkpoint import build_decoder, build_world_model
-from wmbench.commands import CONF, pick_device
+from wmbench.commands import CONF
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.state import State
 from wmbench.evaluation.table import markdown_of
+from wmbench.machine import pick_device
 from wmbench.models.adaln import AdaLNBlock
 from wmbench.models.precision import set_precision
 from wmbench.models.predictor import FrameCausalViT

@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import collect
 
-from wmbench.commands import CONF, num_cores
+from wmbench.commands import CONF
 from wmbench.data import episodes as storage
+from wmbench.machine import num_cores
 
 
 def main() -> None:

@@ -27,12 +27,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wmbench.caching import identity
 from wmbench.checkpoint import build_decoder, build_world_model
-from wmbench.commands import CONF, peak_memory, pick_device
+from wmbench.commands import CONF
 from wmbench.data import episodes as storage
 from wmbench.data.latents import LatentFile
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.packing import Packing
 from wmbench.data.windows import ResidentFrames, StoredFrames, Windows, ahead
+from wmbench.machine import peak_memory, pick_device
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 from wmbench.training import Recipe, compile_predictor, losses_of, optimizer_of, take_step

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from wmbench.commands import command, num_cores, size
+from wmbench.commands import command
 from wmbench.data import episodes as storage
 from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
 from wmbench.envs.rendering import make_renderer, resolve
 from wmbench.envs.vector import PointMazes
-from wmbench.progress import progress_bar
+from wmbench.machine import num_cores, progress_bar, size
 
 CHUNK = 8  # episodes between two entries of the progress file
 

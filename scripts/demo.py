@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from wmbench.commands import duration, fail
+from wmbench.commands import fail
 from wmbench.evaluation.report import write_report
 from wmbench.evaluation.results import find_summaries, sentence
 from wmbench.evaluation.table import make_table, to_markdown, write_table
+from wmbench.machine import duration
 
 ROOT = Path(__file__).parents[1]
 ROWS = ("lewm_small", "state")

@@ -17,10 +17,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
-from wmbench.commands import CONF, encoder_config, explain, pick_device
+from wmbench.commands import CONF, encoder_config, explain
 from wmbench.encoders.base import Encoder
 from wmbench.evaluation.table import markdown_of
-from wmbench.progress import progress_bar
+from wmbench.machine import pick_device, progress_bar
 from wmbench.shapes import Obs
 
 MOST_TIMED = 100e6  # parameters; a larger network takes long to build, which is worth it where its weights are cached

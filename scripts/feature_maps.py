@@ -13,10 +13,11 @@ from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from wmbench.commands import encoder_config, explain, fail, pick_device
+from wmbench.commands import encoder_config, explain, fail
 from wmbench.data.official import open_episodes
 from wmbench.encoders.base import Encoder
 from wmbench.evaluation.feature_maps import feature_map, feature_sheet, spread_frames, tokens_of
+from wmbench.machine import pick_device
 
 
 def main() -> None:

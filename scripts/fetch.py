@@ -11,8 +11,9 @@ from typing import Any
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
-from wmbench.commands import encoder_config, explain, fail, size
+from wmbench.commands import encoder_config, explain, fail
 from wmbench.encoders.weights import Release, fetch
+from wmbench.machine import size
 
 
 def main() -> None:

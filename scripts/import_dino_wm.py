@@ -20,11 +20,11 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from wmbench.commands import fail, size
+from wmbench.commands import fail
 from wmbench.data import episodes as storage
 from wmbench.data.episodes import Episodes, EpisodeSet
 from wmbench.data.official import OfficialEpisodes
-from wmbench.progress import progress_bar
+from wmbench.machine import progress_bar, size
 
 
 def main() -> None:

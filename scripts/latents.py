@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from wmbench.commands import duration, fail, size
-from wmbench.data.latents import read_journal, try_lock
+from wmbench.commands import fail
+from wmbench.data.latents import read_journal
+from wmbench.files import try_lock
+from wmbench.machine import duration, size
 
 COLUMNS = ("name", "encoder", "data", "tokens x width", "dtype", "frames", "size", "written", "age")
 

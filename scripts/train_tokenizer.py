@@ -22,7 +22,7 @@ from PIL import Image
 from torch import nn
 
 from wmbench.checkpoint import build_decoder
-from wmbench.commands import command, duration, peak_memory, pick_device, size
+from wmbench.commands import command
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
@@ -31,6 +31,7 @@ from wmbench.encoders.base import weights_hash
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.encoders.weights import file_hash
 from wmbench.evaluation.diagnostics import fit_probe
+from wmbench.machine import duration, peak_memory, pick_device, size
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import git_commit
 from wmbench.tokenizing import METRICS, fit_tokenizer, reconstructions

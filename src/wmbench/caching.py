@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmbench.commands import size
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.latents import LatentFile
 from wmbench.data.packing import Packing
 from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFrames, fits
 from wmbench.encoders.base import Encoder, weights_hash
+from wmbench.machine import size
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import psutil
-import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
@@ -238,48 +236,3 @@ def encoder_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
         cfg = hydra.compose("train", overrides=[f"encoder={name}", *settings])
     return OmegaConf.to_container(cfg.encoder, resolve=True)  # type: ignore[return-value]
-
-
-def pick_device(name: str) -> torch.device:
-    """auto takes CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ValueError: a device that this machine lacks.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name}: torch sees no CUDA GPU here; use device=auto or device=cpu")
-    return torch.device(name)
-
-
-def num_cores() -> int:
-    """Physical cores that this process may use."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, psutil.cpu_count(logical=False) or affinity))
-
-
-def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far, on the GPU or, without one, by this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return psutil.Process().memory_info().rss
-
-
-def duration(seconds: int | float) -> str:
-    """`42 s`, `3 min 05 s` or `2 h 10 min`."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(num_bytes: int | float) -> str:
-    """`12 kB`, `3.4 MB`, `30.1 GB`."""
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} GB"

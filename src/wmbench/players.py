@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from wmbench.checkpoint import find_run, load_decoder, load_run, step_path
-from wmbench.commands import pick_device
 from wmbench.data.official import PUBLISHED
 from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
@@ -23,6 +22,7 @@ from wmbench.evaluation.diagnostics import load_probe
 from wmbench.evaluation.episodes import Actor
 from wmbench.evaluation.table import BASELINES
 from wmbench.importers.checkpoint import converted, is_released
+from wmbench.machine import pick_device
 from wmbench.models.decoder import decode_frames
 from wmbench.models.precision import set_precision
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent

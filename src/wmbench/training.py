@@ -17,8 +17,8 @@ from torch import nn
 
 from wmbench.checkpoint import load_resume, save_resume, save_weights
 from wmbench.data.windows import Windows, ahead
+from wmbench.machine import progress_bar
 from wmbench.models.world_model import Losses, WorldModel
-from wmbench.progress import progress_bar
 from wmbench.shapes import Obs
 
 

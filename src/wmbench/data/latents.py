@@ -8,7 +8,6 @@ A row holds a frame's tokens as the first frame of a window and, where the encod
 in the same window until one has all the predecessors it looks at.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -28,7 +27,8 @@ from torch import Tensor
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import TOLERANCE, Packing
 from wmbench.data.windows import FrameNumbers, ahead, fits, send, upload
-from wmbench.progress import progress_bar
+from wmbench.files import try_lock
+from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
 CHUNK = 64  # frames that are encoded, written and checked together
@@ -247,12 +247,3 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
         if not try_lock(file):
             raise ValueError(f"another process is writing {path}; wait for it, or use cache.enabled=false meanwhile")
         yield file
-
-
-def try_lock(file: BinaryIO) -> bool:
-    """Released when the file is closed, also by a kill."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

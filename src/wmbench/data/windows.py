@@ -12,7 +12,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
-from wmbench.progress import progress_bar
+from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
 CPU = torch.device("cpu")

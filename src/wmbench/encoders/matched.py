@@ -9,7 +9,7 @@ from torch import Tensor
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import Encoder
-from wmbench.progress import progress_bar
+from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
 PROJECTION_SEED = 0  # the same matrix for every run of a width: seeds of a study differ by training alone

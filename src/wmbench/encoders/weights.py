@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wmbench.progress import progress_bar
+from wmbench.machine import progress_bar
 
 TIMEOUT_S = 10
 CHUNK = 2**20

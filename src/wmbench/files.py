@@ -1,0 +1,79 @@
+"""Files that several processes may want at once, and that a kill must not leave half written."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def exclusive(path: Path, remedy: str) -> Iterator[None]:
+    """Hold `path` (a file, or a folder that is worked in) for this process until the block ends, also by a kill.
+
+    The lock lies beside it as NAME.lock and names its holder; the file stays, since deleting it would let two in.
+
+    Raises:
+        ValueError: another process holds it; the message names that process and ends with the remedy.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o644), "r+") as file:
+        if not try_lock(file):
+            raise ValueError(f"{path} is in use by {_holder(file)}; {remedy}")
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        file.flush()
+        yield
+
+
+def try_lock(file: IO) -> bool:
+    """Take an open file's lock, if nobody has it. It is released when the file is closed, also by a kill."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(file: IO) -> str:
+    try:
+        holder = json.loads(file.read())
+        return f"process {holder['pid']} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path whose file becomes `path` when the block ends without an error: whole on the disk, or not at all.
+
+    Its name is this process's own and keeps the suffix, so that two writers do not mix and writers by suffix work.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        _to_disk(temporary)
+        temporary.replace(path)
+        _to_disk(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text as the whole contents of a file, or no change."""
+    with whole(path) as temporary:
+        temporary.write_text(text)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's contents or a folder's entries would outlive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,56 @@
+"""Locks between processes, and files that appear whole."""
+
+import subprocess
+import sys
+
+import pytest
+
+from wmbench.files import exclusive, whole, write_text
+
+HOLD = """
+import sys, pathlib
+from wmbench.files import exclusive
+with exclusive(pathlib.Path(sys.argv[1]), "wait"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_who_holds_a_path(tmp_path):
+    path = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(ValueError, match=f"run is in use by process {holder.pid} on .*; wait for it"),
+            exclusive(path, "wait for it"),
+        ):
+            pass
+        holder.kill()
+        holder.wait()
+    with exclusive(path, "wait"):  # a killed process holds nothing
+        pass
+
+
+def test_a_path_is_free_again_after_its_block(tmp_path):
+    for _ in range(2):
+        with exclusive(tmp_path / "run", "wait"):
+            pass
+
+
+def test_an_error_while_writing_leaves_the_file_before(tmp_path):
+    path = tmp_path / "table.csv"
+    write_text(path, "before")
+    with pytest.raises(OSError, match="disk full"), whole(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_temporary_file_keeps_the_suffix(tmp_path):
+    with whole(tmp_path / "tasks.npz") as temporary:
+        assert temporary.suffix == ".npz"
+        temporary.write_text("x")
+    assert (tmp_path / "tasks.npz").read_text() == "x"
