@@ -1,7 +1,8 @@
 """Published PointMaze numbers, cited apart from measured ones, and the rule by which a reproduction is judged.
 
-published.csv has one row a number: success in [0, 1], tasks where known, paper, its table, our protocol of that kind (empty
-where none corresponds), the setting in words, planner, notes ("second hand" where the paper itself was not read).
+published.csv has one row for each number: success in [0, 1], tasks where known, paper (its latest version), its table, our
+protocol of that kind (empty where none corresponds), the setting in words (another maze or environment is named there),
+planner, notes ("second hand" where the paper itself was not read).
 """
 
 import html
