@@ -348,6 +348,28 @@ def test_a_forecast_under_a_budget_of_seconds_is_that_budget_for_every_plan():
     assert agent.forecast(observed(GOALS[:1]), num_tasks=4, blocks=7) == pytest.approx(4 * 7 * 0.5)
 
 
+def test_a_decision_is_the_looks_since_the_last_one_and_its_plan(monkeypatch: pytest.MonkeyPatch):
+    """A clock on which a look takes 10 seconds and a plan 1: the second decision has two frames in its context."""
+    now = [0.0]
+    monkeypatch.setattr("wmbench.planning.agent.time.perf_counter", lambda: now[0])
+
+    class Slow(FixedPlan):
+        def __call__(self, cost, mean, noise, bounds=None) -> Tensor:
+            now[0] += 1.0
+            return super().__call__(cost, mean, noise, bounds)
+
+    agent = make_agent(planner=Slow(), num_taken=2, num_context=2)
+    agent.reset(observed(GOALS), 4)
+
+    def look(active: np.ndarray) -> Obs:
+        now[0] += 10.0
+        return observed(GOALS[torch.as_tensor(active)])
+
+    for active in ([0, 1, 2, 3], [0, 1, 2], [0, 1, 2], [2]):
+        agent.act(lambda active=active: look(np.array(active)), np.array(active))
+    assert agent.decisions == [(11.0, 1.0, 4, True), (21.0, 1.0, 3, False)]
+
+
 def test_actions_are_the_plans_in_environment_units():
     actions = World(3).run(make_agent(planner=FixedPlan(), num_taken=2), blocks=2).actions
     for block, found in enumerate(actions):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,20 @@ if TYPE_CHECKING:
 
 else:
     Dynamics = Any  # isinstance cannot see a torch module's submodules as attributes
+
+
+class Decision(NamedTuple):
+    """What one replanning took, of all its tasks together.
+
+    decision_seconds: looking and encoding since the last decision, and the plan itself.
+    plan_seconds: the plan alone.
+    is_first: the agent's first, which also measures memory, compiles and warms up.
+    """
+
+    decision_seconds: float
+    plan_seconds: float
+    num_tasks: int
+    is_first: bool
 
 
 class Agent:
@@ -81,7 +95,8 @@ class Agent:
         self.horizon, self.num_taken, self.shrinking, self.num_context = horizon, num_taken, shrinking, num_context
         self.clip_actions, self.memory_gb, self.seed = clip_actions, memory_gb, seed
         self._room: int | None = None  # rollouts that fit into memory at once
-        self.plan_seconds: list[float] = []
+        self.decisions: list[Decision] = []
+        self.plan_seconds: list[float] = []  # per task
 
     @torch.no_grad()
     def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
@@ -123,6 +138,7 @@ class Agent:
         self._plan = torch.zeros(self._num_tasks, 0, self._block_dim, device=self._device)  # what is left of it (B H A)
         self._queue = 0  # blocks of it to execute before replanning
         self._num_plans = 0
+        self._look_seconds = 0.0  # since the last decision
         self.imagined = self._goal.new_zeros(self._num_tasks, 0, *self._goal.shape[1:])  # latents of the newest plan
 
     @torch.no_grad()
@@ -132,10 +148,14 @@ class Agent:
         `look` is called only when a frame is needed, by a plan made now or within the next num_context - 1 blocks (one more
         for an encoder that looks at pairs of frames).
         """
+        began = time.perf_counter()
         if self._queue < min(self.num_context + self.model.lookback, self._blocks_left):
             self._see(look, active)
+        looked = time.perf_counter()
+        self._look_seconds += looked - began
         if self._queue == 0:
             self._make_plan(active)
+            self._note_decision(time.perf_counter() - looked, len(active))
         block, self._plan = self._plan[:, 0], self._plan[:, 1:]
         self._past.append(block)
         self._queue -= 1
@@ -202,7 +222,6 @@ class Agent:
         return Obs(visual=visual, proprio=torch.cat([before["proprio"][rows], obs["proprio"]], dim=1))
 
     def _make_plan(self, active: Int[ndarray, " B"]) -> None:
-        began = time.perf_counter()
         rest = self._plan.shape[1]
         horizon = rest if self.shrinking and rest else int(min(self.horizon, self._blocks_left))
         nothing = torch.zeros(self._num_tasks, horizon, self._block_dim, device=self._device)
@@ -230,7 +249,12 @@ class Agent:
         self._plan, self.imagined = mean, imagined
         self._queue = min(self.num_taken, horizon)
         self._num_plans += 1
-        self.plan_seconds.append((time.perf_counter() - began) / len(active))
+
+    def _note_decision(self, plan_seconds: float, num_tasks: int) -> None:
+        took = self._look_seconds + plan_seconds
+        self.decisions.append(Decision(took, plan_seconds, num_tasks, is_first=not self.decisions))
+        self.plan_seconds.append(plan_seconds / num_tasks)
+        self._look_seconds = 0.0
 
     def _measure_room(self, frame: Float[Tensor, "1 N D"]) -> int:
         """Rollouts that fit into memory at once, measured on the longest that there will be, from any frame."""
