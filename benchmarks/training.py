@@ -22,8 +22,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from machine import machine, matmul_peak, medians, seconds_of, settings, shown, where_time_goes
 from omegaconf import DictConfig
+from operations import operations_of
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from wmbench.caching import identity
 from wmbench.checkpoint import build_decoder, build_world_model
@@ -160,9 +160,7 @@ def measure(
 ) -> dict[str, Any]:
     """Steps a second of each; the last precision also at twice the steps and, in `twice`, at twice the batch."""
     steps, best = (10 if device.type == "cuda" else 1), list(trainings)[-1]
-    with FlopCounterMode(display=False) as counter:
-        trainings["fp32"].run(1)
-    flops = counter.get_total_flops()
+    flops = operations_of(lambda: trainings["fp32"].run(1))
     if device.type == "cuda":
         for training in (*trainings.values(), twice):
             compile_predictor(training.model, lambda t=training: t.run(1))

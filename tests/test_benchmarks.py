@@ -107,21 +107,47 @@ def test_a_checkout_of_the_published_predictor_takes_our_weights(load, predictor
         original.TheirViT(tmp_path / "models", predictor)
 
 
-def test_operations_are_counted_as_pytorch_counts_them(load):
-    """The closed form of a rollout's matrix products and attention beside torch's own counter."""
-    planning = load("planning")
-    from torch.utils.flop_counter import FlopCounterMode
+def test_each_product_costs_two_operations_a_term(load):
+    """And its gradient as much again for each factor that needs one."""
+    operations_of = load("operations").operations_of
+    x, weight, image, kernel = torch.randn(2, 3, 5), torch.randn(7, 5), torch.randn(1, 3, 8, 8), torch.randn(4, 3, 2, 2)
+    q, k = torch.randn(2, 3, 5, 7), torch.randn(2, 3, 11, 7)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert operations_of(lambda: torch.nn.functional.linear(x, weight)) == 2 * (2 * 3) * 5 * 7
+    assert operations_of(lambda: x @ weight.T) == 2 * (2 * 3) * 5 * 7
+    assert operations_of(lambda: torch.nn.functional.conv2d(image, kernel, stride=2)) == 2 * (2 * 2 * 3) * 4 * (4 * 4)
+    assert operations_of(lambda: attention(q, k, k)) == 2 * (2 * 3) * 5 * 11 * (7 + 7)
+    assert operations_of(lambda: attention(q, q, q, is_causal=True)) == 2 * (2 * 3) * (1 + 2 + 3 + 4 + 5) * (7 + 7)
+    assert operations_of(lambda: x.exp() + 1) == 0
+    weight.requires_grad_()
+    assert operations_of(lambda: torch.nn.functional.linear(x, weight)) == 2 * 2 * (2 * 3) * 5 * 7
+    with torch.no_grad():
+        assert operations_of(lambda: torch.nn.functional.linear(x, weight)) == 2 * (2 * 3) * 5 * 7
+    with pytest.raises(NotImplementedError, match="operations of einsum are not counted"):
+        operations_of(lambda: torch.einsum("bik,jk->bij", x, weight))
 
-    size = {"tasks": 1, "samples": 2, "iterations": 1, "horizon": 5, "tokens": 6, "width": 8}
+
+@pytest.mark.parametrize("horizon", [1, 2, 3, 5])
+def test_the_closed_form_counts_every_product_of_a_rollout(load, horizon: int):
+    """Of all samples; but for the embedding of the actions, which it leaves out."""
+    planning, operations = load("planning"), load("operations")
+    size = {"tasks": 1, "samples": 2, "iterations": 1, "horizon": horizon, "tokens": 6, "width": 8}
     plan = planning.plan_of(size, torch.device("cpu"))
     with torch.no_grad():
         plan()  # measures memory first
-        with FlopCounterMode(display=False) as counter:
-            plan()
-    predictor = planning.predictor_of(size)
-    embedding = 2 * 9 * 10 * 16  # of the actions of nine frames, which the closed form leaves out
-    expected = 2 * (planning.rollout_flops(predictor, 5) + embedding)
-    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-6)
+        counted = operations.operations_of(plan)
+    embedded = horizon + 2 * max(0, horizon - 3)  # frames; beyond the window each step embeds its three anew
+    expected = 2 * (planning.rollout_flops(planning.predictor_of(size), horizon) + embedded * 2 * 10 * 16)
+    assert counted == expected
+
+
+def test_the_closed_form_is_that_of_a_transformer(load):
+    """One frame of N tokens into a layer of width D, inner width I and M hidden features: counted by hand."""
+    planning = load("planning")
+    predictor = FrameCausalViT(8, 6, 3, 10, 2, depth=1, num_heads=3, head_dim=4, mlp_dim=11, dropout=0.0)
+    n, d, i, m = 6, 8 + 2, 3 * 4, 11
+    query_key_value_out, attention, perceptron = 4 * n * d * i, 2 * n * n * i, 2 * n * d * m
+    assert planning.rollout_flops(predictor, 1) == 2 * (query_key_value_out + attention + perceptron)
 
 
 def test_the_planning_benchmark_finds_equal_plans_and_writes_its_figures(load, tmp_path: Path, monkeypatch, capsys):
