@@ -115,7 +115,9 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     if partial.exists() and progress.exists():
         lines = progress.read_text().splitlines()
         if len(lines) > 1:
-            refuse_other(output, json.loads(lines[0]), manifest)
+            begun = json.loads(lines[0])
+            refuse_other(output, begun, manifest)
+            manifest.update(begun)  # with the driver that has drawn so far
             done = [line for line in lines[1:] if line.endswith("]")]
             progress.write_text("\n".join([lines[0], *done]) + "\n")  # without a line that a kill cut short
             return dict(json.loads(line) for line in done)
@@ -125,9 +127,11 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     if needed > free:
         raise ValueError(f"{output} needs {size(needed)}, the disk has {size(free)} free; lower num_episodes or image_size")
     print(f"{output} will take {size(needed)} ({size(free)} free)")
+    renderer = make_renderer(manifest["renderer"], PointMazes(manifest["maze"]).physics.model, 8)
+    renderer.frames(np.ones((64, 2)))  # compiles
+    manifest["driver"] = renderer.driver
     storage.create(partial, manifest)
     progress.write_text(json.dumps(manifest) + "\n")
-    make_renderer(manifest["renderer"], PointMazes(manifest["maze"]).physics.model, 8).frames(np.ones((64, 2)))  # compiles
     return {}
 
 

@@ -22,9 +22,10 @@ from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import Matched, matched, unmatched
 from wmbench.encoders.weights import check_state
+from wmbench.envs.view import EnvSpec
 from wmbench.models.world_model import WorldModel, proprio_part
 
-ACTION_DIM, PROPRIO_DIM = 2, 4  # of PointMaze
+ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
 UNMATCHED = {"pool": None, "width": None, "standardise": False}
 OLDER = {"concat_dim": 1, "matched": UNMATCHED, "train_encoder": False, "encoder_lr": 1e-6}  # of older runs
 

@@ -15,12 +15,13 @@ from mujoco import rollout
 from numpy.typing import NDArray
 
 from wmbench.envs.mazes import BALL_RADIUS, Maze
+from wmbench.envs.view import EnvSpec
 
 SUBSTEPS = 5
 SUBSTEP_S = 0.01
 MAX_SPEED = 5.0  # per axis before a step [m/s]
 BODY_ORIGIN = 1.2  # world position of the ball at qpos 0 [m]
-SUCCESS_RADIUS = 0.5  # [m], strict
+SUCCESS_RADIUS = EnvSpec.success_radius  # [m], strict
 # MuJoCo 2.1, which DINO-WM ran on, lets a contact begin at the larger of two geoms' margins (0.002 m); MuJoCo 4 at their
 # sum. Half the margin on each geom gives the original's contact distance.
 GEOM_MARGIN = 0.001

@@ -30,6 +30,7 @@ RENDERERS = ("auto", "egl", "osmesa", "warp")
 @runtime_checkable
 class Renderer(Protocol):
     name: str
+    driver: str  # the device that draws
 
     def frames(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]: ...
 
@@ -90,6 +91,7 @@ class GLRenderer:
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self.driver = _gl_device()
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 10)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -110,6 +112,13 @@ class GLRenderer:
         return frames
 
 
+def _gl_device() -> str:
+    """What the current GL context draws with, such as `llvmpipe (LLVM 15.0.6, 256 bits)`."""
+    from OpenGL import GL
+
+    return GL.glGetString(GL.GL_RENDERER).decode()
+
+
 class WarpRenderer:
     """MuJoCo Warp's ray tracer, batched, on the GPU where there is one and on one CPU core where there is none."""
 
@@ -118,6 +127,7 @@ class WarpRenderer:
     def __init__(self, model: mujoco.MjModel, image_size: int):
         self._mjw, wp = _import_warp()
         self._device = wp.get_preferred_device()
+        self.driver = f"{self._device.alias} {self._device.name}"
         self._scoped = wp.ScopedDevice
         # OpenGL clamps the light, here 0.4 ambient + 0.8 diffuse, to 1 before it colours a texture; Warp does not.
         model = copy.copy(model)

@@ -9,6 +9,7 @@ from numpy import ndarray
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import SUBSTEP_S, Physics
 from wmbench.envs.rendering import Renderer, make_renderer
+from wmbench.envs.view import EnvSpec
 
 
 class PointMazes:
@@ -23,8 +24,8 @@ class PointMazes:
         num_threads: threads that step the physics; by default one a core.
     """
 
-    action_dim = 2
-    proprio_dim = 4
+    action_dim = EnvSpec.action_dim
+    proprio_dim = EnvSpec.proprio_dim
 
     def __init__(
         self,
