@@ -18,14 +18,13 @@ from torch import Tensor
 
 from wmbench.checkpoint import list_runs
 from wmbench.commands import command
-from wmbench.data.official import open_episodes
 from wmbench.evaluation.episodes import observe, run_episodes
 from wmbench.evaluation.figures import paths_figure
 from wmbench.evaluation.film import Plans, write_videos
 from wmbench.evaluation.results import sentence, write_results
 from wmbench.evaluation.table import BASELINES
 from wmbench.evaluation.targets import read_targets
-from wmbench.evaluation.tasks import GOAL_SOURCES, Tasks, replay_tasks, sample_tasks, saved, task_file
+from wmbench.evaluation.tasks import Tasks, make_tasks
 from wmbench.machine import duration, peak_memory, progress_bar, size
 from wmbench.planning.agent import Agent, ZeroAgent
 from wmbench.players import Player, baseline, possible_baselines, trained
@@ -45,8 +44,10 @@ def main(cfg: DictConfig) -> None:
         given, protocol.goal_H = read_targets(protocol.goal_file, protocol.goal_H)
     is_baseline = cfg.model_name in BASELINES
     player = baseline(cfg, cfg.model_name, cfg.env.maze, cfg.env.frameskip) if is_baseline else trained(cfg)
-    tasks = given or make_tasks(cfg, player)
+    tasks = given or tasks_of(cfg, player)
     print(f"{cfg.row}: protocol {protocol.name}, {len(tasks)} tasks ({tasks.hash}) in {player.env.maze.name}")
+    if unreachable := int((~player.env.maze.has_path(tasks.start[:, :2], tasks.goal[:, :2])).sum()):
+        print(f"note: {unreachable} of the {len(tasks)} goals cannot be reached from their starts in this maze")
     if cfg.baselines and not is_baseline:
         for name in possible_baselines(cfg):
             folder = baseline_folder(cfg, name, tasks)
@@ -58,24 +59,21 @@ def main(cfg: DictConfig) -> None:
     print(f"{sentence(summary)}\nwrote {summary['folder']}")
 
 
-def make_tasks(cfg: DictConfig, player: Player) -> Tasks:
-    """The tasks of the protocol's goal source, saved the first time."""
-    protocol, maze = cfg.protocol, player.env.maze
-    sampling = (protocol.num_tasks, protocol.task_seed)
-    kind = (protocol.skip_solved, protocol.goal_at_rest)
-    if protocol.goal_source == "random_state":
-        return saved(task_file(Path(cfg.tasks_dir), maze, *sampling, *kind), lambda: sample_tasks(maze, *sampling, *kind))
-    if protocol.goal_source not in GOAL_SOURCES:
-        raise ValueError(f"unknown protocol.goal_source {protocol.goal_source!r}; known: {', '.join(GOAL_SOURCES)}")
-    data = cfg.env.data or player.facts.get("data")
-    if data is None:
-        raise ValueError(f"protocol.goal_source={protocol.goal_source} replays recorded episodes; say which: env.data=PATH")
-    episodes = open_episodes(data)
-    steps = protocol.goal_H * player.frameskip
-    source = f"_{protocol.goal_source}{steps}_{episodes.hash[:6]}"
-    return saved(
-        task_file(Path(cfg.tasks_dir), maze, *sampling, *kind, source),
-        lambda: replay_tasks(episodes, player.env.physics, *sampling, steps, protocol.goal_source == "random_action", *kind),
+def tasks_of(cfg: DictConfig, player: Player) -> Tasks:
+    """The tasks of the protocol, saved the first time."""
+    protocol = cfg.protocol
+    return make_tasks(
+        Path(cfg.tasks_dir),
+        player.env.physics,
+        goal_source=protocol.goal_source,
+        num_tasks=protocol.num_tasks,
+        seed=protocol.task_seed,
+        skip_solved=protocol.skip_solved,
+        goal_at_rest=protocol.goal_at_rest,
+        num_steps=protocol.goal_H * player.frameskip,
+        data=cfg.env.data or player.facts.get("data"),
+        train_fraction=player.train_fraction,
+        split_seed=player.split_seed,
     )
 
 

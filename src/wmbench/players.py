@@ -36,6 +36,7 @@ class Player:
 
     read_position: the ball's positions (x, y) [m] in latents, where the run has a probe.
     draw: frames of latents, where the run has a decoder.
+    train_fraction, split_seed: which episodes of its data the run was trained on.
     """
 
     agent: Actor
@@ -45,6 +46,8 @@ class Player:
     facts: dict[str, Any] = field(default_factory=dict)
     read_position: Callable[[Float[Tensor, "*B N D"]], Float[ndarray, "*B 2"]] | None = None
     draw: Callable[[Float[Tensor, "F N D"]], UInt8[ndarray, "F h w 3"]] | None = None
+    train_fraction: float = 0.9
+    split_seed: int = 42
 
 
 def trained(cfg: DictConfig) -> Player:
@@ -92,7 +95,8 @@ def trained(cfg: DictConfig) -> Player:
     if decoder is not None:
         decoder.to(device)
     set_precision(model.to(device), cfg.precision, cfg.compile)
-    return Player(make_agent(cfg, model), env, model.frameskip, device, facts, probe, draw if decoder else None)
+    split = {name: train_cfg[name] for name in ("train_fraction", "split_seed") if name in train_cfg}
+    return Player(make_agent(cfg, model), env, model.frameskip, device, facts, probe, draw if decoder else None, **split)
 
 
 def baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int) -> Player:

@@ -1,6 +1,8 @@
 """Tasks: the original's fifty, the skipped ones, and files that keep them."""
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from wmbench.data import episodes as storage
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
-from wmbench.evaluation.tasks import Tasks, replay_tasks, sample_tasks, saved, task_file
+from wmbench.evaluation.tasks import Tasks, load, make_tasks, replay_tasks, sample_tasks, saved, task_file
 
 
 @pytest.fixture
@@ -138,8 +140,13 @@ def physics(maze: Maze) -> Physics:
     return Physics(maze, num_threads=1)
 
 
+def replay(episodes: storage.EpisodeSet, physics: Physics, num_tasks: int, num_steps: int, **changed) -> Tasks:
+    settings = {"random_actions": False, "skip_solved": False, "goal_at_rest": False} | changed
+    return replay_tasks(episodes, episodes.split()[1], physics, num_tasks, 7, num_steps, **settings)
+
+
 def test_replayed_goals_are_the_recorded_states_some_steps_later(recorded: storage.Episodes, physics: Physics):
-    tasks = replay_tasks(recorded, physics, 30, 7, 5, random_actions=False, skip_solved=False, goal_at_rest=False)
+    tasks = replay(recorded, physics, 12, 5)
     assert (
         np.isin(tasks.seeds // 8, recorded.split()[1]).all() and (tasks.seeds % 8 <= 2).all()
     )  # five steps later is in them
@@ -148,21 +155,117 @@ def test_replayed_goals_are_the_recorded_states_some_steps_later(recorded: stora
     np.testing.assert_allclose(tasks.goal, recorded.state[tasks.seeds + 5], atol=1e-5)
 
 
+def test_no_start_is_replayed_twice(recorded: storage.Episodes, physics: Physics):
+    """Four episodes of eight steps hold twelve segments of five: as many tasks, and not one more."""
+    assert len(set(replay(recorded, physics, 12, 5).seeds)) == 12
+    with pytest.raises(ValueError, match=r"13 tasks are more than the 12 starts .*the 4 validation episodes in .*n_evals"):
+        replay(recorded, physics, 13, 5)
+
+
 def test_random_actions_start_where_replayed_ones_do_and_end_elsewhere(recorded: storage.Episodes, physics: Physics):
-    settings = {"skip_solved": False, "goal_at_rest": False}
-    replayed = replay_tasks(recorded, physics, 30, 7, 5, random_actions=False, **settings)
-    other = replay_tasks(recorded, physics, 30, 7, 5, random_actions=True, **settings)
+    replayed = replay(recorded, physics, 12, 5)
+    other = replay(recorded, physics, 12, 5, random_actions=True)
     np.testing.assert_array_equal(other.start, replayed.start)
     assert (np.abs(other.goal - replayed.goal).max(1) > 1e-3).all()
-    assert other.hash == replay_tasks(recorded, physics, 30, 7, 5, random_actions=True, **settings).hash
+    assert other.hash == replay(recorded, physics, 12, 5, random_actions=True).hash
 
 
 def test_segments_longer_than_every_episode_are_refused(recorded: storage.Episodes, physics: Physics):
     with pytest.raises(ValueError, match=r"recorded.h5 has no validation episode with the 9 steps of a task"):
-        replay_tasks(recorded, physics, 3, 7, 8, random_actions=False, skip_solved=False, goal_at_rest=False)
+        replay(recorded, physics, 3, 8)
+
+
+def test_segments_without_a_step_are_refused(recorded: storage.Episodes, physics: Physics):
+    with pytest.raises(ValueError, match=r"goal 0 env steps after its start is none; protocol.goal_H must be positive"):
+        replay(recorded, physics, 3, 0)
+
+
+def test_episodes_of_another_maze_are_refused(recorded: storage.Episodes, physics: Physics):
+    recorded.manifest["maze"] = ["#####", "#...#", "#####"]
+    with pytest.raises(ValueError, match=r"recorded.h5 was recorded in another maze, \['#####', '#...#', '#####'\]"):
+        replay(recorded, physics, 3, 5)
 
 
 def test_goals_that_cannot_be_found_are_given_up_on(recorded: storage.Episodes, physics: Physics):
     """One step from its start a ball is always within the success radius of where it was."""
     with pytest.raises(ValueError, match="not solved at their start; set skip_solved=false"):
-        replay_tasks(recorded, physics, 1, 7, 1, random_actions=False, skip_solved=True, goal_at_rest=False)
+        replay(recorded, physics, 1, 1, skip_solved=True)
+
+
+REPLAYED = {"num_tasks": 20, "seed": 9, "skip_solved": False, "goal_at_rest": False, "num_steps": 5}
+
+
+@pytest.mark.parametrize("goal_source", ["dset", "random_action"])
+@pytest.mark.parametrize(("train_fraction", "split_seed"), [(0.5, 7), (0.8, 42)])
+def test_replayed_tasks_start_in_episodes_that_the_run_was_not_trained_on(
+    recorded: storage.Episodes, physics: Physics, tmp_path: Path, goal_source: str, train_fraction: float, split_seed: int
+):
+    split = {"train_fraction": train_fraction, "split_seed": split_seed}
+    tasks = make_tasks(tmp_path / "tasks", physics, goal_source=goal_source, data=recorded.path, **REPLAYED, **split)
+    trained_on, unseen = recorded.split(train_fraction, split_seed)
+    assert not np.isin(tasks.seeds // 8, trained_on).any()
+    assert np.isin(tasks.seeds // 8, unseen).all()
+
+
+def test_replayed_tasks_of_other_splits_and_lengths_are_kept_apart(
+    recorded: storage.Episodes, physics: Physics, tmp_path: Path
+):
+    settings = REPLAYED | {"goal_source": "dset", "data": recorded.path, "train_fraction": 0.5, "split_seed": 7}
+    changes = [{}, {"train_fraction": 0.75}, {"split_seed": 8}, {"goal_source": "random_action"}, {"num_steps": 4}]
+    hashes = {make_tasks(tmp_path / "tasks", physics, **settings | change).hash for change in changes}
+    assert len(hashes) == len(list((tmp_path / "tasks").iterdir())) == len(changes)
+
+
+def test_a_run_that_was_trained_on_every_episode_has_none_to_replay(
+    recorded: storage.Episodes, physics: Physics, tmp_path: Path
+):
+    with pytest.raises(ValueError, match=r"all 40 episodes were trained on; give others: env.data=PATH"):
+        make_tasks(tmp_path, physics, goal_source="dset", data=recorded.path, train_fraction=1.0, split_seed=42, **REPLAYED)
+
+
+TWO_ROOMS = ("#######", "#..#..#", "#..#..#", "#######")
+
+
+@pytest.mark.parametrize("skip_solved", [True, False])
+def test_goals_without_a_path_to_them_are_left_out(skip_solved: bool):
+    rooms = Maze(TWO_ROOMS)
+    tasks = sample_tasks(rooms, 20, 99, skip_solved=skip_solved, goal_at_rest=True)
+    in_left_room = tasks.start[:, 1] < 2.5
+    assert 3 <= in_left_room.sum() <= 17
+    np.testing.assert_array_equal(tasks.goal[:, 1] < 2.5, in_left_room)
+
+
+def test_replayed_goals_in_another_room_are_given_up_on(recorded: storage.Episodes):
+    """States recorded in the U-maze, of which some lie in the other maze's walls."""
+    one_cell = Physics(Maze(("#####", "#####", "##.##", "#####", "#####")), num_threads=1)
+    with pytest.raises(ValueError, match=r"only \d+ of 12 starts and goals have a path between them; lower protocol"):
+        replay(recorded, one_cell, 12, 5)
+
+
+def write_tasks(folder: str, maze: Maze) -> str:
+    return kept(Path(folder), maze, num_tasks=3, seed=5, skip_solved=True, goal_at_rest=True).hash
+
+
+def test_processes_that_sample_the_same_tasks_at_once_all_get_them(maze: Maze, tmp_path: Path):
+    with ProcessPoolExecutor(4, get_context("fork")) as pool:
+        for turn in range(15):
+            folder = str(tmp_path / str(turn))
+            assert len(set(pool.map(write_tasks, [folder] * 4, [maze] * 4))) == 1
+            assert len(list(Path(folder).iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (
+            np.array([[0.8, 0.8, 0, 0], [0.8, np.nan, 0, 0]]),
+            r"the start of task 1 is \[0.8, nan, 0.0, 0.0\]; it must be fin",
+        ),
+        (np.zeros((2, 2)), r"states are \(2, 2\) and \(2, 4\) instead of \(n, 4\)"),
+        (np.zeros((1, 4)), r"states are \(1, 4\) and \(2, 4\) instead of \(n, 4\)"),
+    ],
+)
+def test_a_file_of_impossible_states_is_refused_by_name(tmp_path: Path, start: np.ndarray, message: str):
+    np.savez(tmp_path / "mine.npz", start=start, goal=np.zeros((2, 4)), seeds=np.arange(2))
+    with pytest.raises(ValueError, match=f"mine.npz: {message}"):
+        load(tmp_path / "mine.npz")

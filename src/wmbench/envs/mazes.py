@@ -5,6 +5,7 @@ cell (w, h) lies at qpos (w - 0.2, h - 0.2), because the ball's body stands at (
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ class Maze:
         Exact in a maze whose walls are grown by the ball's radius with square corners (a real ball can cut a corner by at
         most 0.04 m): the path bends only at convex corners, so it is found in their visibility graph.
         """
-        corners, between = self._corner_graph()
+        corners, between = self._corner_graph
         start, goal = self._out_of_walls(start), self._out_of_walls(goal)
         direct = np.where(self._visible(start, goal), np.linalg.norm(goal - start, axis=-1), np.inf)
         if not len(corners):
@@ -95,6 +96,11 @@ class Maze:
         around = (to_corner[:, :, None] + between + from_corner[:, None, :]).min((1, 2))
         return np.minimum(direct, around)
 
+    def has_path(self, start: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether the ball can roll from one position (B, 2) to the other."""
+        return np.isfinite(self.geodesic(start, goal))
+
+    @cached_property
     def _corner_graph(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Convex wall corners, grown by the ball's radius (K, 2), and the path lengths between them (K, K)."""
         corners = []

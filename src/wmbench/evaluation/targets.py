@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wmbench.evaluation.tasks import Tasks, load
+from wmbench.evaluation.tasks import Tasks, check_states, load
 
 ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
 
@@ -35,10 +35,9 @@ def read_targets(path: str | Path | None, goal_H: int) -> tuple[Tasks, int]:
         raise ValueError(
             f"{path} lacks what DINO-WM's plan_targets.pkl holds: arrays state_0 and state_g, a number goal_H"
         ) from None
-    if start.ndim != 2 or start.shape[1] != 4 or goal.shape != start.shape or blocks < 1:
-        raise ValueError(
-            f"{path}: states are {start.shape} and {goal.shape} instead of (n, 4), or goal_H ({blocks}) is not positive"
-        )
+    check_states(path, start, goal)
+    if blocks < 1:
+        raise ValueError(f"{path}: goal_H ({blocks}) is not positive")
     return Tasks(start, goal, np.arange(len(start))), blocks
 
 

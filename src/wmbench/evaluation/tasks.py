@@ -1,8 +1,9 @@
 """Tasks: starts and goals, sampled once, saved, and the same for every row of a table."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -13,10 +14,14 @@ from numpy import ndarray
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
+from wmbench.data.official import open_episodes
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics, is_success
+from wmbench.files import whole
 
 GOAL_SOURCES = ("random_state", "dset", "random_action", "file")
+
+Pair = tuple[Float[ndarray, "4"], Float[ndarray, "4"], int]  # start, goal, and what drew them: see Tasks.seeds
 
 
 @dataclass(frozen=True)
@@ -36,26 +41,71 @@ class Tasks:
         return hashlib.sha256(self.start.tobytes() + self.goal.tobytes()).hexdigest()[:12]
 
 
+def make_tasks(
+    folder: Path,
+    physics: Physics,
+    *,
+    goal_source: str,
+    num_tasks: int,
+    seed: int,
+    skip_solved: bool,
+    goal_at_rest: bool,
+    num_steps: int,
+    data: str | Path | None,
+    train_fraction: float,
+    split_seed: int,
+) -> Tasks:
+    """The tasks of a goal source: those in the folder, or sampled and saved there.
+
+    Args:
+        num_steps: env steps between start and goal, of replayed tasks.
+        data: the episodes to replay; train_fraction and split_seed say which of them the model has seen.
+
+    Raises:
+        ValueError: an unknown goal source, none of the data it needs, or data that hold too few tasks.
+    """
+    maze, settings = physics.maze, (num_tasks, seed, skip_solved, goal_at_rest)
+    if goal_source == "random_state":
+        return saved(task_file(folder, maze, *settings), lambda: sample_tasks(maze, *settings))
+    if goal_source not in GOAL_SOURCES:
+        raise ValueError(f"unknown protocol.goal_source {goal_source!r}; known: {', '.join(GOAL_SOURCES)}")
+    if data is None:
+        raise ValueError(f"protocol.goal_source={goal_source} replays recorded episodes; say which: env.data=PATH")
+    episodes = open_episodes(data)
+    _, unseen = episodes.split(train_fraction, split_seed)
+    source = f"_{goal_source}{num_steps}_{episodes.hash[:6]}_split{train_fraction:g}-{split_seed}"
+    return saved(
+        task_file(folder, maze, *settings, source),
+        lambda: replay_tasks(
+            episodes, unseen, physics, num_tasks, seed, num_steps, goal_source == "random_action", skip_solved, goal_at_rest
+        ),
+    )
+
+
 def sample_tasks(maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool) -> Tasks:
     """DINO-WM's sequence of start and goal pairs: the n-th pair is drawn by a generator seeded with seed * n + 1.
+
+    Pairs without a path between them, in a maze of several rooms, are left out.
 
     Args:
         skip_solved: leave out pairs whose start is within the success radius of the goal (12.8 % of them in the U-maze).
         goal_at_rest: set the goal's velocity to zero; a frame does not show it, and only a row that sees states feels it.
 
     Raises:
-        ValueError: seed 0, which would draw the same pair over and over.
+        ValueError: seed 0, which would draw the same pair over and over, or a maze in which no pair is a task.
     """
 
-    def draw(n: int) -> tuple[ndarray, ndarray, int]:
-        rng = np.random.RandomState(seed * n + 1)
-        return maze.sample_state(rng), maze.sample_state(rng), seed * n + 1
+    def pairs() -> Iterator[Pair]:
+        for drawn_by in count(1, seed):
+            rng = np.random.RandomState(drawn_by)
+            yield maze.sample_state(rng), maze.sample_state(rng), drawn_by
 
-    return _collect(draw, num_tasks, seed, skip_solved, goal_at_rest)
+    return _collect(pairs(), maze, num_tasks, seed, skip_solved, goal_at_rest)
 
 
 def replay_tasks(
     episodes: EpisodeSet,
+    unseen: Int[ndarray, " n"],
     physics: Physics,
     num_tasks: int,
     seed: int,
@@ -64,51 +114,80 @@ def replay_tasks(
     skip_solved: bool,
     goal_at_rest: bool,
 ) -> Tasks:
-    """Starts from recorded validation episodes; the goal is where num_steps actions lead from there in the simulator.
+    """Starts from recorded episodes; the goal is where num_steps actions lead from there in the simulator.
 
     DINO-WM's goal sources `dset` (the recorded actions) and `random_action` (normal ones in normalised units, which the
-    simulator clips). It draws segments with Python's global generator; here the n-th comes from one keyed by (seed, n).
+    simulator clips). It draws segments with Python's global generator; here the n-th comes from one keyed by (seed, n),
+    and none comes twice.
+
+    Args:
+        unseen: numbers of the episodes to draw from, which the model was not trained on.
 
     Raises:
-        ValueError: no validation episode as long as a segment.
+        ValueError: episodes of another maze, or fewer segments in them than tasks.
     """
-    _, validation = episodes.split()
-    long_enough = validation[episodes.ep_len[validation] > num_steps]
-    if not len(long_enough):
-        raise ValueError(f"{episodes.path} has no validation episode with the {num_steps + 1} steps of a task")
+    num_segments = _count_segments(episodes, unseen, physics.maze, num_tasks, num_steps)
+    long_enough = unseen[episodes.ep_len[unseen] > num_steps]
     normalizer = fit_normalizer(episodes)
 
-    def draw(n: int) -> tuple[ndarray, ndarray, int]:
-        rng = np.random.default_rng((seed, n))
-        episode = rng.choice(long_enough)
-        row = int(episodes.ep_offset[episode] + rng.integers(episodes.ep_len[episode] - num_steps))
-        actions = episodes.action[row : row + num_steps]
-        if random_actions:
-            drawn = torch.from_numpy(rng.standard_normal(actions.shape, dtype=np.float32))
-            actions = normalizer.denormalize_action(drawn).numpy()
-        start = episodes.state[row].astype(np.float64)
-        return start, physics.rollout(start[None], actions[None])[0, -1], row
+    def pairs() -> Iterator[Pair]:
+        replayed: set[int] = set()
+        for n in count():
+            rng = np.random.default_rng((seed, n))
+            episode = rng.choice(long_enough)
+            row = int(episodes.ep_offset[episode] + rng.integers(episodes.ep_len[episode] - num_steps))
+            if row in replayed:
+                continue
+            replayed.add(row)
+            actions = episodes.action[row : row + num_steps]
+            if random_actions:
+                drawn = torch.from_numpy(rng.standard_normal(actions.shape, dtype=np.float32))
+                actions = normalizer.denormalize_action(drawn).numpy()
+            start = episodes.state[row].astype(np.float64)
+            yield start, physics.rollout(start[None], actions[None])[0, -1], row
+            if len(replayed) == num_segments:
+                return
 
-    return _collect(draw, num_tasks, seed, skip_solved, goal_at_rest)
+    return _collect(pairs(), physics.maze, num_tasks, seed, skip_solved, goal_at_rest)
 
 
-def _collect(
-    draw: Callable[[int], tuple[ndarray, ndarray, int]], num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool
-) -> Tasks:
-    """The first num_tasks of the pairs that draw(0), draw(1), ... give."""
+def _count_segments(episodes: EpisodeSet, unseen: Int[ndarray, " n"], maze: Maze, num_tasks: int, num_steps: int) -> int:
+    """Segments of num_steps that the unseen episodes hold; raises where they are too few, or of another maze."""
+    if num_steps < 1:
+        raise ValueError(f"a goal {num_steps} env steps after its start is none; protocol.goal_H must be positive")
+    if (recorded := episodes.manifest.get("maze")) not in (None, list(maze.rows)):
+        raise ValueError(f"{episodes.path} was recorded in another maze, {recorded}, than {list(maze.rows)}")
+    if not len(unseen):
+        raise ValueError(f"{episodes.path}: all {len(episodes)} episodes were trained on; give others: env.data=PATH")
+    num_segments = int(np.maximum(episodes.ep_len[unseen] - num_steps, 0).sum())
+    if not num_segments:
+        raise ValueError(f"{episodes.path} has no validation episode with the {num_steps + 1} steps of a task")
+    if num_segments < num_tasks:
+        raise ValueError(
+            f"{num_tasks} tasks are more than the {num_segments} starts that lie {num_steps} steps before the end of one of "
+            f"the {len(unseen)} validation episodes in {episodes.path}; lower protocol.num_tasks (n_evals)"
+        )
+    return num_segments
+
+
+def _collect(pairs: Iterable[Pair], maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool) -> Tasks:
+    """The first num_tasks of the pairs that have a path between them and, with skip_solved, are not solved at once."""
     if num_tasks < 1:
         raise ValueError(f"num_tasks ({num_tasks}) must be positive")
     if seed < 1:
         raise ValueError(f"the tasks' seed ({seed}) must be positive: task n is drawn with seed * n + 1")
-    pairs, n = [], 0
-    while len(pairs) < num_tasks:
-        start, goal, drawn_by = draw(n)
-        if not (skip_solved and is_success(start, goal)):
-            pairs.append((start, goal, drawn_by))
-        n += 1
-        if n > 1000 + 1000 * num_tasks:
-            raise ValueError(f"only {len(pairs)} of {n} sampled tasks are not solved at their start; set skip_solved=false")
-    starts, goals, seeds = (np.stack(column) for column in zip(*pairs, strict=True))
+    kept = []
+    for start, goal, drawn_by in islice(pairs, 1000 + 1000 * num_tasks):
+        if not (skip_solved and is_success(start, goal)) and maze.has_path(start[None, :2], goal[None, :2])[0]:
+            kept.append((start, goal, drawn_by))
+        if len(kept) == num_tasks:
+            break
+    else:
+        wanted = " and are not solved at their start; set skip_solved=false or" if skip_solved else ";"
+        raise ValueError(
+            f"only {len(kept)} of {num_tasks} starts and goals have a path between them{wanted} lower protocol.num_tasks"
+        )
+    starts, goals, seeds = (np.stack(column) for column in zip(*kept, strict=True))
     if goal_at_rest:
         goals[:, 2:] = 0
     return Tasks(starts, goals, seeds)
@@ -126,12 +205,13 @@ def task_file(
 def saved(path: Path, make: Callable[[], Tasks]) -> Tasks:
     """The tasks in a file; made and saved the first time."""
     if path.exists():
-        return load(path)
+        try:
+            return load(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete it and the same tasks are sampled again") from None
     tasks = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, start=tasks.start, goal=tasks.goal, seeds=tasks.seeds)
-    temporary.rename(path)
+    with whole(path) as temporary:
+        np.savez(temporary, start=tasks.start, goal=tasks.goal, seeds=tasks.seeds)
     return tasks
 
 
@@ -139,8 +219,17 @@ def load(path: Path) -> Tasks:
     """Raises ValueError where the file is damaged or holds something else."""
     try:
         with np.load(path) as file:
-            return Tasks(file["start"], file["goal"], file["seeds"])
+            start, goal, seeds = file["start"], file["goal"], file["seeds"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ValueError(
-            f"{path} is damaged or no task file ({error}); delete it and the same tasks are sampled again"
-        ) from None
+        raise ValueError(f"{path} is damaged or no task file ({error})") from None
+    check_states(path, start, goal)
+    return Tasks(start, goal, seeds)
+
+
+def check_states(path: Path, start: ndarray, goal: ndarray) -> None:
+    """Raise where a file's starts and goals are not n pairs of four finite numbers."""
+    if start.ndim != 2 or start.shape[1] != 4 or goal.shape != start.shape or not len(start):
+        raise ValueError(f"{path}: states are {start.shape} and {goal.shape} instead of (n, 4)")
+    for name, states in (("start", start), ("goal", goal)):
+        if len(wrong := np.flatnonzero(~np.isfinite(states).all(1))):
+            raise ValueError(f"{path}: the {name} of task {wrong[0]} is {states[wrong[0]].tolist()}; it must be finite")
