@@ -28,7 +28,7 @@ from wmbench.evaluation.tasks import Tasks, make_tasks
 from wmbench.machine import duration, peak_memory, progress_bar, size
 from wmbench.planning.agent import Agent, ZeroAgent
 from wmbench.players import Player, baseline, possible_baselines, trained
-from wmbench.runs import git_commit
+from wmbench.provenance import git_commit
 
 FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video
 

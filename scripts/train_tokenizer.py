@@ -8,7 +8,6 @@ beside it, of the same name, holds metrics.csv and reconstructions.png (real fra
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from wmbench.encoders.weights import file_hash
 from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.machine import duration, peak_memory, pick_device, size
 from wmbench.models.world_model import WorldModel
-from wmbench.runs import git_commit
+from wmbench.provenance import git_commit, versions
 from wmbench.tokenizing import METRICS, fit_tokenizer, reconstructions
 from wmbench.training import Recipe
 
@@ -113,7 +112,7 @@ def open_folder(run: Path, cfg: DictConfig, tokenizer: Tokenizer, episodes: Epis
         "source": tokenizer.source,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
-        "versions": {name: version(name) for name in ("wmbench", "torch", "timm")},
+        "versions": versions(("wmbench", "torch", "timm")),
     }
     path.write_text(json.dumps(provenance, indent=2) + "\n")
     return provenance

@@ -2,11 +2,8 @@
 
 import contextlib
 import json
-import platform
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from wmbench.data.episodes import EpisodeSet
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.models.world_model import WorldModel
+from wmbench.provenance import git_commit, versions
 
 # May differ when a run is taken up again.
 FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "decoder", "cache", "compile", "tf32")
@@ -42,8 +40,7 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
         "predictor_parameters": sum(p.numel() for p in model.predictor.parameters()),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
-        "versions": {name: version(name) for name in ("wmbench", "torch", "timm", "transformers", "mujoco")}
-        | {"python": platform.python_version()},
+        "versions": versions(("wmbench", "torch", "timm", "transformers", "mujoco")),
     }
     if (run / "config.yaml").exists():
         before = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
@@ -73,13 +70,6 @@ def open_decoder(run: Path, config: DictConfig) -> None:
         OmegaConf.save(config, path)
     elif names := _changed(OmegaConf.to_container(config), OmegaConf.to_container(OmegaConf.load(path))):
         raise ValueError(f"{run} holds a decoder with other {', '.join(names)}; delete {run / 'decoder*'} to train another")
-
-
-def git_commit() -> str | None:
-    """The source's commit, with + where files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    described = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=here, capture_output=True, text=True)
-    return described.stdout.strip() or None
 
 
 @contextlib.contextmanager
