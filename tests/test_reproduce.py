@@ -43,7 +43,7 @@ def test_a_run_ends_with_a_verdict_beside_the_floors_of_the_same_tasks(run, tmp_
     assert set(report["floors"]) == {"random", "zero", "simulator"} and report["max_rounds"] == 1
     printed = capfd.readouterr().out
     assert (folder / "reproduction.md").read_text() in printed
-    for fact in ("Table 1", "49 of 50", "of 2 tasks", "at most 1;", "random", report["weights_hash"], report["renderer"]):
+    for fact in ("Table 2", "49 of 50", "of 2 tasks", "at most 1;", "random", report["weights_hash"], report["renderer"]):
         assert fact in printed
 
 
