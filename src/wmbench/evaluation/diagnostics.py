@@ -5,19 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wmbench.data.windows import Windows
+from wmbench.files import whole
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
+
+NUM_FEATURES = 1024  # that a probe sees, so that encoders with many tokens have no more of them to fit with
+PENALTIES = np.logspace(-9, 1, 11)  # in units of the features' mean variance
 
 
 @dataclass(frozen=True)
 class Probe:
-    """position = latent @ weight + bias, with its R2 on held-out frames."""
+    """position = folded(z) @ weight + bias, with its R2 on validation frames."""
 
     weight: Float[Tensor, "F 2"]
     bias: Float[Tensor, "2"]
@@ -25,11 +29,12 @@ class Probe:
 
     def __call__(self, z: Float[Tensor, "*B N D"]) -> Float[ndarray, "*B 2"]:
         """Positions (x, y) [m] read from latents."""
-        return (z.flatten(-2).cpu() @ self.weight + self.bias).numpy()
+        return (folded(z.flatten(-2).float().cpu(), len(self.weight)) @ self.weight + self.bias).numpy()
 
     def save(self, run: Path) -> None:
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous(), "r2": torch.tensor(self.r2)}
-        save_file(tensors, run / "probe.safetensors")
+        with whole(run / "probe.safetensors") as path:
+            save_file(tensors, path)
 
 
 def load_probe(run: Path) -> Probe | None:
@@ -43,25 +48,63 @@ def load_probe(run: Path) -> Probe | None:
 
 @torch.no_grad()
 def fit_probe(model: WorldModel, train: Windows, valid: Windows, num_frames: int = 2000) -> Probe:
-    """Least squares from the latents of training frames to the ball's position, judged on validation frames."""
-    z, position = _frames(model, train, num_frames)
-    inputs = torch.cat([z, z.new_ones(len(z), 1)], 1)
-    solution = torch.linalg.lstsq(inputs, position, driver="gelsd").solution  # the smallest where features outnumber frames
-    probe = Probe(solution[:-1], solution[-1], 0.0)
-    z_valid, position_valid = _frames(model, valid, num_frames)
-    error = torch.from_numpy(probe(z_valid[:, None])) - position_valid
-    r2 = 1 - error.square().sum() / (position_valid - position_valid.mean(0)).square().sum()
-    return Probe(probe.weight, probe.bias, float(r2))
+    """Ridge regression from the latents of training frames to the ball's position, judged on validation frames.
+
+    Every encoder gets the same frames and at most NUM_FEATURES features. The penalty is the best one on every fifth of the
+    training episodes, held out for that; then all of them are fitted.
+    """
+    z, position, episode = _frames(model, train, num_frames)
+    number = np.unique(episode, return_inverse=True)[1]
+    held_out = number % 5 == 0 if number.any() else np.arange(len(z)) % 5 == 0  # one episode alone: every fifth frame
+    weights, biases = _ridge(z[~held_out], position[~held_out], PENALTIES)
+    scores = [_r2(z[held_out] @ w + b, position[held_out]) for w, b in zip(weights, biases, strict=True)]
+    (weight,), (bias,) = _ridge(z, position, PENALTIES[[int(np.argmax(scores))]])
+    z_valid, position_valid, _ = _frames(model, valid, num_frames)
+    r2 = _r2(z_valid @ weight + bias, position_valid)
+    return Probe(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), r2)
 
 
-def _frames(model: WorldModel, windows: Windows, num_frames: int) -> tuple[Float[Tensor, "n F"], Float[Tensor, "n 2"]]:
-    """Latents and positions of the first frames of evenly spread windows."""
+def folded(x: Float[Tensor, "*B F"], num_features: int) -> Float[Tensor, "*B K"]:
+    """At most num_features features: random signs, and sums of features drawn together, the same ones every time.
+
+    Distances survive that (a sparse Johnson-Lindenstrauss map), so what a few directions of x say can still be read.
+    """
+    width = x.shape[-1]
+    if width <= num_features:
+        return x
+    rng = np.random.RandomState(0)  # the one generator of numpy whose stream is promised not to change
+    bucket = torch.from_numpy(rng.permutation(width) % num_features)
+    sign = torch.from_numpy(rng.choice(np.array([-1, 1], np.float32), width))
+    return x.new_zeros(*x.shape[:-1], num_features).index_add_(-1, bucket, x * sign)
+
+
+def _ridge(
+    x: Float[ndarray, "n K"], y: Float[ndarray, "n 2"], penalties: Float[ndarray, " P"]
+) -> tuple[list[Float[ndarray, "K 2"]], list[Float[ndarray, "2"]]]:
+    """Weights and biases, one for each penalty on the squared weights (biases are free)."""
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    size, directions = np.linalg.eigh(x.T @ x / len(x))
+    size, along = np.maximum(size, 0), directions.T @ (x.T @ y / len(x))
+    scale = size.mean() or 1.0  # features that never change say nothing, whatever the penalty
+    weights = [directions @ (along / (size + penalty * scale)[:, None]) for penalty in penalties]
+    return weights, [y_mean - x_mean @ weight for weight in weights]
+
+
+def _r2(read: Float[ndarray, "n 2"], position: Float[ndarray, "n 2"]) -> float:
+    return float(1 - np.square(read - position).sum() / np.square(position - position.mean(0)).sum())
+
+
+def _frames(
+    model: WorldModel, windows: Windows, num_frames: int
+) -> tuple[Float[ndarray, "n K"], Float[ndarray, "n 2"], Int[ndarray, " n"]]:
+    """Features, positions and episode numbers of the first frames of evenly spread windows."""
     device = next(model.parameters()).device
     index = np.unique(np.linspace(0, len(windows) - 1, num_frames).astype(int))
-    latents, positions = [], []
+    features, positions = [], []
     for chunk in np.array_split(index, max(1, len(index) // 64)):
         obs, _ = windows.get(chunk)
         first = Obs(visual=obs["visual"][:, :1].to(device), proprio=obs["proprio"][:, :1].to(device))
-        latents.append(model.encode(first)[:, 0].flatten(1).float().cpu())
+        features.append(folded(model.encode(first)[:, 0].flatten(1).float().cpu(), NUM_FEATURES))
         positions.append(obs["proprio"][:, 0, :2])
-    return torch.cat(latents), torch.cat(positions)
+    return torch.cat(features).double().numpy(), torch.cat(positions).double().numpy(), windows.episode[index]
