@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from wmbench import runs
+from wmbench.arms import arm_of
 from wmbench.caching import Cache, choose_source
 from wmbench.checkpoint import build_decoder, build_world_model, load_resume
 from wmbench.commands import command
@@ -34,8 +35,7 @@ def main(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     compiled = is_compiled(cfg.compile, device)
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
-    if cfg.train_encoder and cfg.arm == "native":
-        cfg.arm = "finetuned"
+    cfg.arm = arm_of(cfg)
     settings = {k: v for k, v in cfg.training.items() if k != "regularizer"}
     recipe, cache = Recipe(**settings, encoder_lr=cfg.encoder_lr if cfg.train_encoder else None), Cache(**cfg.cache)
     episodes = open_episodes(cfg.env.data)

@@ -134,8 +134,8 @@ def test_the_released_recipe_is_the_originals():
 
 
 def test_the_default_run_name_tells_environment_encoder_arm_and_seed():
-    cfg = compose("train", ["encoder=state", "seed=3", "arm=wide"])
-    assert cfg.env.name + "_state_wide_s3" == "point_maze_state_wide_s3"
+    cfg = compose("train", ["encoder=state", "seed=3", "arm=matched"])
+    assert f"{cfg.env.name}_state_{cfg.arm}_s{cfg.seed}" == "point_maze_state_matched_s3"
     assert "{env.name}" in compose("train", [])._get_node("model_name")._value()
 
 

@@ -193,6 +193,8 @@ def explain(error: Exception, config_name: str) -> str:
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)
+        if group == "arm":
+            return f"unknown arm {wrong!r}; known: {', '.join(known)}; a run's own name is model_name=NAME"
         return f"unknown {group or 'config'} {wrong!r}{nearest(wrong, known)}; known: {', '.join(known)}"
     if match := re.search(r"Could not override '([^']+)'", message):
         wrong = match.group(1)
@@ -233,6 +235,7 @@ def _default_config(config_name: str) -> DictConfig:
 
 def encoder_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """What conf/encoder/NAME.yaml says, with its defaults and with settings (encoder.KEY=VALUE) in place of its own."""
+    GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
         cfg = hydra.compose("train", overrides=[f"encoder={name}", *settings])
     return OmegaConf.to_container(cfg.encoder, resolve=True)  # type: ignore[return-value]

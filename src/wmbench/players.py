@@ -12,9 +12,9 @@ from numpy import ndarray
 from omegaconf import DictConfig
 from torch import Tensor
 
+from wmbench.arms import note_of
 from wmbench.checkpoint import find_run, load_decoder, load_run, step_path
 from wmbench.data.official import PUBLISHED
-from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
 from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
@@ -82,7 +82,10 @@ def trained(cfg: DictConfig) -> Player:
         "weights_hash": file_hash(step_path(run, provenance["step"]))[:12],
         "step": provenance["step"],
         "note": ", ".join(
-            filter(None, [unmatched(encoder).note, "" if cfg.precision == "fp32" else f"{cfg.precision} rollouts"])
+            filter(
+                None,
+                [note_of(encoder, train_cfg, provenance), "" if cfg.precision == "fp32" else f"{cfg.precision} rollouts"],
+            )
         ),
         "train_seed": train_cfg.get("seed"),
         "proprio": train_cfg.proprio,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.checkpoint import OLDER
@@ -32,6 +33,7 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
     provenance = {
         "data": episodes.manifest | {"path": str(episodes.path), "hash": episodes.hash},
         "encoder": {
+            "name": HydraConfig.get().runtime.choices.get("encoder") if HydraConfig.initialized() else None,
             "source": model.encoder.source,
             "licence": model.encoder.licence,
             "weights_hash": weights_hash(unmatched(model.encoder)) if model.encoder.frozen else "trained with the model",

@@ -50,11 +50,12 @@ class Matched(Encoder):
         if standardise and not encoder.frozen:
             raise ValueError("matched.standardise=true needs a frozen encoder: training moves the features; set it to false")
         width = own if width is None else width
-        changes = {
+        made = {
             f"pooled to {pool} x {pool}": pool is not None,
             "standardised": standardise,
             f"projected to {width}": width != own,
         }
+        changes = [name for name, is_made in made.items() if is_made]
         super().__init__(
             image_size=encoder.image_size,
             grid=encoder.grid if pool is None else (pool, pool),
@@ -62,11 +63,11 @@ class Matched(Encoder):
             pixel_mean=encoder.pixel_mean.flatten().tolist(),
             pixel_std=encoder.pixel_std.flatten().tolist(),
             frozen=encoder.frozen,
-            source=", ".join([encoder.source, *(name for name, is_made in changes.items() if is_made)]),
+            source=", ".join([encoder.source, *changes]),
             prefix_tokens=encoder.prefix_tokens,
             licence=encoder.licence,
         )
-        self.encoder, self.lookback = encoder, encoder.lookback
+        self.encoder, self.lookback, self.changes = encoder, encoder.lookback, changes
         unknown = torch.full((own,), torch.nan) if standardise else None
         self.register_buffer("mean", unknown)
         self.register_buffer("std", None if unknown is None else unknown.clone())

@@ -163,6 +163,7 @@ def _convert(src: Path, dst: Path, data: Path | None, epoch: int | None) -> Path
         "data": PUBLISHED | {"image_size": released.hydra["img_size"], "hash": "published point_maze"},
         "normalizer": statistics,
         "encoder": {
+            "name": "dino" if encoder else None,
             "source": "not in the file",
             "licence": encoder["release"]["licence"] if encoder else "unknown",
             "weights_hash": None,
