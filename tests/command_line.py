@@ -26,7 +26,7 @@ def start(folder: Path, command: str, **environment: str) -> subprocess.Popen:
 def run(folder: Path, command: str, **environment: str) -> str:
     """Standard output of a command that succeeds."""
     process = start(folder, command, **environment)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate()
     assert process.returncode == 0, f"{command}\n{out}\n{err}"
     return out
 
@@ -34,7 +34,7 @@ def run(folder: Path, command: str, **environment: str) -> str:
 def refuse(folder: Path, command: str, **environment: str) -> str:
     """The one-line error of a command that fails as it should."""
     process = start(folder, command, **environment)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == 1, err
     assert "Traceback" not in err
     return next(line for line in err.splitlines() if line.startswith("error: "))

@@ -1,16 +1,26 @@
 """Fixtures that several test files share."""
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hanging import IDLE_S, STARTS, ended_if_it_hangs
 
 from wmbench.data import episodes as storage
 
 torch.set_num_threads(1)  # the tests are small: a second thread costs more than it gives
 
 GOLDEN = Path(__file__).parent / "data"
+START_S = time.process_time()  # what Python and PyTorch took to be here: a measure of the machine
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    with ended_if_it_hangs(IDLE_S, STARTS * START_S):
+        return (yield)
 
 
 @pytest.fixture
