@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from wmbench.data.windows import Windows
 from wmbench.models.adaln import AdaLNPredictor
+from wmbench.models.attention import Attention, Dropout, FeedForward
 from wmbench.models.decoder import decoder_loss, frames_to_pixels
-from wmbench.models.predictor import FrameCausalViT
-from wmbench.models.transformer import Attention, Dropout, FeedForward
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 

@@ -32,7 +32,7 @@ from wmbench.evaluation.table import markdown_of
 from wmbench.machine import pick_device
 from wmbench.models.adaln import AdaLNBlock
 from wmbench.models.precision import set_precision
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent
 from wmbench.planning.cem import CEM

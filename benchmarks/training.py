@@ -199,7 +199,7 @@ def differences(
     index = next(windows.batches(batch_size, seed=1))
     losses, gradients = [], []
     for way, batch in ((plain, original.read_batch(windows, index, device)), (model, kept.get(index, device))):
-        loss = way.eval().loss(*batch).prediction
+        loss = way.eval().loss(*batch).parts["prediction"]
         trained = [p for p in way.parameters() if p.requires_grad]
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)]))
         losses.append(loss.item())

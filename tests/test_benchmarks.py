@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from wmbench.models.predictor import FrameCausalViT
-from wmbench.models.transformer import Attention
+from wmbench.models.attention import Attention
+from wmbench.models.vit import FrameCausalViT
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL = ("predictor.depth=2", "predictor.num_heads=2", "predictor.head_dim=8", "predictor.mlp_dim=32")

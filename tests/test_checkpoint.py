@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wmbench import checkpoint
 from wmbench.checkpoint import (
+    MOVED,
+    SHIPPED,
     build_world_model,
     find_run,
     latest_step,
@@ -24,6 +27,7 @@ from wmbench.checkpoint import (
 )
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import weights_hash
+from wmbench.models.base import Predictor
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import open_run
 from wmbench.shapes import Obs
@@ -50,7 +54,7 @@ TRAINED = {
 }
 REST = {
     "predictor": {
-        "_target_": "wmbench.models.predictor.FrameCausalViT",
+        "_target_": "wmbench.models.vit.FrameCausalViT",
         "action_embed_dim": 3,
         "depth": 1,
         "num_heads": 2,
@@ -115,7 +119,7 @@ def test_a_loaded_model_computes_what_the_saved_one_did(make_run: Callable, kind
     obs, action = batch(frames=3)
     model.eval()
     assert torch.equal(loaded.encode(obs), model.encode(obs))
-    assert torch.equal(loaded.loss(obs, action).prediction, model.loss(obs, action).prediction)
+    assert torch.equal(loaded.loss(obs, action).parts["prediction"], model.loss(obs, action).parts["prediction"])
     assert torch.equal(loaded.normalizer.denormalize_action(action), model.normalizer.denormalize_action(action))
     assert isinstance(cfg, DictConfig) and cfg.model_name == "tiny"
     assert provenance["step"] == 20
@@ -126,6 +130,23 @@ def test_a_loaded_model_is_in_evaluation_mode_and_without_gradients(make_run: Ca
     loaded, _, _ = load_run(make_run(kind)[0])
     assert not any(module.training for module in loaded.modules())
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_run_that_names_a_class_by_an_older_name_loads_and_can_be_taken_up_again(
+    name: str, make_run: Callable, numbered_episodes: Callable
+):
+    run, model = make_run(FROZEN)
+    cfg = OmegaConf.load(run / "config.yaml")
+    assert get_class(MOVED[name]) is type(model.predictor)
+    edit_config(run, "predictor._target_", name)
+    assert torch.equal(load_run(run)[0].predictor.norm.weight, model.predictor.norm.weight)
+    assert open_run(cfg, model, numbered_episodes()) == run  # under today's name it is no other run
+
+
+def test_the_shipped_run_loads():
+    model, cfg, _ = load_run(SHIPPED / "point_maze_lewm")
+    assert isinstance(model.predictor, Predictor) and cfg.predictor._target_.startswith("wmbench.models.")
 
 
 def test_a_file_holds_a_trained_encoder_and_not_a_frozen_one(make_run: Callable, kind: dict):

@@ -29,7 +29,7 @@ from wmbench.evaluation.film import SIZE, film_task
 from wmbench.evaluation.tasks import Tasks
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.decoder import TransposedConvDecoder, VQVAEDecoder, decode_frames
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import open_decoder
 from wmbench.shapes import Obs

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.random_patch import RandomPatch
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import open_run
 
@@ -21,7 +21,8 @@ def test_a_run_records_the_licence_of_its_encoders_weights_and_the_libraries_tha
     encoder = RandomPatch(image_size=6, grid=3, embed_dim=5, seed=0)
     encoder.licence = "for research alone"
     normalizer = Normalizer(*(torch.ones(size) for size in (2, 2, 4, 4)))
-    model = WorldModel(encoder, nn.Linear(5, 5), normalizer, proprio="none", proprio_embed_dim=1, frameskip=2, num_hist=1)
+    predictor = FrameCausalViT(5, 9, 1, 4, 3, depth=1, num_heads=2, head_dim=6, mlp_dim=11, dropout=0.0)
+    model = WorldModel(encoder, predictor, normalizer, proprio="none", proprio_embed_dim=1, frameskip=2, num_hist=1)
     cfg = OmegaConf.create({"ckpt_base_path": str(tmp_path), "model_name": "tiny"})
     provenance = json.loads((open_run(cfg, model, numbered_episodes()) / "provenance.json").read_text())
     assert provenance["encoder"]["licence"] == "for research alone"

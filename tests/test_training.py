@@ -19,8 +19,8 @@ from wmbench.data.windows import Windows, ahead
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.models.adaln import AdaLNPredictor
-from wmbench.models.predictor import FrameCausalViT
 from wmbench.models.sigreg import SIGReg
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.training import Recipe, fit, validate
 
@@ -219,7 +219,7 @@ def test_metrics_have_a_row_for_every_validation_and_for_the_last_step(windows: 
 def test_validation_is_the_mean_error_over_held_out_windows(windows: tuple[Windows, Windows]):
     model, valid = make_lewm().eval(), windows[1]
     with torch.no_grad():
-        expected = model.loss(*valid.get(np.arange(4))).prediction.item()
+        expected = model.loss(*valid.get(np.arange(4))).parts["prediction"].item()
     assert validate(model, valid, make_recipe(batch_size=2, valid_batches=2)) == pytest.approx(expected, rel=1e-5)
     assert validate(model, valid, make_recipe(batch_size=9, valid_batches=1)) == pytest.approx(expected, rel=1e-5)
 

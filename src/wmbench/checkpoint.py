@@ -27,7 +27,22 @@ from wmbench.models.world_model import WorldModel, proprio_part
 
 ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
 UNMATCHED = {"pool": None, "width": None, "standardise": False}
+MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCausalViT"}  # a run names classes by these
 OLDER = {"concat_dim": 1, "matched": UNMATCHED, "train_encoder": False, "encoder_lr": 1e-6}  # of older runs
+
+
+def read_config(path: Path) -> DictConfig:
+    """A run's config.yaml, with what older runs do not say and with the names that classes have today."""
+
+    def renamed(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: MOVED.get(value, value) if key == "_target_" else renamed(value) for key, value in node.items()}
+        return node
+
+    config = OmegaConf.create(renamed(OmegaConf.to_container(OmegaConf.load(path))))
+    merged = OmegaConf.merge(OLDER, config)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
@@ -129,8 +144,7 @@ def load_run(
         ValueError: weights that do not fit the model, tensor by tensor, a frozen encoder that is not the one that the
             run was trained with, an encoder too many or too few.
     """
-    cfg = OmegaConf.merge(OLDER, OmegaConf.load(run / "config.yaml"))
-    assert isinstance(cfg, DictConfig)
+    cfg = read_config(run / "config.yaml")
     provenance = json.loads((run / "provenance.json").read_text())
     trained_on = provenance["encoder"]["weights_hash"]  # None: an imported file does not say
     if encoder is not None and trained_on is not None:
@@ -175,7 +189,7 @@ def load_encoder(run: Path) -> tuple[Encoder, str]:
     """
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"{run} is no run of ours, which would say what its encoder is")
-    if missing := _not_cached(OmegaConf.load(run / "config.yaml").encoder):
+    if missing := _not_cached(read_config(run / "config.yaml").encoder):
         raise FileNotFoundError(f"the weights {', '.join(missing)} are not on this machine")
     model, _, provenance = load_run(run)
     return model.encoder, provenance["data"]["path"]

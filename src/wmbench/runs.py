@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from wmbench.checkpoint import OLDER
+from wmbench.checkpoint import OLDER, read_config
 from wmbench.data.episodes import EpisodeSet
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
@@ -45,9 +45,8 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
         "versions": versions(("wmbench", "torch", "timm", "transformers", "mujoco")),
     }
     if (run / "config.yaml").exists():
-        before = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
-        assert isinstance(before, dict)
-        names = [name for name in _changed(OLDER | config, OLDER | before) if name.split(".")[0] not in FREE_KEYS]
+        before = OmegaConf.to_container(read_config(run / "config.yaml"))
+        names = [name for name in _changed(OLDER | config, before) if name.split(".")[0] not in FREE_KEYS]
         if names:
             raise ValueError(
                 f"{run} holds a run with other {', '.join(names)}; give another model_name= (or arm=), or delete it"

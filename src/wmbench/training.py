@@ -18,7 +18,8 @@ from torch import nn
 from wmbench.checkpoint import load_resume, save_resume, save_weights
 from wmbench.data.windows import Windows, ahead
 from wmbench.machine import progress_bar
-from wmbench.models.world_model import Losses, WorldModel
+from wmbench.models.base import Losses
+from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 
 
@@ -100,8 +101,7 @@ def fit(
             step,
             loss_of_next=lambda: losses_of(model, *next(batches)),
             measure=lambda losses: {
-                "prediction": losses.prediction.item(),
-                "sigreg": losses.sigreg.item(),
+                **{name: part.item() for name, part in losses.parts.items()},
                 "valid_prediction": validate(model, valid, recipe),
             },
             save=lambda step: save_weights(run, step, model),
@@ -231,7 +231,9 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     model.eval()
     batches = valid.batches(recipe.batch_size, seed=0)
     with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
-        losses = [losses_of(model, *valid.get(next(batches), device)).prediction for _ in range(recipe.valid_batches)]
+        losses = [
+            losses_of(model, *valid.get(next(batches), device)).parts["prediction"] for _ in range(recipe.valid_batches)
+        ]
     model.train()
     return torch.stack(losses).mean().item()
 

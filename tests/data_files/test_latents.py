@@ -29,7 +29,7 @@ from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.matched import Matched
 from wmbench.encoders.pixels import Pixels
 from wmbench.encoders.random_patch import RandomPatch
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.training import Recipe, fit
 

@@ -37,7 +37,7 @@ RUN = {
     },
     "training": {"regularizer": None},
     "predictor": {
-        "_target_": "wmbench.models.predictor.FrameCausalViT",
+        "_target_": "wmbench.models.vit.FrameCausalViT",
         "action_embed_dim": 3,
         "depth": 1,
         "num_heads": 2,

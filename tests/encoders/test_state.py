@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch import nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.state import State
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 
@@ -32,7 +32,8 @@ def test_distances_between_latents_are_those_between_velocity_weighted_states(en
 def test_a_world_model_hands_over_normalised_states(encoder: State):
     normalizer = Normalizer(torch.zeros(2), torch.ones(2), torch.tensor([1.0, 2, 3, 4]), torch.tensor([0.5, 2, 4, 8]))
     options = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": 1, "num_hist": 1}
-    model = WorldModel(encoder, nn.Identity(), normalizer, **options)
+    predictor = FrameCausalViT(7, 1, 1, 2, 3, depth=1, num_heads=2, head_dim=6, mlp_dim=11, dropout=0.0)
+    model = WorldModel(encoder, predictor, normalizer, **options)
     start, goal = states(1, seed=0), states(1, seed=1)
     difference = (start["proprio"] - goal["proprio"]) / torch.tensor([0.5, 2, 4, 8])
     expected = (WEIGHT * difference).square().mean(-1)

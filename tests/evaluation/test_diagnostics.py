@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.state import State
 from wmbench.evaluation.diagnostics import NUM_FEATURES, Probe, _ridge, fit_probe, folded, load_probe
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 
 
@@ -20,7 +20,8 @@ def state_model(proprio_std: float) -> WorldModel:
     normalizer = Normalizer(torch.zeros(2), torch.ones(2), torch.tensor([1.0, 2, 3, 4]), torch.full((4,), proprio_std))
     encoder = State(embed_dim=7, velocity_weight=0.3, seed=0)
     options = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": 2, "num_hist": 1}
-    return WorldModel(encoder, nn.Linear(7, 7), normalizer, **options)
+    predictor = FrameCausalViT(7, 1, 1, 4, 3, depth=1, num_heads=2, head_dim=6, mlp_dim=11, dropout=0.0)
+    return WorldModel(encoder, predictor, normalizer, **options)
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ from torch.nn.functional import linear
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.random_patch import RandomPatch
-from wmbench.models import transformer
 from wmbench.models.adaln import AdaLNPredictor
+from wmbench.models.attention import Attention, FeedForward, Linear, padded_affine
 from wmbench.models.precision import Bf16Predictor, set_precision
-from wmbench.models.predictor import FrameCausalViT
-from wmbench.models.transformer import Linear, padded_affine
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 
 TASKS, PLANS, HORIZON, NUM_HIST, TOKENS, DIM, ACTION = 2, 5, 6, 3, 4, 7, 9
@@ -80,7 +79,7 @@ def test_a_rollout_is_the_plain_one(model: WorldModel, frames: int):
 )
 def test_nothing_is_computed_twice(model: WorldModel, frames: int, expected: int, monkeypatch: pytest.MonkeyPatch):
     """Tokens that pass the first layer: those of each plan, and of real frames with past actions once a task."""
-    first = next(module for module in model.modules() if isinstance(module, transformer.Attention))
+    first = next(module for module in model.modules() if isinstance(module, Attention))
     passed = []
     inside = getattr(model.predictor, "tokens_inside", TOKENS)
     first.norm.register_forward_hook(lambda module, inputs, output: passed.append(len(output) * output.shape[1]))
@@ -90,7 +89,7 @@ def test_nothing_is_computed_twice(model: WorldModel, frames: int, expected: int
 
 
 def test_the_last_layer_answers_for_the_newest_frame_alone(model: WorldModel):
-    last = [module for module in model.modules() if isinstance(module, transformer.FeedForward)][-1]
+    last = [module for module in model.modules() if isinstance(module, FeedForward)][-1]
     asked = []
     last.register_forward_hook(lambda module, inputs, output: asked.append(output.shape[1]))
     model.rollout(*situation(1))

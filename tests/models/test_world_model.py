@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.base import Predictor
 from wmbench.models.sigreg import SIGReg
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 
@@ -17,7 +18,7 @@ NORMALIZER = Normalizer(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 4.0]), tor
 NUM_FEATURES = {"none": EMBED, "velocity": EMBED + PROPRIO_EMBED, "full": EMBED + PROPRIO_EMBED}
 
 
-class Guess(nn.Module):
+class Guess(Predictor):
     """A predictor that sees nothing: the loss depends on latents through its target alone."""
 
     def __init__(self, num_features: int):
@@ -26,6 +27,12 @@ class Guess(nn.Module):
 
     def forward(self, z: Tensor, action: Tensor) -> Tensor:
         return self.guess.expand_as(z)
+
+    def begin(self, z: Tensor, past: Tensor, num_plans: int) -> None:
+        pass
+
+    def step(self, state: None, action: Tensor) -> tuple[Tensor, None]:
+        return self.guess.expand(len(action), 4, -1), None
 
 
 def make_model(proprio: str = "none", num_hist: int = 3, blind: bool = False, trained: bool = False) -> WorldModel:
@@ -124,15 +131,15 @@ def test_the_loss_is_the_mean_square_of_one_step_predictions_under_normalised_ac
     normalised = (action - torch.tensor([0.5, -1.0, 0.5, -1.0])) / torch.tensor([2.0, 4.0, 2.0, 4.0])
     expected = (model.predict(z[:, :3], normalised[:, :3]) - z[:, 1:]).square().mean()
     losses = model.loss(obs, action)
-    torch.testing.assert_close(losses.prediction, expected)
-    assert losses.total == losses.prediction and losses.sigreg == 0
+    torch.testing.assert_close(losses.parts["prediction"], expected)
+    assert losses.total == losses.parts["prediction"] and losses.parts["sigreg"] == 0
 
 
 def test_the_last_action_block_of_a_window_does_not_matter(obs: Obs, action: Tensor):
     changed = action.clone()
     changed[:, -1] += 1
     model = make_model()
-    assert model.loss(obs, changed).prediction == model.loss(obs, action).prediction
+    assert model.loss(obs, changed).parts["prediction"] == model.loss(obs, action).parts["prediction"]
 
 
 def test_a_frozen_encoders_target_pulls_at_nothing(obs: Obs, action: Tensor):
@@ -144,7 +151,7 @@ def test_a_frozen_encoders_target_pulls_at_nothing(obs: Obs, action: Tensor):
 
 def test_a_trained_encoder_feels_its_target(obs: Obs, action: Tensor):
     model = make_model(trained=True, blind=True)
-    model.loss(obs, action).prediction.backward()
+    model.loss(obs, action).parts["prediction"].backward()
     assert model.encoder.projector[-1].weight.grad.any()
 
 
@@ -154,4 +161,4 @@ def test_the_regularizer_sees_visual_features_alone(obs: Obs, action: Tensor, mo
     monkeypatch.setattr(model.regularizer, "forward", lambda z: seen.append(z) or torch.tensor(2.0))
     losses = model.loss(obs, action)
     assert torch.equal(seen[0], model.encode(obs)[..., :EMBED])
-    torch.testing.assert_close(losses.total, losses.prediction + 0.1 * 128 / 6 * 2.0)
+    torch.testing.assert_close(losses.total, losses.parts["prediction"] + 0.1 * 128 / 6 * 2.0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.random_patch import RandomPatch
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.cem import CEM

@@ -144,7 +144,7 @@ def _convert(src: Path, dst: Path, data: Path | None, epoch: int | None) -> Path
     config = {
         "model_name": src.resolve().name,
         "encoder": encoder,
-        "predictor": {"_target_": "wmbench.models.predictor.FrameCausalViT"}
+        "predictor": {"_target_": "wmbench.models.vit.FrameCausalViT"}
         | {key: value for key, value in released.sizes.items() if key not in KNOWN_SIZES},
         "training": {"regularizer": None},
         "frameskip": predictor.action_encoder.in_features // ACTION_DIM,

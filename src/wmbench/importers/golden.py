@@ -16,7 +16,7 @@ from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder
 from wmbench.importers.weights import affine_names, check_names, load_predictor, load_strictly
 from wmbench.models.decoder import VQVAEDecoder, decoder_loss
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.cem import CEM
 from wmbench.planning.noise import KeyedNoise
@@ -196,7 +196,7 @@ def losses_of(model: WorldModel, decoder: VQVAEDecoder, record: dict[str, Any]) 
     prediction = model.predict(z[:, :-1], act[:, :-1])
     squared = (prediction - z[:, 1:]).square()
     proprio = squared[..., model.encoder.embed_dim :] if model.concat_dim == 1 else squared[..., -1:, :]
-    latent = model.loss(obs, act).prediction
+    latent = model.loss(obs, act).parts["prediction"]
     losses = {"z_loss": latent, "z_visual_loss": model.split(squared)[0].mean(), "z_proprio_loss": proprio.mean()}
     frames = {"pred": (prediction, obs["visual"][:, 1:]), "reconstructed": (z, obs["visual"])}
     for source, (latents, target) in frames.items():

@@ -41,7 +41,7 @@ def recompute_lewm(record: dict[str, Any]) -> Iterator[Quantity]:
     yield Quantity("embedding", z[:, :, 0], record["embedding"])
     yield Quantity("action_embedding", action_encoder(action), record["action_embedding"])
     yield Quantity("prediction", model.predict(z[:, :-1], action[:, :-1])[:, :, 0], record["prediction"])
-    yield Quantity("prediction_loss", model.loss(obs, action).prediction, record["prediction_loss"])
+    yield Quantity("prediction_loss", model.loss(obs, action).parts["prediction"], record["prediction_loss"])
 
     candidates = record["candidates"]
     rollout = model.rollout(z[:, :1], action[:, :0], candidates)

@@ -19,7 +19,7 @@ from wmbench.importers.golden import decoder_of_record
 from wmbench.importers.pickles import StoredTensor, Stub, read_checkpoint, state_dict, submodules
 from wmbench.importers.weights import affine_names, check_names, load_predictor, load_strictly
 from wmbench.models.decoder import VQVAEDecoder
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.vit import FrameCausalViT
 
 CLASSES = {
     "predictor": "models.vit.ViTPredictor",

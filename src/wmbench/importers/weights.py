@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from wmbench.encoders.weights import check_state
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.vit import FrameCausalViT
 
 
 def check_names(

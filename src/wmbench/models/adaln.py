@@ -6,10 +6,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.lewm import projector
-from wmbench.models.transformer import Attention, FeedForward, KeysValues, Memory
+from wmbench.models.attention import Attention, FeedForward, KeysValues, Memory
+from wmbench.models.window import WindowPredictor
 
 
-class AdaLNPredictor(nn.Module):
+class AdaLNPredictor(WindowPredictor):
     """Every token of frame t predicts the same token of frame t + 1 from frames up to t and their actions.
 
     A block's shift, scale and gate come from the action embedding of the same frame and start at zero, so a new predictor
@@ -36,7 +37,7 @@ class AdaLNPredictor(nn.Module):
         dropout: float,
         projector_dim: int,
     ):
-        super().__init__()
+        super().__init__(num_hist)
         self.num_tokens = num_tokens
         self.action_encoder = nn.Sequential(
             nn.Linear(action_dim, smoothed_dim), nn.Linear(smoothed_dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim)
@@ -47,7 +48,6 @@ class AdaLNPredictor(nn.Module):
         self.projector = projector(dim, projector_dim, dim)
 
     def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
-        """Frame t of the result follows frame t of z under action[:, t]."""
         steer = self.action_encoder(action).repeat_interleave(self.num_tokens, dim=1)
         x = rearrange(z, "b t n d -> b (t n) d")
         x = x + self.pos_embedding[:, : x.shape[1]]
@@ -59,14 +59,6 @@ class AdaLNPredictor(nn.Module):
     def extend(
         self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], past: Memory, keep: bool
     ) -> tuple[Float[Tensor, "B N D"], Memory]:
-        """The latent that follows the last frame of z, and what the frames after z need of those up to it.
-
-        As `forward`, but it computes nothing twice and nothing that only earlier frames' predictions would need.
-
-        Args:
-            past: of the frames of the window before z, none of which may have left it since; empty where z begins it.
-            keep: whether to return what later frames need; else nothing is, which takes less memory.
-        """
         steer = self.action_encoder(action).repeat_interleave(self.num_tokens, dim=1)
         x = rearrange(z, "b t n d -> b (t n) d")
         first = past[0][0].shape[2] if past else 0

@@ -1,22 +1,24 @@
 """Faster rollouts by switches that a result names: TF32, bf16, torch.compile. Training has its own."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.models.transformer import Memory
+from wmbench.models.base import Predictor
 from wmbench.models.world_model import WorldModel
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
-class Bf16Predictor(nn.Module):
+class Bf16Predictor(Predictor):
     """A predictor whose matrix products are bf16 while what it adds up stays fp32; for inference.
 
     The linear layers' weights are rounded in place, once.
     """
 
-    def __init__(self, predictor: nn.Module):
+    def __init__(self, predictor: Predictor):
         super().__init__()
         self.predictor = predictor
         for module in predictor.modules():
@@ -27,12 +29,14 @@ class Bf16Predictor(nn.Module):
         with torch.autocast(z.device.type, torch.bfloat16):
             return self.predictor(z, action).float()
 
-    def extend(
-        self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], past: Memory, keep: bool
-    ) -> tuple[Float[Tensor, "B N D"], Memory]:
+    def begin(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], num_plans: int) -> Any:
         with torch.autocast(z.device.type, torch.bfloat16):
-            z, memory = self.predictor.extend(z, action, past, keep)  # type: ignore[operator]
-        return z.float(), memory
+            return self.predictor.begin(z, past, num_plans)
+
+    def step(self, state: Any, action: Float[Tensor, "BS A"]) -> tuple[Float[Tensor, "BS N D"], Any]:
+        with torch.autocast(action.device.type, torch.bfloat16):
+            z, state = self.predictor.step(state, action)
+        return z.float(), state
 
 
 def set_precision(model: WorldModel, precision: str, compiled: bool) -> None:
@@ -55,4 +59,4 @@ def set_precision(model: WorldModel, precision: str, compiled: bool) -> None:
     if precision == "bf16":
         model.predictor = Bf16Predictor(model.predictor)
     if compiled:
-        model.predictor.extend = torch.compile(model.predictor.extend)  # type: ignore[method-assign]
+        model.predictor.step = torch.compile(model.predictor.step)  # type: ignore[method-assign]

@@ -1,7 +1,5 @@
 """The world model as the paper's verbs: encode, predict, rollout, loss."""
 
-from typing import NamedTuple
-
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
@@ -9,17 +7,11 @@ from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder
+from wmbench.models.base import Losses, Predictor
 from wmbench.models.sigreg import SIGReg
-from wmbench.models.transformer import Memory
 from wmbench.shapes import Obs
 
 PROPRIO_PARTS = {"none": slice(0, 0), "velocity": slice(2, 4), "full": slice(0, 4)}
-
-
-class Losses(NamedTuple):
-    total: Float[Tensor, ""]
-    prediction: Float[Tensor, ""]  # mean squared error of the next latent
-    sigreg: Float[Tensor, ""]  # the statistic itself, 0 where there is no regularizer; its floor is 1.0525
 
 
 class WorldModel(nn.Module):
@@ -38,7 +30,7 @@ class WorldModel(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        predictor: nn.Module,
+        predictor: Predictor,
         normalizer: Normalizer,
         *,
         proprio: str,
@@ -99,45 +91,28 @@ class WorldModel(nn.Module):
             past: normalised blocks taken between the frames of z.
             plans: normalised blocks from the last frame on.
         """
-        z = z[:, -self.num_hist :]
-        past, num_plans, horizon = past[:, past.shape[1] - (z.shape[1] - 1) :], plans.shape[1], plans.shape[2]
-        shared = past.shape[1]  # first frames, of which latent and action are the same under every plan of a task
-        actions = rearrange(plans, "b s h a -> (b s) h a")
-        latents = [repeat(z[:, -1], "b n d -> (b s) n d", s=num_plans)]  # frames from the last one of z on, under each plan
-        memory: Memory = []
-        for end in range(shared + 1, shared + 1 + horizon):
-            first = max(0, end - self.num_hist)  # of the predictor's window; a frame's place in it is part of its keys
-            begin = end - 1
-            if not memory:
-                begin = max(first, shared)
-                memory = self._remember(z[:, first:shared], past[:, first:], num_plans) if first < shared else []
-            window, blocks = torch.stack(latents[begin - shared :], dim=1), actions[:, begin - shared : end - shared]
-            new, memory = self._extend(window, blocks, memory, keep=end < self.num_hist)  # then the window slides
-            latents.append(new)
-        return rearrange(torch.stack(latents[1:], dim=1), "(b s) h n d -> b s h n d", s=num_plans)
-
-    def _extend(self, z: Tensor, action: Tensor, past: Memory, keep: bool) -> tuple[Float[Tensor, "B N D"], Memory]:
-        return self.predictor.extend(z, action, past, keep)  # type: ignore[operator]
-
-    def _remember(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T A"], num_plans: int) -> Memory:
-        """What each of a task's plans needs of the frames that they share: computed once."""
-        _, memory = self._extend(z, past, [], keep=True)
-        return [(k.repeat_interleave(num_plans, 0), v.repeat_interleave(num_plans, 0)) for k, v in memory]
+        state = self.predictor.begin(z, past, plans.shape[1])
+        latents = []
+        for action in rearrange(plans, "b s h a -> h (b s) a"):
+            latent, state = self.predictor.step(state, action)
+            latents.append(latent)
+        return rearrange(torch.stack(latents, dim=1), "(b s) h n d -> b s h n d", s=plans.shape[1])
 
     def loss(self, obs: Obs, action: Float[Tensor, "B T A"]) -> Losses:
         """Teacher forcing over num_hist + 1 frames: contexts of 1 to num_hist frames at once.
 
         The target is detached (DINO-WM: a trained encoder, of proprio or of frames, must not chase its own prediction),
-        but not where SIGReg keeps a trained encoder from collapsing (LeWM).
+        but not where SIGReg keeps a trained encoder from collapsing (LeWM). `sigreg` is the statistic itself, 0 where there
+        is no regularizer; its floor is 1.0525.
         """
         z = self.encode(obs)
         action = self.normalizer.normalize_action(action)
         target = z[:, 1:].detach() if self.encoder.frozen or self.regularizer is None else z[:, 1:]
-        prediction = nn.functional.mse_loss(self.predict(z[:, :-1], action[:, :-1]), target)
+        losses = self.predictor.loss(z[:, :-1], action[:, :-1], target)
         if self.regularizer is None:
-            return Losses(prediction, prediction, torch.zeros_like(prediction))
+            return Losses(losses.total, losses.parts | {"sigreg": torch.zeros_like(losses.total)})
         sigreg = self.regularizer(self.split(z)[0])
-        return Losses(prediction + self.regularizer.loss_weight(len(z)) * sigreg, prediction, sigreg)
+        return Losses(losses.total + self.regularizer.loss_weight(len(z)) * sigreg, losses.parts | {"sigreg": sigreg})
 
 
 def proprio_part(proprio: str) -> slice:

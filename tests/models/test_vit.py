@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wmbench.models.predictor import FrameCausalViT
+from wmbench.models.vit import FrameCausalViT
 
 CONF = Path(__file__).parents[2] / "conf" / "predictor"
 FRAMES, TOKENS, DIM, ACTION = 4, 3, 5, 7

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from wmbench.models.transformer import Dropout, frame_causal_attention, thinned_attention
+from wmbench.models.attention import Dropout, frame_causal_attention, thinned_attention
 
 
 def qkv(batch: int, length: int, features: int = 5) -> list[torch.Tensor]:

@@ -5,10 +5,11 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.models.transformer import Attention, FeedForward, Memory
+from wmbench.models.attention import Attention, FeedForward, Memory
+from wmbench.models.window import WindowPredictor
 
 
-class FrameCausalViT(nn.Module):
+class FrameCausalViT(WindowPredictor):
     """Every token of frame t predicts the same token of frame t + 1 from frames up to t and their actions.
 
     The embedded action goes in with the tokens of its frame and is dropped again on the way out. Positions are learned, one
@@ -36,7 +37,7 @@ class FrameCausalViT(nn.Module):
         dropout: float,
         concat_dim: int = 1,
     ):
-        super().__init__()
+        super().__init__(num_hist)
         self.num_tokens, self.dim, self.concat_dim = num_tokens, dim, concat_dim
         width = dim + action_embed_dim if concat_dim == 1 else dim
         self.tokens_inside = num_tokens if concat_dim == 1 else num_tokens + 1
@@ -49,7 +50,6 @@ class FrameCausalViT(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
-        """Frame t of the result follows frame t of z under action[:, t]."""
         return self.transform(self.join(z, action))[:, :, : self.num_tokens, : self.dim]
 
     def join(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T M W"]:
@@ -71,14 +71,6 @@ class FrameCausalViT(nn.Module):
     def extend(
         self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], past: Memory, keep: bool
     ) -> tuple[Float[Tensor, "B N D"], Memory]:
-        """The latent that follows the last frame of z, and what the frames after z need of those up to it.
-
-        As `forward`, but it computes nothing twice and nothing that only earlier frames' predictions would need.
-
-        Args:
-            past: of the frames of the window before z, none of which may have left it since; empty where z begins it.
-            keep: whether to return what later frames need; else nothing is, which takes less memory.
-        """
         x = rearrange(self.join(z, action), "b t m w -> b (t m) w")
         first = past[0][0].shape[2] if past else 0
         x = x + self.pos_embedding[:, first : first + x.shape[1]]

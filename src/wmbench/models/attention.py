@@ -97,16 +97,22 @@ class Attention(nn.Module):
         """What the last `asked` tokens of x see in x and before it, with the keys and values of all; for inference.
 
         Args:
-            past: of the frames before x.
+            past: of the frames before x, for each row of x or shared by as many consecutive rows.
         """
         x, split = self.norm(x), self.num_heads * self.to_qkv.out_features // (3 * self.num_heads)
         q = affine(x[:, x.shape[1] - asked :], self.to_qkv.weight[:split])
         q = rearrange(q, "b q (h d) -> b h q d", h=self.num_heads)
         k, v = rearrange(affine(x, self.to_qkv.weight[split:]), "b l (two h d) -> two b h l d", two=2, h=self.num_heads)
         if past is not None:
-            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+            k, v = behind(past[0], k), behind(past[1], v)
         out = frame_causal_attention(q, k, v, num_tokens, 0.0)
         return self.to_out(rearrange(out, "b h q d -> b q (h d)")), (k, v)
+
+
+def behind(past: Float[Tensor, "_ heads _ d"], new: Float[Tensor, "_ heads _ d"]) -> Float[Tensor, "_ heads _ d"]:
+    """New frames' keys or values behind earlier ones', each row of which as many consecutive new rows share."""
+    new = new.unflatten(0, (len(past), -1))
+    return torch.cat([past[:, None].expand(-1, new.shape[1], -1, -1, -1), new], dim=3).flatten(0, 1)
 
 
 class FeedForward(nn.Module):

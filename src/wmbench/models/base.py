@@ -1,0 +1,51 @@
+"""The contract of a predictor, the part of a world model that foresees; what it remembers in a rollout is its own affair."""
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Losses(NamedTuple):
+    """What a step descends, and what that is made of: the columns of metrics, of which `prediction` is also validated."""
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Float[Tensor, ""]]
+
+
+class Predictor(nn.Module, ABC):
+    """Foresees latents under normalised action blocks: all frames of a window in training, one after another in a rollout.
+
+    It is built with `dim` and `num_tokens` of a latent, `num_hist` frames of a training window, `action_dim` numbers of an
+    action block, and the settings of its own YAML.
+    """
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
+        """Frame t of the result follows frame t of z under action[:, t], foreseen from frames up to t alone."""
+
+    def loss(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], target: Float[Tensor, "B T N D"]) -> Losses:
+        """Mean squared error of the predictions; a predictor of distributions brings its own likelihood.
+
+        Args:
+            target: frame t is what follows frame t of z.
+        """
+        prediction = nn.functional.mse_loss(self(z, action), target)
+        return Losses(prediction, {"prediction": prediction})
+
+    @abstractmethod
+    def begin(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], num_plans: int) -> Any:
+        """What the seen frames leave behind for each of a task's plans: the state of a rollout.
+
+        Args:
+            past: blocks taken between the frames of z.
+        """
+
+    @abstractmethod
+    def step(self, state: Any, action: Float[Tensor, "BS A"]) -> tuple[Float[Tensor, "BS N D"], Any]:
+        """The latent that follows under the next block of every plan, and the state after it.
+
+        Args:
+            action: the plans of the first task, then those of the second, and so on.
+        """
