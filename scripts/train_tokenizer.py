@@ -149,7 +149,7 @@ def forecast(what: str, trained: nn.Module) -> Callable[[float], None]:
 def ball_position_r2(tokenizer: Tokenizer, episodes: EpisodeSet, train: Windows, valid: Windows) -> float:
     """How well the ball's position can be read linearly from a frame's tokens."""
     looks = WorldModel(
-        tokenizer, nn.Identity(), fit_normalizer(episodes), proprio="none", proprio_embed_dim=0, frameskip=1, num_hist=1
+        tokenizer, None, fit_normalizer(episodes), proprio="none", proprio_embed_dim=0, frameskip=1, num_hist=1
     )
     return fit_probe(looks.to(next(tokenizer.parameters()).device).eval(), train, valid, PROBED).r2
 

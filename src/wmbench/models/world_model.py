@@ -18,7 +18,7 @@ class WorldModel(nn.Module):
     """A latent z (B T N D) is the encoder's tokens with an embedding of proprio, if that is used.
 
     Args:
-        predictor: next z from z and normalised action blocks.
+        predictor: next z from z and normalised action blocks; None for a model that only encodes.
         proprio: what the model is told beside pixels: "none", "velocity" or "full" (PointMaze's whole state).
         proprio_embed_dim: features that proprio adds to each token under concat_dim 1.
         concat_dim: where proprio goes: 1 extends every token by its embedding, 0 makes it one more token.
@@ -30,7 +30,7 @@ class WorldModel(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        predictor: Predictor,
+        predictor: Predictor | None,
         normalizer: Normalizer,
         *,
         proprio: str,
@@ -41,7 +41,9 @@ class WorldModel(nn.Module):
         regularizer: SIGReg | None = None,
     ):
         super().__init__()
-        self.encoder, self.predictor, self.normalizer, self.regularizer = encoder, predictor, normalizer, regularizer
+        self.encoder = encoder
+        self.predictor: Predictor = predictor  # type: ignore[assignment]
+        self.normalizer, self.regularizer = normalizer, regularizer
         self.frameskip, self.num_hist, self.concat_dim = frameskip, num_hist, concat_dim
         self.proprio_part = proprio_part(proprio)
         seen = len(range(4)[self.proprio_part])
