@@ -19,8 +19,8 @@ from hydra.utils import instantiate
 from wmbench.checkpoint import ACTION_DIM
 from wmbench.commands import CONF, fail
 from wmbench.evaluation.published import RULE, paper_row, verdict
-from wmbench.evaluation.results import find_summaries, sentence
-from wmbench.evaluation.table import BASELINES
+from wmbench.evaluation.results import Result, find_summaries, read_asked, sentence
+from wmbench.files import write_text
 from wmbench.training import autocast
 
 ROOT = Path(__file__).parents[1]
@@ -35,12 +35,12 @@ def main() -> None:
     if fixed := [o for o in overrides if o.startswith(("protocol=", "--config-name", "-cn"))]:
         fail(f"the paper's number belongs to protocol {paper_row()['protocol']}; leave {fixed[0]} out")
     output = Path(next((o.partition("=")[2] for o in overrides if o.startswith("output_dir=")), "plan_outputs"))
-    before = {summary["folder"] for summary in find_summaries(output)}
+    before = len(read_asked(output))
     code = subprocess.call([sys.executable, str(ROOT / "plan.py"), "--config-name", "plan_point_maze.yaml", *overrides])
     if code:
         sys.exit(code)  # plan.py has said why
-    summaries = find_summaries(output)
-    judged = [s for s in summaries if s["folder"] not in before and s["row"] not in BASELINES]
+    summaries, asked = find_summaries(output), read_asked(output)[before:]
+    judged = [s for s in summaries if s["folder"] in asked and not Result.of(s).row.is_baseline]
     if not judged:
         fail(f"plan.py left no result of a trained model in {output}; model_name= names a run, not a floor or the ceiling")
     for summary in judged:
@@ -48,27 +48,27 @@ def main() -> None:
         if report["verdict"].startswith("not"):
             report["retraining"] = {"command": RETRAIN, "hours": retraining_hours(torch.device(summary["device"]))}
         folder = Path(summary["folder"])
-        (folder / "reproduction.json").write_text(json.dumps(report, indent=2) + "\n")
-        (folder / "reproduction.md").write_text(to_markdown(report))
+        write_text(folder / "reproduction.json", json.dumps(report, indent=2) + "\n")
+        write_text(folder / "reproduction.md", to_markdown(report))
         print(f"\n{to_markdown(report)}\nwrote {folder / 'reproduction.md'} and {folder / 'reproduction.json'}")
 
 
 def judge(summary: dict[str, Any], summaries: list[dict[str, Any]], overrides: list[str]) -> dict[str, Any]:
-    """The verdict on a result and all that it rests on; floors and ceiling are those under the same tasks and settings."""
-    paper = paper_row()
+    """The verdict on a result and all that it rests on; floors and ceiling are those under the same conditions."""
+    paper, result = paper_row(), Result.of(summary)
     solved, tasks = round(summary["success"] * summary["n_tasks"]), summary["n_tasks"]
     rates = ("success", "success_low", "success_high", "n_tasks")
-    deciding = ("settings", "seed", "tasks_hash")
-    same = [s for s in summaries if s["row"] in BASELINES and all(s[key] == summary[key] for key in deciding)]
+    others = map(Result.of, summaries)
+    same = [o for o in others if o.row.is_baseline and not o.conditions.differences(result.conditions)]
     return {
         "verdict": verdict(paper["success"], solved, tasks),
         "model": summary["row"],
         "expected": {key: paper[key] for key in ("row", "paper", "table", *rates)},
         "observed": {key: summary[key] for key in rates},
         "sentence": sentence(summary),
-        "floors": {s["row"]: s["success"] for s in same},
-        "max_rounds": summary["settings"]["protocol"]["max_rounds"],
-        "alpha": summary["settings"]["objective"]["alpha"],
+        "floors": {other.row.row: other.score.success for other in same},
+        "max_rounds": result.conditions.protocol["max_rounds"],
+        "alpha": (result.conditions.objective or {})["alpha"],
         "overrides": overrides,
         **{key: summary.get(key) for key in ("tasks_hash", "weights_hash", "step", "encoder_source", "renderer", "device")},
     }

@@ -1,58 +1,52 @@
-"""Who plans, and where: a trained model, a floor or the ceiling, from plan.py's configuration."""
+"""Who plans, and where: a trained model, a floor or the ceiling, and what it is asked, from plan.py's configuration."""
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
 from jaxtyping import Float, UInt8
 from numpy import ndarray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from wmbench.arms import note_of
 from wmbench.checkpoint import find_run, load_decoder, load_run, step_path
 from wmbench.data.official import PUBLISHED
+from wmbench.encoders.base import weights_hash
+from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
 from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
+from wmbench.envs.view import View
+from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.diagnostics import load_probe
-from wmbench.evaluation.episodes import Actor
-from wmbench.evaluation.table import BASELINES
+from wmbench.evaluation.episodes import Actor, Rules
+from wmbench.evaluation.evaluate import Evaluation, Player
+from wmbench.evaluation.row import BASELINES, Row, cache_of, recipe_of
+from wmbench.evaluation.source import source_version
+from wmbench.evaluation.tasks import Tasks, make_tasks
 from wmbench.importers.checkpoint import converted, is_released
 from wmbench.machine import pick_device
 from wmbench.models.decoder import decode_frames
 from wmbench.models.precision import set_precision
+from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
+from wmbench.provenance import git_commit
 
-
-@dataclass
-class Player:
-    """A row in the making: who acts, where, and what the table should say of it.
-
-    read_position: the ball's positions (x, y) [m] in latents, where the run has a probe.
-    draw: frames of latents, where the run has a decoder.
-    train_fraction, split_seed: which episodes of its data the run was trained on.
-    """
-
-    agent: Actor
-    env: PointMazes
-    frameskip: int
-    device: torch.device
-    facts: dict[str, Any] = field(default_factory=dict)
-    read_position: Callable[[Float[Tensor, "*B N D"]], Float[ndarray, "*B 2"]] | None = None
-    draw: Callable[[Float[Tensor, "F N D"]], UInt8[ndarray, "F h w 3"]] | None = None
-    train_fraction: float = 0.9
-    split_seed: int = 42
+Loaded = TypeVar("Loaded")
 
 
 def trained(cfg: DictConfig) -> Player:
     """An agent with a trained model, in the environment whose pixels it was trained on."""
     device = pick_device(cfg.device)
+    if cfg.checkpoint != "latest" and not str(cfg.checkpoint).isdigit():
+        raise ValueError(f"checkpoint ({cfg.checkpoint}) must be latest or the number of a saved step")
     step = None if cfg.checkpoint == "latest" else int(cfg.checkpoint)
     run = find_run(Path(cfg.ckpt_base_path), cfg.model_name)
     if is_released(run):
@@ -68,60 +62,184 @@ def trained(cfg: DictConfig) -> Player:
             f"planning must see the same pixels; leave env.renderer out"
         )
     env = PointMazes(data["maze"], data["renderer"], data["image_size"], data["render_lag"])
-    probe = load_probe(run)
-    decoder = load_decoder(run, encoder.embed_dim, encoder.grid, data["image_size"])
+    probe = _optional("its probe", lambda: load_probe(run))
+    decoder = _optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, data["image_size"]))
 
     def draw(z: Float[Tensor, "F N D"]) -> UInt8[ndarray, "F h w 3"]:
         assert decoder is not None
-        return decode_frames(decoder, model.split(z.to(device))[0])
+        return decode_frames(decoder.to(device), model.split(z.to(device))[0])
 
-    facts = {
-        "parameters": provenance["encoder"]["parameters"] + provenance["predictor_parameters"],
-        "encoder": train_cfg.encoder._target_.rpartition(".")[2],
-        "encoder_source": encoder.source,
-        "weights_hash": file_hash(step_path(run, provenance["step"]))[:12],
-        "step": provenance["step"],
-        "note": ", ".join(
-            filter(
-                None,
-                [note_of(encoder, train_cfg, provenance), "" if cfg.precision == "fp32" else f"{cfg.precision} rollouts"],
-            )
-        ),
-        "train_seed": train_cfg.get("seed"),
-        "proprio": train_cfg.proprio,
-        "data": data.get("path"),
-        "data_hash": data["hash"][:12],
-        "renderer": data["renderer"],
-        "image_size": data["image_size"],
-        "position_r2": probe.r2 if probe else None,
-    }
-    if decoder is not None:
-        decoder.to(device)
+    row = describe(cfg, model, train_cfg, provenance, file_hash(step_path(run, provenance["step"])), probe and probe.r2)
     set_precision(model.to(device), cfg.precision, cfg.compile)
+    agent = make_agent(cfg, model)
+    if cfg.objective.alpha and train_cfg.proprio == "none":
+        raise ValueError(
+            f"objective.alpha ({cfg.objective.alpha}) weighs proprio, which this model has none of; set it to 0"
+        )
     split = {name: train_cfg[name] for name in ("train_fraction", "split_seed") if name in train_cfg}
-    return Player(make_agent(cfg, model), env, model.frameskip, device, facts, probe, draw if decoder else None, **split)
+    return Player(row, agent, env, model.frameskip, device, probe, draw if decoder else None, **split)
 
 
-def baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int) -> Player:
+def describe(
+    cfg: DictConfig,
+    model: WorldModel,
+    train_cfg: DictConfig,
+    provenance: dict[str, Any],
+    weights: str,
+    position_r2: float | None,
+) -> Row:
+    """What a table says of a run.
+
+    Args:
+        weights: hash of the file of its step.
+        position_r2: of its probe.
+    """
+    config: dict[str, Any] = OmegaConf.to_container(train_cfg, resolve=True)  # type: ignore[assignment]
+    encoder, settings, data = model.encoder, config["encoder"], provenance["data"]
+    cache_dtype = cache_of(config, provenance, encoder.frozen)
+    notes = [
+        note_of(encoder, train_cfg, provenance),
+        "" if cache_dtype in (None, "float16") else f"{cache_dtype} cache",
+        "compiled training" if config.get("compile") is True else "",
+        "" if cfg.precision == "fp32" else f"{cfg.precision} rollouts",
+        "compiled rollouts" if cfg.compile else "",
+    ]
+    return Row(
+        cfg.row,
+        environment=config["env"]["name"],
+        encoder=settings["_target_"].rpartition(".")[2],
+        encoder_name=provenance["encoder"].get("name"),
+        encoder_source=encoder.source,
+        encoder_weights=provenance["encoder"]["weights_hash"] or weights_hash(unmatched(encoder)),
+        arm=config.get("arm"),
+        pixels=settings.get("pixels"),
+        output=settings.get("output"),
+        temporal=settings.get("temporal"),
+        input_size=encoder.image_size,
+        predictor=config["predictor"],
+        parameters=provenance["encoder"]["parameters"] + provenance["predictor_parameters"],
+        recipe=recipe_of(config),
+        proprio=config["proprio"],
+        cache_dtype=cache_dtype,
+        train_seed=config.get("seed"),
+        step=provenance["step"],
+        weights_hash=weights[:12],
+        data=data.get("path"),
+        data_hash=data["hash"][:12],
+        renderer=data["renderer"],
+        image_size=data["image_size"],
+        position_r2=position_r2,
+        note=", ".join(filter(None, notes)),
+        code=source_version(*(type(part).__module__ for part in (unmatched(encoder), model.predictor, model))),
+    )
+
+
+def baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: str | None = None) -> Player:
     """A floor (random actions, do nothing) or the ceiling (the simulator as the model, under the same planner)."""
-    env = PointMazes(maze, image_size=0)
+    env, model = PointMazes(maze, image_size=0), None
     if name == "random":
         agent: Actor = RandomAgent(frameskip, env.action_dim, cfg.seed)
     elif name == "zero":
+        if cfg.protocol.max_rounds is None and cfg.protocol.max_steps is None:
+            raise ValueError("doing nothing never solves every task; set protocol.max_rounds (max_iter)")
         agent = ZeroAgent(frameskip, env.action_dim)
     else:
-        agent = make_agent(cfg, SimulatorModel(env.physics, frameskip))
-    return Player(agent, env, frameskip, torch.device("cpu"))
+        model = SimulatorModel(env.physics, frameskip)
+        agent = make_agent(cfg, model)
+    code = source_version(type(model or agent).__module__)
+    return Player(Row(row or name, actor=name, code=code), agent, env, frameskip, torch.device("cpu"))
 
 
 def possible_baselines(cfg: DictConfig) -> list[str]:
-    """Those that end: without a limit on rounds doing nothing does not. A simulator has no gradients to follow."""
-    left_out = {"simulator"} if instantiate(cfg.planner).needs_gradients else set()
+    """Those that end: without a limit on rounds doing nothing does not. A simulator has no gradients and no proprio."""
+    left_out = {"simulator"} if instantiate(cfg.planner).needs_gradients or cfg.objective.alpha else set()
     if cfg.protocol.max_rounds is None and cfg.protocol.max_steps is None:
         left_out.add("zero")
     return [name for name in BASELINES if name not in left_out]
 
 
 def make_agent(cfg: DictConfig, model: Any) -> Agent:
-    cfg.env.frameskip = model.frameskip  # planners may ask for it
+    cfg = _with_frameskip(cfg, model.frameskip)
     return Agent(model, instantiate(cfg.planner), Objective(**cfg.objective), seed=cfg.seed, **cfg.agent)
+
+
+def tasks_of(cfg: DictConfig, player: Player) -> Tasks:
+    """The tasks of the protocol, saved the first time."""
+    protocol = cfg.protocol
+    return make_tasks(
+        Path(cfg.tasks_dir),
+        player.env.physics,
+        goal_source=protocol.goal_source,
+        num_tasks=protocol.num_tasks,
+        seed=protocol.task_seed,
+        skip_solved=protocol.skip_solved,
+        goal_at_rest=protocol.goal_at_rest,
+        num_steps=protocol.goal_H * player.frameskip,
+        data=cfg.env.data or player.row.data,
+        train_fraction=player.train_fraction,
+        split_seed=player.split_seed,
+    )
+
+
+def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
+    """What a player is asked, and all that decides its outcome.
+
+    Raises:
+        ValueError: rules that cannot work.
+    """
+    if cfg.num_videos < 0:
+        raise ValueError(f"num_videos ({cfg.num_videos}) must not be negative")
+    actor, cfg = player.row.actor, _with_frameskip(cfg, player.frameskip)
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    protocol, agent = settings["protocol"], settings["agent"]
+    round_steps = agent["num_taken"] * player.frameskip
+    if protocol["max_rounds"] is not None and protocol["max_rounds"] < 1:
+        raise ValueError(f"protocol.max_rounds ({protocol['max_rounds']}) must be positive, or null for no limit")
+    max_steps = protocol["max_steps"] if protocol["max_rounds"] is None else protocol["max_rounds"] * round_steps
+    rules = Rules(player.frameskip, max_steps, round_steps, protocol["check"], protocol["coast"])
+    is_model, plans = actor == "model", actor in ("model", "simulator")
+    renderer = player.row.renderer
+    view = View(renderer, player.env.image_size, player.env.render_lag) if renderer else None
+    conditions = Conditions(
+        maze=list(player.env.maze.rows),
+        frameskip=player.frameskip,
+        tasks=tasks.hash,
+        protocol={name: value for name, value in protocol.items() if name != "goal_file"},  # the tasks' hash says more
+        max_steps=max_steps,
+        round_steps=round_steps if protocol["max_rounds"] is not None or protocol["check"] == "every_round" else None,
+        agent={name: value for name, value in agent.items() if name != "memory_gb"} if plans else None,
+        planner=settings["planner"] if plans else None,
+        objective=settings["objective"] if plans else None,
+        seed=None if actor == "zero" else settings["seed"],
+        view={name: value for name, value in asdict(view).items() if name != "driver"} if view else None,
+        precision=settings["precision"] if is_model else None,
+        compile=settings["compile"] if is_model else None,
+        code=_code(settings["planner"]["_target_"] if plans else None),
+    )
+    config = OmegaConf.to_yaml(
+        cfg if is_model else OmegaConf.merge(cfg, {"model_name": actor, "row": player.row.row}), resolve=True
+    )
+    return Evaluation(player, tasks, rules, conditions, config, cfg.num_videos, git_commit())
+
+
+def _code(planner: str | None) -> dict[str, str]:
+    """Versions of the code that plays, and of the code that plans."""
+    code = {"episodes": source_version("wmbench.evaluation.episodes")}
+    if planner is not None:
+        code["planner"] = source_version("wmbench.planning.agent", planner.rpartition(".")[0])
+    return code
+
+
+def _with_frameskip(cfg: DictConfig, frameskip: int) -> DictConfig:
+    """The settings for a model of this frameskip: planners may ask for it."""
+    merged = OmegaConf.merge(cfg, {"env": {"frameskip": frameskip}})
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _optional(what: str, load: Callable[[], Loaded]) -> Loaded | None:
+    """What a result does not depend on, or a note that says why it cannot be had."""
+    try:
+        return load()
+    except Exception as error:  # whatever it is, planning goes on without
+        return print(f"note: {what} is left out: {error}", file=sys.stderr)

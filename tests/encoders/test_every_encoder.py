@@ -19,6 +19,7 @@ from wmbench.commands import CONF
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.envs.vector import PointMazes
+from wmbench.evaluation import evaluate
 from wmbench.models.decoder import TransposedConvDecoder, VQVAEDecoder
 
 NAMES = sorted(path.stem for path in Path(CONF, "encoder").glob("*.yaml"))
@@ -40,7 +41,7 @@ def plan() -> Iterator[Callable[[str, Path], None]]:
     """plan.py without what takes it longest: frames, the picture of paths, composing its settings."""
     module, settings = command("plan"), compose("plan", PLAN)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "paths_figure", lambda *arguments: None)
+        patch.setattr(evaluate, "paths_figure", lambda *arguments: None)
         patch.setattr(PointMazes, "renderer", Noise())
 
         def call(model_name: str, folder: Path) -> None:

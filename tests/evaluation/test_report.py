@@ -17,15 +17,17 @@ from wmbench.checkpoint import build_world_model, load_encoder, save_weights
 from wmbench.commands import CONF
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.envs.mazes import Maze
+from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.episodes import Outcome
 from wmbench.evaluation.report import write_report
-from wmbench.evaluation.results import find_summaries, write_results
+from wmbench.evaluation.results import Result, Score, find_summaries, save_result
+from wmbench.evaluation.row import Row
 from wmbench.evaluation.table import make_table
 from wmbench.evaluation.tasks import Tasks
 from wmbench.runs import open_run
 
 TASKS = Tasks(np.full((2, 4), 1.0), np.full((2, 4), 2.0), np.arange(2))
-SETTINGS = {"protocol": {"task_seed": 99, "max_rounds": None}}
+PROTOCOL = {"name": "demo", "task_seed": 99, "max_rounds": None}
 ENCODERS = {"patches": "random_patch encoder.grid=3 encoder.image_size=6", "single": "state"}
 
 
@@ -44,8 +46,10 @@ def plan(folder: Path, row: str, solved: int, model_name: str | None = None) -> 
     (results / "videos" / "task_000_success.mp4").write_bytes(b"a film")
     Image.new("RGB", (8, 8)).save(results / "paths.png")
     OmegaConf.save({"ckpt_base_path": str(folder), "model_name": model_name or row}, results / "config.yaml")
-    facts = {"row": row, "protocol": "demo", "settings": SETTINGS, "max_steps": 5, "seed": 0, "parameters": 7}
-    write_results(results, TASKS, outcome, Maze("umaze"), facts | {"position_r2": 0.5})
+    maze = Maze("umaze")
+    conditions = Conditions(list(maze.rows), 5, TASKS.hash, PROTOCOL, max_steps=5, seed=0)
+    who = Row(row, actor="random" if row == "random" else "model", parameters=7, position_r2=0.5)
+    save_result(results, Result(who, conditions, Score.of(outcome, 0.0), max_steps=5), TASKS, outcome, maze)
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import torch
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
 from wmbench.envs.vector import PointMazes
-from wmbench.evaluation.episodes import Outcome, run_episodes
+from wmbench.evaluation.episodes import Outcome, Rules, run_episodes
 from wmbench.evaluation.tasks import Tasks, sample_tasks
-from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
+from wmbench.planning.agent import Agent, Decision, Floor, RandomAgent, ZeroAgent
 from wmbench.planning.cem import CEM
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
@@ -44,11 +44,8 @@ class Scripted(PointMazes):
         return np.zeros((len(state), 3, 3, 3), np.uint8)
 
 
-class Signed:
+class Signed(Floor):
     """Actions that tell whose they are: (task, number of the env step)."""
-
-    def __init__(self):
-        self.plan_seconds = [0.5, 1.5]
 
     def reset(self, goal, blocks: int | float) -> None:
         self.goal, self.blocks, self.actives, self.seen = goal, blocks, [], []
@@ -79,15 +76,9 @@ def tasks(env: Scripted) -> Tasks:
 
 
 def play(agent, env: PointMazes, tasks: Tasks, **changed) -> Outcome:
-    settings = {
-        "max_steps": STEPS,
-        "frameskip": FRAMESKIP,
-        "check": "every_step",
-        "round_steps": ROUND,
-        "coast": False,
-        "device": CPU,
-    }
-    return run_episodes(agent, env, tasks, **settings | changed)
+    settings = {"max_steps": STEPS, "frameskip": FRAMESKIP, "check": "every_step", "round_steps": ROUND, "coast": False}
+    on_block = changed.pop("on_block", lambda block, active: None)
+    return run_episodes(agent, env, tasks, Rules(**settings | changed), CPU, on_block)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +166,15 @@ def test_without_a_limit_it_goes_on_until_every_task_is_solved(env: Scripted, ta
     assert outcome.states.shape[1] == 9
 
 
-def test_planning_time_is_the_mean_over_plans(env: Scripted, tasks: Tasks):
-    assert play(Signed(), env, tasks).seconds_per_plan == 1.0
+def test_times_are_the_mean_over_tasks_of_all_plans_but_the_first(env: Scripted, tasks: Tasks):
+    agent = Signed()
+    agent.decisions = [Decision(900.0, 800.0, 4, is_first=True), Decision(7.0, 6.0, 3, is_first=False)]
+    agent.decisions.append(Decision(2.0, 1.0, 1, is_first=False))
+    outcome = play(agent, env, tasks)
+    assert outcome.seconds_per_plan == (6 + 1) / (3 + 1)
+    assert outcome.seconds_per_decision == (7 + 2) / (3 + 1)
+    agent.decisions = agent.decisions[:1]
+    assert play(agent, env, tasks).seconds_per_plan == 800 / 4, "the only plan there is"
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,46 @@ def test_compare_cites_papers_only_when_asked_and_leaves_the_measured_table_as_i
     assert plain["table.csv"] == cited["table.csv"]
     assert cited["table.md"].startswith(plain["table.md"]) and cited["table.html"].startswith(plain["table.html"])
     assert "DreamerV3" in cited["table.md"] and "DreamerV3" in cited["table.html"]
+
+
+def test_results_of_other_settings_are_never_compared_and_the_table_says_in_what_they_differ(summary):
+    plain, other = summary("a", "+++++++-"), summary("a", "-------+")
+    other["settings"] = other["settings"] | {"agent": {"num_context": 1}}
+    plain["settings"] = plain["settings"] | {"agent": {"num_context": 3}}
+    table = make_table([plain, other])
+    assert list(table["p_vs_best"]) == [1, 1] and list(table["conditions"]) == ["A", "B"]
+    assert "A: num_context 3" in to_markdown(table) and "B: num_context 1" in to_markdown(table)
+
+
+def test_what_changes_no_result_makes_no_other_conditions(summary):
+    first, second = summary("a", "+++-"), summary("b", "+---")
+    first["settings"] = first["settings"] | {"agent": {"memory_gb": 4.0}}
+    second["settings"] = second["settings"] | {"agent": {"memory_gb": 1.0}}
+    assert list(make_table([first, second])["conditions"]) == ["A", "A"]
+    assert "conditions" not in to_markdown(make_table([first, second]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"recipe": {"max_steps": 1500}}, {"recipe": {"max_steps": 2000}}),
+        ({"predictor": {"depth": 3}}, {"predictor": {"depth": 6}}),
+        ({"proprio": "none"}, {"proprio": "full"}),
+        ({"arm": "native"}, {"arm": "matched"}),
+        ({"data_hash": "d1"}, {"data_hash": "d2"}),
+        ({"cache_dtype": "float16"}, {"cache_dtype": "int8"}),
+        ({"step": 10}, {"step": 20}),
+    ],
+)
+def test_rows_say_in_what_their_models_differ_besides_the_encoder(summary, first: dict, second: dict):
+    table = make_table([summary("a", "++-", **first), summary("b", "+--", encoder="DINOv2", **second)])
+    for words, facts in zip(table["differs_in"], (first, second), strict=True):
+        (value,) = next(iter(facts.values())).values() if "recipe" in facts or "predictor" in facts else facts.values()
+        assert words.endswith(f" {value}")
+        assert words in to_markdown(table)
+
+
+def test_a_floor_measured_at_another_frameskip_is_not_beside_a_row(summary):
+    row, floor = summary("a", "++--"), summary("random", "+---", frameskip=1)
+    row["frameskip"] = 5
+    assert list(make_table([row, floor])["conditions"]) == ["A", "B"]

@@ -77,9 +77,9 @@ class World:
                 self.looks.append(block)
                 return observed(self.position[torch.as_tensor(active)])
 
-            plans_before = len(agent.plan_seconds)
+            plans_before = len(agent.decisions)
             actions = agent.act(look, active)
-            if len(agent.plan_seconds) > plans_before:
+            if len(agent.decisions) > plans_before:
                 self.horizons.append(agent.imagined.shape[1])
             normalised = agent.model.normalizer.normalize_action(torch.from_numpy(actions).flatten(1))
             self.position[torch.as_tensor(active)] += displacement(normalised)

@@ -1,7 +1,7 @@
 """The loop between agent and environment, over all tasks at once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from torch import Tensor
 
 from wmbench.envs.physics import is_success
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.tasks import Tasks
-from wmbench.planning.agent import Look
+from wmbench.planning.agent import Decision, Look
 from wmbench.shapes import Obs
 
 CHECKS = ("every_step", "every_round", "last_step")
@@ -22,10 +23,63 @@ CHECKS = ("every_step", "every_round", "last_step")
 
 @runtime_checkable
 class Actor(Protocol):
-    plan_seconds: list[float]
+    """Who acts in all tasks at once, and what it can tell of itself.
 
+    decisions: what each plan took, of actors that plan.
+    thoughts: of actors that plan, latents of the newest plan and of what it expects at the end of the running block.
+    """
+
+    @property
+    def decisions(self) -> Sequence[Decision]: ...
+    @property
+    def evaluations_per_plan(self) -> float: ...
+    def thoughts(self) -> tuple[Float[Tensor, "B H N D"], Float[Tensor, "B N D"]] | None: ...
+    def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float: ...
     def reset(self, goal: Obs, blocks: int | float) -> None: ...
     def act(self, look: Look, active: ndarray) -> ndarray: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When an episode ends, and what counts as success.
+
+    Args:
+        frameskip: env steps of a block of actions.
+        max_steps: env steps of an episode; None: until every task is solved.
+        round_steps: env steps of a round of MPC.
+        check: when a ball within the success radius counts: after every_step, at the end of every_round, or at the last_step
+            only. Once solved, a task stays solved.
+        coast: a solved task goes on under zero actions until the others are done too, as in the original; else it ends.
+
+    Raises:
+        ValueError: an unknown check, or budgets that do not divide.
+    """
+
+    frameskip: int
+    max_steps: int | None
+    round_steps: int
+    check: str
+    coast: bool
+
+    def __post_init__(self) -> None:
+        if self.check not in CHECKS:
+            raise ValueError(f"unknown check {self.check!r}; known: {', '.join(CHECKS)} (protocol.check)")
+        if self.max_steps is None:
+            if self.check == "last_step":
+                raise ValueError("without a limit there is no last_step to check; set protocol.max_rounds or max_steps")
+        elif self.max_steps < self.frameskip:
+            raise ValueError(
+                f"protocol.max_steps ({self.max_steps}) must be at least one block of {self.frameskip} env steps"
+            )
+        elif self.max_steps % self.frameskip:
+            near = self.max_steps // self.frameskip * self.frameskip
+            raise ValueError(
+                f"max_steps ({self.max_steps}) must be a multiple of frameskip ({self.frameskip}), such as {near}"
+            )
+
+    @property
+    def blocks(self) -> int | float:
+        return math.inf if self.max_steps is None else self.max_steps // self.frameskip
 
 
 @dataclass(frozen=True)
@@ -37,63 +91,59 @@ class Outcome:
     steps: Int[ndarray, " n"]  # env steps taken, until success or the budget's end
     final_distance: Float[ndarray, " n"]  # to the goal in the last of the states [m]
     seconds_per_plan: float  # of one task, batched with the others; 0 for agents that do not plan
+    seconds_per_decision: float = 0.0  # likewise: looking and encoding too
 
 
 def run_episodes(
     agent: Actor,
     env: PointMazes,
     tasks: Tasks,
-    *,
-    max_steps: int | None,
-    frameskip: int,
-    check: str,
-    round_steps: int,
-    coast: bool,
+    rules: Rules,
     device: torch.device,
     on_block: Callable[[int, ndarray], None] = lambda block, active: None,
 ) -> Outcome:
-    """Run every task to its success or to max_steps (None: until every task is solved).
+    """Run every task to its success or to the end of its episode.
 
     Args:
-        check: when a ball within the success radius counts: after every_step, at the end of every_round of round_steps, or
-            at the last_step only. Once solved, a task stays solved.
-        coast: a solved task goes on under zero actions until the others are done too, as in the original; else it ends.
         on_block: called after each block of actions with its number and the tasks that still run.
-
-    Raises:
-        ValueError: an unknown check, or budgets that do not divide.
     """
-    if check not in CHECKS:
-        raise ValueError(f"unknown check {check!r}; known: {', '.join(CHECKS)}")
-    if max_steps is None and check == "last_step":
-        raise ValueError("without a limit there is no last_step to check; set protocol.max_rounds or max_steps")
-    if max_steps is not None and max_steps % frameskip:
-        raise ValueError(f"max_steps ({max_steps}) must be a multiple of frameskip ({frameskip})")
     env.set_state(tasks.start)
     states = [env.state.copy()]
     success, steps = np.zeros(len(tasks), bool), np.zeros(len(tasks), int)
-    active = np.arange(len(tasks))
-    agent.reset(observe(env, tasks.goal, device, was_set=True), math.inf if max_steps is None else max_steps // frameskip)
+    active, block = np.arange(len(tasks)), np.empty(0)
+    agent.reset(observe(env, tasks.goal, device, was_set=True), rules.blocks)
     while len(active):
         step = len(states)  # the one to be taken, counted from 1
-        if (step - 1) % frameskip == 0:
-            block = np.zeros((len(tasks), frameskip, env.action_dim))
+        if (step - 1) % rules.frameskip == 0:
+            block = np.zeros((len(tasks), rules.frameskip, env.action_dim))
             look = partial(observe, env, env.state[active], device, was_set=step == 1)
             block[active] = agent.act(look, active)
-        moving = np.arange(len(tasks)) if coast else active
-        action = np.where(success[:, None], 0.0, block[:, (step - 1) % frameskip])
+        moving = np.arange(len(tasks)) if rules.coast else active
+        action = np.where(success[:, None], 0.0, block[:, (step - 1) % rules.frameskip])
         env.step(action[moving], moving)
         states.append(env.state.copy())
         steps[active] = step
-        if check == "every_step" or (check == "every_round" and step % round_steps == 0) or step == max_steps:
+        is_end, is_round = step == rules.max_steps, step % rules.round_steps == 0
+        if is_end or rules.check == "every_step" or (rules.check == "every_round" and is_round):
             success[active] = is_success(env.state[active], tasks.goal[active])
             active = active[~success[active]]
-        if step % frameskip == 0 or not len(active):
-            on_block((step - 1) // frameskip, active)
-        if step == max_steps:
+        if step % rules.frameskip == 0 or not len(active):
+            on_block((step - 1) // rules.frameskip, active)
+        if is_end:
             break
     distance = np.linalg.norm(states[-1][:, :2] - tasks.goal[:, :2], axis=-1)
-    return Outcome(np.stack(states, 1), success, steps, distance, float(np.mean(agent.plan_seconds or [0.0])))
+    return Outcome(np.stack(states, 1), success, steps, distance, *seconds_of(agent.decisions))
+
+
+def seconds_of(decisions: Sequence[Decision]) -> tuple[float, float]:
+    """Seconds that the plan and the whole decision of one task took, on average over all tasks of all plans.
+
+    The first plan also compiles and warms up; it counts only where there is no other.
+    """
+    counted = [decision for decision in decisions if not decision.is_first] or decisions
+    number = max(1, sum(decision.num_tasks for decision in counted))
+    plans, all_of_it = (sum(d.plan_seconds for d in counted), sum(d.decision_seconds for d in counted))
+    return plans / number, all_of_it / number
 
 
 def observe(env: PointMazes, state: Float[ndarray, "B 4"], device: torch.device, was_set: bool) -> Obs:

@@ -11,7 +11,7 @@ from numpy import ndarray
 from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.evaluation.episodes import Outcome
-from wmbench.evaluation.table import BASELINES
+from wmbench.evaluation.row import BASELINES
 from wmbench.evaluation.tasks import Tasks
 
 WALL, FREE, PATH, START, GOAL, FAILED = "#c9a06a", "#22303f", "#78e6ff", "#66c266", "#ff5a5a", "#ffb000"

@@ -1,6 +1,6 @@
 """The report of a study: one page with its results, what its models did, see and imagine, and how they were trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,18 @@ from wmbench.evaluation.feature_maps import FeatureMap, feature_map, feature_she
 from wmbench.evaluation.figures import success_figure, training_figure
 from wmbench.evaluation.page import Page
 from wmbench.evaluation.results import sentence
-from wmbench.evaluation.table import BASELINES, to_html
+from wmbench.evaluation.row import BASELINES
+from wmbench.evaluation.table import comparisons, to_html
 
 Row = dict[Any, Any]  # of a table
 NUM_FRAMES = 6  # of a row of maps
 NOTE = (
     "Grey rows are floors (random actions, doing nothing) and the ceiling (the simulator itself as the model, under the "
-    "same planner). Rows of one task set solve the same tasks; those of different protocols or task sets do not compare. "
-    "p vs best: exact McNemar test against the best trained row on these tasks; above 0.05 two rows cannot be told apart."
+    "same planner). Only rows of the same conditions compare: where a table has several, a column says in which settings "
+    "they differ. differs in: what is not the same in all models of these conditions, besides their encoders. p vs best: "
+    "exact McNemar test against the best trained row of these conditions; above 0.05 two rows cannot be told apart. A "
+    "decision is looking, encoding and planning, of one task among those planned together; the first one, which warms up, "
+    "is not counted."
 )
 PANELS = (
     "Left the plan at that moment (yellow: where the model imagines the ball at the end of each planned block, read "
@@ -40,20 +44,25 @@ def write_report(table: pd.DataFrame, folder: Path, title: str, intro: Sequence[
         intro: texts below the title; by default a sentence on the best row of each task set.
         star: the row whose videos are shown; by default the best trained one of each task set.
     """
-    tasksets = [group for _, group in table.groupby(["protocol", "tasks_hash"], sort=False)]
-    shown = [best for group in tasksets if (best := _best(group.to_dict("records"), star))]
+    groups = comparisons(table)
+    shown = [best for group in groups if (best := _best(group.to_dict("records"), star))]
     page, pictures = Page(title), folder / "report"
     for text in intro or [f"{row['protocol']}, task set {row['tasks_hash']}: {sentence(row)}." for row in shown]:
         page.text(text)
     page.section("Results")
     page.raw(to_html(table))
     page.text(NOTE)
-    for number, group in enumerate(tasksets):
-        protocol, tasks = group.iloc[0][["protocol", "tasks_hash"]]
-        success_figure(pictures / f"success_{number}.png", group)
-        page.picture(pictures / f"success_{number}.png", f"Tasks solved by each step: {protocol}, task set {tasks}")
+    for number, group in enumerate(groups):
+        protocol, tasks, conditions = group.iloc[0][["protocol", "tasks_hash", "conditions"]]
+        caption = f"Tasks solved by each step: {protocol}, task set {tasks}"
+        path = pictures / f"success_{number}.png"
+
+        def draw(path: Path = path, group: pd.DataFrame = group) -> None:
+            success_figure(path, group)
+
+        _picture(page, path, caption + (f", conditions {conditions}" if len(groups) > 1 else ""), draw)
     _add_plans(page, shown)
-    trained = {row["row"]: row for row in table.to_dict("records") if row["row"] not in BASELINES}
+    trained = {row["row"]: row for row in table.to_dict("records") if row["actor"] not in BASELINES}
     runs, lost = _find_runs(trained)
     _add_maps(page, pictures, runs, lost)
     _add_decoders(page, runs)
@@ -63,7 +72,7 @@ def write_report(table: pd.DataFrame, folder: Path, title: str, intro: Sequence[
 
 
 def _best(rows: list[Row], star: str | None) -> Row | None:
-    candidates = [row for row in rows if (row["row"] == star if star else row["row"] not in BASELINES)]
+    candidates = [row for row in rows if (row["row"] == star if star else row["actor"] not in BASELINES)]
     return max(candidates, key=lambda row: row["success"], default=None)
 
 
@@ -73,9 +82,18 @@ def _find_runs(trained: dict[str, Row]) -> tuple[dict[str, Path], dict[str, str]
     for name, row in trained.items():
         try:
             runs[name] = planned_run(Path(row["folder"]))
-        except OSError as error:
+        except Exception as error:  # as for _add_maps
             lost[name] = str(error)
     return runs, lost
+
+
+def _picture(page: Page, path: Path, caption: str, draw: Callable[[], None] = lambda: None, columns: int = 1) -> None:
+    """A picture on the page, drawn first; one that cannot be had costs a line, not the page."""
+    try:
+        draw()
+        page.picture(path, caption, columns)
+    except Exception as error:
+        page.text(f"{caption}: the picture is left out: {error}")
 
 
 def _add_plans(page: Page, shown: Sequence[Row]) -> None:
@@ -88,7 +106,7 @@ def _add_plans(page: Page, shown: Sequence[Row]) -> None:
         for video in sorted((results / "videos").glob("*.mp4")):
             page.video(video, f"{row['row']}: {video.stem.replace('_', ' ')}", columns=2)
         if (results / "paths.png").exists():
-            page.picture(results / "paths.png", f"{row['row']}: paths of the first tasks, start green, goal red")
+            _picture(page, results / "paths.png", f"{row['row']}: paths of the first tasks, start green, goal red")
 
 
 def _add_maps(page: Page, pictures: Path, runs: dict[str, Path], lost: dict[str, str]) -> None:
@@ -127,7 +145,7 @@ def _add_decoders(page: Page, runs: dict[str, Path]) -> None:
         page.section("What the models imagine")
         page.text("Held-out frames, drawn by a decoder from their latents and from the model's predictions.")
     for row, path in found.items():
-        page.picture(path, row)
+        _picture(page, path, row)
 
 
 def _add_training(page: Page, pictures: Path, runs: dict[str, Path], trained: dict[str, Row]) -> None:
@@ -136,6 +154,9 @@ def _add_training(page: Page, pictures: Path, runs: dict[str, Path], trained: di
         page.section("How they were trained")
     for number, (row, metrics) in enumerate(found.items()):
         path, r2 = pictures / f"training_{number}.png", trained[row]["position_r2"]
-        training_figure(path, metrics)
         can_read = "" if pd.isna(r2) else f": the ball's position can be read from a frame's latent with R2 {r2:.4f}"
-        page.picture(path, f"{row}{can_read}", columns=2)
+
+        def draw(path: Path = path, metrics: Path = metrics) -> None:
+            training_figure(path, metrics)
+
+        _picture(page, path, f"{row}{can_read}", draw, columns=2)

@@ -1,21 +1,143 @@
-"""What a row of a table rests on: one folder with the outcome of every task and a summary."""
+"""A result: who, under what conditions, how well; and the folder that holds it with the outcome of every task."""
 
 import json
+import re
+import sys
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
 
 from wmbench.envs.mazes import Maze
+from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.row import BASELINES, Row
 from wmbench.evaluation.statistics import wilson
 from wmbench.evaluation.tasks import Tasks
+from wmbench.files import whole, write_text
+
+Summary = dict[str, Any]  # what summary.json holds
 
 
-def write_results(folder: Path, tasks: Tasks, outcome: Outcome, maze: Maze, facts: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Score:
+    """How well, over all tasks.
+
+    evaluations_per_plan: rollouts scored for the plan of one task.
+    seconds_per_decision, seconds_per_plan: of one task among those planned with it: looking, encoding and planning, and the
+        plan alone. The first plan, which compiles and warms up, counts only where there is no other.
+    """
+
+    success: float
+    success_low: float
+    success_high: float
+    n_tasks: int
+    steps_to_success: float | None = None
+    final_distance: float | None = None
+    evaluations_per_plan: float = 0.0
+    seconds_per_decision: float = 0.0
+    seconds_per_plan: float = 0.0
+
+    @classmethod
+    def of(cls, outcome: Outcome, evaluations_per_plan: float) -> "Score":
+        solved, number = int(outcome.success.sum()), len(outcome.success)
+        return cls(
+            solved / number,
+            *wilson(solved, number),
+            number,
+            float(outcome.steps[outcome.success].mean()) if solved else None,
+            float(outcome.final_distance.mean()),
+            evaluations_per_plan,
+            outcome.seconds_per_decision,
+            outcome.seconds_per_plan,
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row under one set of conditions.
+
+    finished: when, in UTC; the newest of several equal results stays in a table.
+    max_steps: env steps that were played, at most.
+    """
+
+    row: Row
+    conditions: Conditions
+    score: Score
+    finished: str = ""
+    seconds: float | None = None
+    max_steps: int | None = None
+    device: str | None = None
+    commit: str | None = None
+    folder: str = ""
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> "Result":
+        """Read what `summary` gives, or what older versions wrote.
+
+        Raises:
+            ValueError: something else, or a result of another version, whose conditions are not known here.
+        """
+        try:
+            actor = summary.get("actor") or (summary["row"] if summary["row"] in BASELINES else "model")
+            row = Row(**{**_known(Row, summary), "actor": actor})
+            score = Score(**_known(Score, summary))
+            if not 0 <= score.success <= 1 or score.n_tasks < 1:
+                raise ValueError(f"success {score.success} of {score.n_tasks} tasks")
+            given = summary["conditions"] if "conditions" in summary else _older_conditions(summary, row)
+            if unknown := set(given) - {field.name for field in fields(Conditions)}:
+                raise ValueError(f"unknown conditions {', '.join(sorted(unknown))}: written by another version of wmbench")
+            rest = _known(cls, summary, without=("row", "conditions", "score"))
+            return cls(row, Conditions(**_known(Conditions, given)), score, **rest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no result ({type(error).__name__}: {error})") from None
+
+    @property
+    def summary(self) -> Summary:
+        """All of it in one mapping: facts of the row and score under their own names, conditions under theirs."""
+        own = {name: value for name, value in asdict(self).items() if name not in ("row", "score", "folder")}
+        asked = {"protocol": self.conditions.protocol.get("name"), "seed": self.conditions.seed}
+        return asdict(self.row) | asdict(self.score) | asked | {"tasks_hash": self.conditions.tasks} | own
+
+
+def _known(kind: type, summary: Mapping[str, Any], without: Container[str] = ()) -> dict[str, Any]:
+    """Values for the fields of a dataclass, each of its type."""
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind) if field.name in summary and field.name not in without]
+    for name in names:
+        hint = hints[name]
+        allowed = [get_origin(one) or one for one in (get_args(hint) if isinstance(hint, UnionType) else (hint,))]
+        if not isinstance(summary[name], tuple(Real if one in (int, float) else one for one in allowed)):
+            raise TypeError(f"{name} is {summary[name]!r}")
+    return {name: summary[name] for name in names}
+
+
+def _older_conditions(summary: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """Of a summary that had `settings`: the maze is known by its tasks alone, and the code not at all."""
+    settings = summary["settings"]
+    planned = row.actor in ("model", "simulator")
+    agent = {name: value for name, value in settings.get("agent", {}).items() if name != "memory_gb"}
+    return {
+        "maze": [],
+        "frameskip": summary.get("frameskip", 0),
+        "tasks": summary["tasks_hash"],
+        "protocol": settings["protocol"],
+        "max_steps": summary.get("max_steps"),
+        "seed": summary.get("seed"),
+        "agent": agent if planned else None,
+        "planner": settings.get("planner", {}) if planned else None,
+        "objective": settings.get("objective", {}) if planned else None,
+        "code": {"episodes": "not recorded"},
+    }
+
+
+def save_result(folder: Path, result: Result, tasks: Tasks, outcome: Outcome, maze: Maze) -> None:
     """Write tasks.csv, paths.npz and, last, summary.json: a folder with a summary is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(
         {
             "task": np.arange(len(tasks)),
@@ -28,31 +150,54 @@ def write_results(folder: Path, tasks: Tasks, outcome: Outcome, maze: Maze, fact
             "final_distance": outcome.final_distance,
         }
     )
-    table.to_csv(folder / "tasks.csv", index=False, float_format="%.4f")
-    np.savez_compressed(folder / "paths.npz", states=outcome.states.astype(np.float32))
-    solved = int(outcome.success.sum())
-    low, high = wilson(solved, len(tasks))
-    summary = facts | {
-        "success": solved / len(tasks),
-        "success_low": low,
-        "success_high": high,
-        "n_tasks": len(tasks),
-        "tasks_hash": tasks.hash,
-        "steps_to_success": float(outcome.steps[outcome.success].mean()) if solved else None,
-        "final_distance": float(outcome.final_distance.mean()),
-        "seconds_per_plan": outcome.seconds_per_plan,
-    }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    return summary
+    write_text(folder / "tasks.csv", table.to_csv(index=False, float_format="%.4f"))
+    with whole(folder / "paths.npz") as temporary:
+        np.savez_compressed(temporary, states=outcome.states.astype(np.float32))
+    write_text(folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 
-def find_summaries(root: Path) -> list[dict[str, Any]]:
-    """Every finished result under a folder, with its own folder under `folder`, oldest first."""
-    paths = sorted(root.rglob("summary.json"), key=lambda path: path.stat().st_mtime)
-    return [json.loads(path.read_text()) | {"folder": str(path.parent)} for path in paths]
+def read_summary(folder: Path) -> Summary:
+    """A finished result, with its own folder under `folder`, checked against the outcomes of its tasks.
+
+    Raises:
+        ValueError, OSError: a damaged file, by its name.
+    """
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+        if not isinstance(summary, dict):
+            raise ValueError(f"a {type(summary).__name__} instead of a mapping")
+        result = Result.of(summary)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or something else: {error}") from None
+    path = folder / "tasks.csv"
+    try:
+        solved = np.array([pd.read_csv(path)[name] for name in ("success", "steps")])[0].astype(bool)
+        if (len(solved), int(solved.sum())) != (result.score.n_tasks, round(result.score.success * result.score.n_tasks)):
+            raise ValueError(f"{solved.sum()} of {len(solved)} tasks are solved in it, summary.json says otherwise")
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or something else: {error}") from None
+    return summary | {"folder": str(folder), "finished": result.finished or _stamp(folder)}
 
 
-def sentence(summary: dict[str, Any]) -> str:
+def find_summaries(root: Path) -> list[Summary]:
+    """Every finished result under a folder, oldest first; what cannot be read is named and left out."""
+    found = []
+    for path in sorted(root.rglob("summary.json")):
+        try:
+            found.append(read_summary(path.parent))
+        except (OSError, ValueError) as error:
+            print(f"note: left out: {error}; delete it and plan.py plays it again", file=sys.stderr)
+    return sorted(found, key=lambda summary: summary["finished"])
+
+
+def _stamp(folder: Path) -> str:
+    """When an older result began, from its folder's name."""
+    match = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)_", folder.name)
+    return f"{match[1]}T{match[2]}:{match[3]}:{match[4]}" if match else ""
+
+
+def sentence(summary: Mapping[str, Any]) -> str:
     """`lewm_small solved 97 of 100 tasks: 97.0% (91.5 to 99.0)`."""
     solved = round(summary["success"] * summary["n_tasks"])
     low, high = 100 * summary["success_low"], 100 * summary["success_high"]
@@ -60,3 +205,14 @@ def sentence(summary: dict[str, Any]) -> str:
         f"{summary['row']} solved {solved} of {summary['n_tasks']} tasks: "
         f"{100 * summary['success']:.1f}% (95% interval {low:.1f} to {high:.1f})"
     )
+
+
+def note_asked(root: Path, folder: Path) -> None:
+    """Add a result's folder to root/asked.txt, which lists results as they were asked for, also those finished before."""
+    with (root / "asked.txt").open("a") as file:
+        file.write(f"{folder}\n")
+
+
+def read_asked(root: Path) -> list[str]:
+    path = root / "asked.txt"
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,7 +1,7 @@
 """Model-predictive control: look, encode, plan, act."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -96,7 +96,6 @@ class Agent:
         self.clip_actions, self.memory_gb, self.seed = clip_actions, memory_gb, seed
         self._room: int | None = None  # rollouts that fit into memory at once
         self.decisions: list[Decision] = []
-        self.plan_seconds: list[float] = []  # per task
 
     @torch.no_grad()
     def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
@@ -163,6 +162,14 @@ class Agent:
         self._blocks_left -= 1
         actions = self.model.normalizer.denormalize_action(block[torch.as_tensor(active, device=self._device)])
         return rearrange(actions, "b (f a) -> b f a", f=self.model.frameskip).cpu().numpy()
+
+    def thoughts(self) -> tuple[Float[Tensor, "B H N D"], Float[Tensor, "B N D"]]:
+        """Latents of the newest plan, and those that it expects at the end of the block that `act` gave last."""
+        return self.imagined, self.expected
+
+    @property
+    def evaluations_per_plan(self) -> float:
+        return self.planner.budget.evaluations_per_plan
 
     @property
     def expected(self) -> Float[Tensor, "B N D"]:
@@ -253,7 +260,6 @@ class Agent:
     def _note_decision(self, plan_seconds: float, num_tasks: int) -> None:
         took = self._look_seconds + plan_seconds
         self.decisions.append(Decision(took, plan_seconds, num_tasks, is_first=not self.decisions))
-        self.plan_seconds.append(plan_seconds / num_tasks)
         self._look_seconds = 0.0
 
     def _measure_room(self, frame: Float[Tensor, "1 N D"]) -> int:
@@ -275,12 +281,26 @@ class Agent:
         return self._room
 
 
-class RandomAgent:
-    """Uniform random actions: a floor."""
+class Floor:
+    """An actor that neither looks nor plans."""
+
+    decisions: Sequence[Decision] = ()
+    evaluations_per_plan = 0.0
+
+    def thoughts(self) -> None:
+        return None
+
+    def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
+        return 0.0
+
+
+class RandomAgent(Floor):
+    """Uniform random actions."""
 
     def __init__(self, frameskip: int, action_dim: int, seed: int):
+        if seed < 0:
+            raise ValueError(f"seed ({seed}) must not be negative")
         self.shape, self.seed = (frameskip, action_dim), seed
-        self.plan_seconds: list[float] = []
 
     def reset(self, goal: Obs, blocks: int | float) -> None:
         self._rngs = [np.random.default_rng((self.seed, task)) for task in range(len(goal["proprio"]))]
@@ -289,12 +309,11 @@ class RandomAgent:
         return np.stack([self._rngs[task].uniform(-1, 1, self.shape) for task in active]).astype(np.float32)
 
 
-class ZeroAgent:
-    """Does nothing: a floor that shows how many tasks the ball's own velocity solves."""
+class ZeroAgent(Floor):
+    """Does nothing, which shows how many tasks the ball's own velocity solves."""
 
     def __init__(self, frameskip: int, action_dim: int):
         self.shape = (frameskip, action_dim)
-        self.plan_seconds: list[float] = []
 
     def reset(self, goal: Obs, blocks: int | float) -> None:
         pass

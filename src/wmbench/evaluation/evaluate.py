@@ -1,0 +1,200 @@
+"""One evaluation: a player on a task set under some conditions, played once, kept in its folder, then shown."""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from wmbench.envs.vector import PointMazes
+from wmbench.evaluation.conditions import Conditions, digest
+from wmbench.evaluation.episodes import Actor, Outcome, Rules, observe, run_episodes
+from wmbench.evaluation.figures import paths_figure
+from wmbench.evaluation.film import Plans, write_videos
+from wmbench.evaluation.results import Result, Score, Summary, read_summary, save_result, sentence
+from wmbench.evaluation.row import Row
+from wmbench.evaluation.tasks import Tasks
+from wmbench.files import exclusive, write_text
+from wmbench.machine import duration, peak_memory, progress_bar, size
+
+FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video
+
+
+@dataclass
+class Player:
+    """Who acts, and where.
+
+    read_position: the ball's positions (x, y) [m] in latents, where the run has a probe.
+    draw: frames of latents, where the run has a decoder.
+    train_fraction, split_seed: which episodes of its data the run was trained on.
+    """
+
+    row: Row
+    agent: Actor
+    env: PointMazes
+    frameskip: int
+    device: torch.device
+    read_position: Callable[[Float[Tensor, "*B N D"]], Float[ndarray, "*B 2"]] | None = None
+    draw: Callable[[Float[Tensor, "F N D"]], UInt8[ndarray, "F h w 3"]] | None = None
+    train_fraction: float = 0.9
+    split_seed: int = 42
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that a result follows from.
+
+    config: the settings as they were given, to be kept with the result.
+    commit: of the source, where it is known.
+    """
+
+    player: Player
+    tasks: Tasks
+    rules: Rules
+    conditions: Conditions
+    config: str
+    num_videos: int
+    commit: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Named by conditions and row, so that the same evaluation finds its own result again."""
+        row, protocol = self.player.row, self.conditions.protocol["name"]
+        key = digest({"row": row.hash, "conditions": self.conditions.hash})
+        if row.is_baseline:
+            return Path("baselines", f"{protocol}_{key}", _file_name(row.row))
+        return Path(f"{self.player.env.maze.name}_{key}_{_file_name(row.row)}_{protocol}")
+
+
+@dataclass
+class Thoughts:
+    """What an actor had in mind, kept for its films.
+
+    expected: latents (FILMABLE N D) that it expected at the end of each block.
+    """
+
+    player: Player
+    plans: Plans = field(default_factory=dict)
+    expected: list[Tensor] = field(default_factory=list)
+
+    def keep(self, block: int) -> None:
+        if (thoughts := self.player.agent.thoughts()) is None:
+            return
+        if self.player.read_position is not None:
+            self.plans[block] = self.player.read_position(thoughts[0])
+        if self.player.draw is not None:
+            self.expected.append(thoughts[1][:FILMABLE].cpu())
+
+    def imagine(self, task: int) -> UInt8[ndarray, "K h w 3"] | None:
+        """Frames that the model expected at the end of each block, where it can draw them."""
+        if self.player.draw is None or not self.expected or task >= FILMABLE:
+            return None
+        return self.player.draw(torch.stack([z[task] for z in self.expected]))
+
+
+def evaluate(evaluation: Evaluation, root: Path, is_needed: bool = True) -> Summary | None:
+    """The result of an evaluation: the one in its folder below root, or of playing it now.
+
+    What can be shown of it, paths and videos, comes last: where it fails, a note says so.
+
+    Args:
+        is_needed: False: where another process plays the same now, leave it to that one and return None.
+    """
+    folder = root / evaluation.folder
+    with ExitStack() as held:
+        try:
+            held.enter_context(exclusive(folder, "wait for it, then run the same command again"))
+        except ValueError as busy:
+            if is_needed:
+                raise
+            return print(f"note: {busy}")
+        if summary := _finished(folder):
+            print(f"{sentence(summary)}\nnothing to do: {folder} is complete already")
+            if evaluation.num_videos and not evaluation.player.row.is_baseline and not (folder / "videos").exists():
+                print(f"note: it was not filmed; delete {folder} to play it again and film it")
+            return summary
+        thoughts = Thoughts(evaluation.player)
+        began = time.perf_counter()
+        outcome = _play(evaluation, thoughts)
+        result = _result(evaluation, outcome, time.perf_counter() - began)
+        write_text(folder / "config.yaml", evaluation.config)
+        save_result(folder, result, evaluation.tasks, outcome, evaluation.player.env.maze)
+        print(sentence(result.summary))
+        _show(evaluation, outcome, thoughts, folder)
+    return result.summary | {"folder": str(folder)}
+
+
+def _finished(folder: Path) -> Summary | None:
+    if not (folder / "summary.json").exists():
+        return None
+    try:
+        return read_summary(folder)
+    except (OSError, ValueError) as error:
+        return print(f"note: {error}; it is played again", file=sys.stderr)
+
+
+def _play(evaluation: Evaluation, thoughts: Thoughts) -> Outcome:
+    player, tasks, rules = evaluation.player, evaluation.tasks, evaluation.rules
+    blocks = rules.max_steps and rules.max_steps // rules.frameskip
+    example = observe(player.env, tasks.goal[:1], player.device, was_set=True)
+    if seconds := player.agent.forecast(example, len(tasks), blocks or rules.round_steps // rules.frameskip):
+        limit = "at most about" if blocks else "without a limit on rounds; a round takes about"
+        memory = size(peak_memory(player.device))
+        print(f"{player.row.row}: {limit} {duration(seconds)} on {player.device}, {memory} of memory, a few MB of disk")
+    bar = progress_bar(total=blocks, desc=player.row.row, unit=" blocks")
+    is_filmed = evaluation.num_videos > 0
+
+    def on_block(block: int, active: ndarray) -> None:
+        nonlocal is_filmed
+        if is_filmed:
+            is_filmed = _try("what the model has in mind", lambda: thoughts.keep(block))
+        bar.set_postfix_str(f"{len(tasks) - len(active)} of {len(tasks)} solved", refresh=False)
+        bar.update()
+
+    with torch.no_grad(), bar:
+        return run_episodes(player.agent, player.env, tasks, rules, player.device, on_block)
+
+
+def _result(evaluation: Evaluation, outcome: Outcome, seconds: float) -> Result:
+    return Result(
+        evaluation.player.row,
+        evaluation.conditions,
+        Score.of(outcome, evaluation.player.agent.evaluations_per_plan),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=seconds,
+        max_steps=evaluation.rules.max_steps or outcome.states.shape[1] - 1,
+        device=str(evaluation.player.device),
+        commit=evaluation.commit,
+    )
+
+
+def _show(evaluation: Evaluation, outcome: Outcome, thoughts: Thoughts, folder: Path) -> None:
+    player, tasks, videos = evaluation.player, evaluation.tasks, evaluation.num_videos
+    _try("paths.png", lambda: paths_figure(folder / "paths.png", player.env.maze, tasks, outcome))
+    if videos and not player.row.is_baseline:
+        material = (thoughts.plans, player.frameskip, videos, thoughts.imagine)
+        _try("videos", lambda: write_videos(folder, player.env, tasks, outcome, *material))
+
+
+def _try(what: str, make: Callable[[], Any]) -> bool:
+    """Whether something that no result depends on could be made; else a note says why."""
+    try:
+        make()
+    except Exception as error:  # whatever it is, it must not cost the result
+        reason = str(error).strip().splitlines()
+        print(f"note: {what} left out ({reason[0] if reason else type(error).__name__})", file=sys.stderr)
+        return False
+    return True
+
+
+def _file_name(row: str) -> str:
+    return re.sub(r"[^\w.=+-]+", "_", row)
