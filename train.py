@@ -5,6 +5,7 @@ point, the same command goes on. The run lands in checkpoints/outputs/<model_nam
 frame is one token) then trains a decoder, which draws what the model imagines; for a finished run it trains that alone.
 """
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from wmbench.arms import arm_of
 from wmbench.caching import Cache, choose_source
 from wmbench.checkpoint import build_decoder, build_world_model, load_resume
 from wmbench.commands import command
+from wmbench.data.facts import complete
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
-from wmbench.data.windows import Windows
+from wmbench.data.windows import Windows, split_windows
 from wmbench.decoding import fit_decoder, samples
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.matched import Matched
@@ -39,9 +41,10 @@ def main(cfg: DictConfig) -> None:
     settings = {k: v for k, v in cfg.training.items() if k != "regularizer"}
     recipe, cache = Recipe(**settings, encoder_lr=cfg.encoder_lr if cfg.train_encoder else None), Cache(**cfg.cache)
     episodes = open_episodes(cfg.env.data)
-    which_train, which_valid = episodes.split(cfg.train_fraction, cfg.split_seed)
-    train = Windows(episodes, which_train, cfg.num_hist + cfg.num_pred, cfg.frameskip)
-    valid = Windows(episodes, which_valid, cfg.num_hist + cfg.num_pred, cfg.frameskip)
+    for note in complete(episodes, **OmegaConf.to_container(cfg.env, resolve=True)):  # type: ignore[arg-type]
+        print(f"note: {note}", file=sys.stderr)
+    split = (cfg.train_fraction, cfg.split_seed)
+    train, valid = split_windows(episodes, cfg.num_hist + cfg.num_pred, cfg.frameskip, *split)
 
     torch.manual_seed(cfg.seed)
     model = build_world_model(cfg, fit_normalizer(episodes)).to(device)
@@ -59,7 +62,7 @@ def main(cfg: DictConfig) -> None:
     shown_train, shown_valid = train.showing(source), valid.showing(source)
 
     announce = forecast(
-        f"{run}: {len(train):,} windows of {len(which_train)} episodes", model, recipe.max_steps // recipe.save_every + 4
+        f"{run}: {len(train):,} windows of {len(train.which)} episodes", model, recipe.max_steps // recipe.save_every + 4
     )
     with runs.wandb_log(cfg.wandb, cfg.model_name, OmegaConf.to_container(cfg, resolve=True)) as log:
         options = {"seed": cfg.seed, "announce": announce, "log": log, "compiled": compiled}
@@ -68,7 +71,7 @@ def main(cfg: DictConfig) -> None:
     probe.save(run)
     print(f"the ball's position can be read linearly from a frame's latent with R2 {probe.r2:.4f}")
     if decoder is not None:
-        frames = Windows(episodes, which_train, 1, cfg.frameskip)
+        frames = Windows(episodes, train.which, 1, cfg.frameskip)
         train_decoder(cfg, model, decoder, frames, valid, run)
     print(f"trained: {run}\nnext: python plan.py model_name={run.name}")
 

@@ -25,7 +25,7 @@ from wmbench.commands import command
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
-from wmbench.data.windows import Windows
+from wmbench.data.windows import Windows, split_windows
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.encoders.weights import file_hash
@@ -44,9 +44,7 @@ def main(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     recipe = Recipe(**cfg.training)
     episodes = open_episodes(cfg.env.data)
-    train, valid = (
-        Windows(episodes, which, 1, episodes.store_every) for which in episodes.split(cfg.train_fraction, cfg.split_seed)
-    )
+    train, valid = split_windows(episodes, 1, episodes.store_every, cfg.train_fraction, cfg.split_seed)
     torch.manual_seed(cfg.seed)
     tokenizer = new_tokenizer(cfg).to(device)
     decoder = build_decoder(cfg.decoder, tokenizer.embed_dim, tokenizer.grid, episodes.image_size).to(device)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
+from wmbench.data.official import recorded_path
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import Matched, matched, unmatched
 from wmbench.encoders.weights import check_state
@@ -47,6 +48,8 @@ def read_config(path: Path) -> DictConfig:
 
 def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     """The untrained model that a training configuration describes."""
+    if cfg.num_hist < 1:
+        raise ValueError(f"num_hist ({cfg.num_hist}) must be at least 1: the predictor needs a frame to start from")
     if cfg.num_pred != 1:
         raise ValueError(f"num_pred ({cfg.num_pred}) must be 1: a rollout advances one frame a call")
     encoder = instantiate(cfg.encoder)
@@ -192,7 +195,10 @@ def load_encoder(run: Path) -> tuple[Encoder, str]:
     if missing := _not_cached(read_config(run / "config.yaml").encoder):
         raise FileNotFoundError(f"the weights {', '.join(missing)} are not on this machine")
     model, _, provenance = load_run(run)
-    return model.encoder, provenance["data"]["path"]
+    data = recorded_path(provenance["data"])
+    if data is None:
+        raise FileNotFoundError(f"{run} does not say what data it was trained on")
+    return model.encoder, data
 
 
 def _not_cached(encoder: DictConfig | None) -> list[str]:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from wmbench.arms import note_of
 from wmbench.checkpoint import find_run, load_decoder, load_run, step_path
-from wmbench.data.official import PUBLISHED
+from wmbench.data.official import PUBLISHED, recorded_path
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
 from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
-from wmbench.envs.view import View
+from wmbench.envs.view import EnvSpec, View
 from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.diagnostics import load_probe
 from wmbench.evaluation.episodes import Actor, Rules
@@ -53,6 +53,8 @@ def trained(cfg: DictConfig) -> Player:
         run, step = converted(run, step, Path(cfg.output_dir) / "converted" / run.name), None
     model, train_cfg, provenance = load_run(run, step, cfg.get("encoder"))
     encoder, data = model.encoder, provenance["data"]
+    where = f"{run / 'provenance.json'}, data,"
+    view, spec = View.from_manifest(data, where), EnvSpec.from_manifest(data, where)
     if data["renderer"] == PUBLISHED["renderer"]:
         data["renderer"] = resolve(cfg.env.renderer or "auto")
         print(f"the training frames were drawn by {PUBLISHED['renderer']}; {data['renderer']} draws a little differently")
@@ -61,9 +63,9 @@ def trained(cfg: DictConfig) -> Player:
             f"run {cfg.model_name} was trained on frames drawn by {data['renderer']}, not {cfg.env.renderer}: "
             f"planning must see the same pixels; leave env.renderer out"
         )
-    env = PointMazes(data["maze"], data["renderer"], data["image_size"], data["render_lag"])
+    env = PointMazes(spec.maze, data["renderer"], view.image_size, view.render_lag)
     probe = _optional("its probe", lambda: load_probe(run))
-    decoder = _optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, data["image_size"]))
+    decoder = _optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, view.image_size))
 
     def draw(z: Float[Tensor, "F N D"]) -> UInt8[ndarray, "F h w 3"]:
         assert decoder is not None
@@ -124,7 +126,7 @@ def describe(
         train_seed=config.get("seed"),
         step=provenance["step"],
         weights_hash=weights[:12],
-        data=data.get("path"),
+        data=recorded_path(data),
         data_hash=data["hash"][:12],
         renderer=data["renderer"],
         image_size=data["image_size"],

@@ -31,7 +31,7 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
     config = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(config, dict)
     provenance = {
-        "data": episodes.manifest | {"path": str(episodes.path), "hash": episodes.hash},
+        "data": episodes.provenance,
         "encoder": {
             "name": HydraConfig.get().runtime.choices.get("encoder") if HydraConfig.initialized() else None,
             "source": model.encoder.source,

@@ -10,7 +10,7 @@ import pytest
 
 from wmbench.data import episodes as storage
 from wmbench.data.episodes import Episodes
-from wmbench.data.windows import Windows
+from wmbench.data.windows import Windows, split_windows
 
 ALIGNMENTS = [(1, 1), (2, 1), (3, 1), (5, 1), (2, 2), (4, 2), (3, 3), (5, 5)]  # frameskip, store_every
 
@@ -145,3 +145,65 @@ def test_a_batch_larger_than_the_data_is_all_of_it(windows: Windows):
     np.testing.assert_array_equal(np.sort(first), np.arange(23))
     np.testing.assert_array_equal(np.sort(second), np.arange(23))
     assert (first != second).any()
+
+
+@pytest.mark.parametrize(("fraction", "empty"), [(1, "validation"), (0, "training"), (0.2, "training")])
+def test_a_split_without_episodes_on_one_side_says_which_and_what_to_set(
+    numbered_episodes: Callable, fraction: float, empty: str
+):
+    episodes = numbered_episodes(num_episodes=4, length=12)
+    with pytest.raises(
+        ValueError, match=rf"train_fraction \({fraction}\) leaves none of the 4 .* for {empty}; .* 0.25 and 0.75"
+    ):
+        split_windows(episodes, 2, 1, train_fraction=fraction)
+
+
+def test_a_single_episode_is_too_few_whatever_the_fraction(numbered_episodes: Callable):
+    for fraction in (0.0, 0.9, 1.0):
+        with pytest.raises(ValueError, match="has 1 episode; give at least 2, one to train on and one to validate with"):
+            split_windows(numbered_episodes(num_episodes=1, length=12), 2, 1, fraction)
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, 2, float("nan"), float("inf")])
+def test_a_train_fraction_that_is_no_part_of_the_whole_is_refused(numbered_episodes: Callable, fraction: float):
+    with pytest.raises(ValueError, match=r"train_fraction \(.*\) must be a part of the episodes"):
+        numbered_episodes().split(fraction)
+
+
+def test_a_split_seed_beyond_64_bits_is_refused(numbered_episodes: Callable):
+    with pytest.raises(ValueError, match=r"split_seed \(\d+\) must be a number of at most 64 bits"):
+        numbered_episodes().split(0.5, 2**64)
+
+
+def test_the_two_sides_are_windows_of_the_splits_episodes(numbered_episodes: Callable):
+    episodes = numbered_episodes(num_episodes=6, length=9)
+    sides = split_windows(episodes, 3, 2, train_fraction=0.5, split_seed=7)
+    for windows, which in zip(sides, episodes.split(0.5, 7), strict=True):
+        assert (windows.num_frames, windows.frameskip) == (3, 2)
+        np.testing.assert_array_equal(np.unique(windows.episode), which)
+
+
+def test_episodes_too_short_on_one_side_are_named_with_their_side(tmp_path: Path):
+    """Lengths 9 and 3 at 2 frames x frameskip 2: only the first has a window, and the split decides which side it is."""
+    path = tmp_path / "short.h5"
+    with h5py.File(path, "w") as file:
+        file["pixels"] = np.zeros((12, 4, 4, 3), np.uint8)
+        file["action"], file["state"], file["proprio"] = np.zeros((12, 2)), np.zeros((12, 4)), np.zeros((12, 4))
+        file["ep_len"], file["ep_offset"] = (9, 3), (0, 9)
+    message = r"the 4 steps .*; the longest has 3, so lower .* \((training|validation) has 1 of 2 episodes\)"
+    with pytest.raises(ValueError, match=message):
+        split_windows(Episodes(path), 2, 2, train_fraction=0.5)
+
+
+@pytest.mark.parametrize(("frameskip", "nearest"), [(7, "6 or 8"), (1, "2"), (0, "2"), (-4, "2")])
+def test_a_frameskip_that_does_not_fit_is_refused_with_the_nearest_that_do(
+    numbered_episodes: Callable, frameskip: int, nearest: str
+):
+    with pytest.raises(ValueError, match=rf"frameskip \({frameskip}\) must be .*; try frameskip={nearest}$"):
+        Windows(numbered_episodes(store_every=2), np.arange(3), num_frames=2, frameskip=frameskip)
+
+
+@pytest.mark.parametrize("num_frames", [0, -2])
+def test_a_window_without_frames_is_refused(numbered_episodes: Callable, num_frames: int):
+    with pytest.raises(ValueError, match=rf"num_hist \+ num_pred \({num_frames}\) must be at least 1"):
+        Windows(numbered_episodes(), np.arange(3), num_frames, frameskip=1)

@@ -22,10 +22,14 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Num, Shaped, UInt8
 from numpy import ndarray
 
+from wmbench.data.columns import WIDTHS, as_bytes, check_frames, check_layout, episode_lengths, finite
+from wmbench.data.hdf5 import check_filters, explained, reading
+
 COLUMNS = ("pixels", "action", "state", "proprio", "ep_len", "ep_offset")
+LOOKED_AT = 16  # frames, spread over the file, that are checked when it is opened
 
 
 def partial_path(path: Path) -> Path:
@@ -82,7 +86,26 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def manifest_path(path: Path) -> Path:
-    return path.with_suffix(".manifest.json")
+    return path.with_name(f"{path.name.removesuffix('.h5')}.manifest.json")
+
+
+def read_manifest(text: Any, where: str) -> dict[str, Any]:
+    """A manifest's facts, which may be few.
+
+    Raises:
+        ValueError: it is no JSON, no facts by name, or its store_every is not a number of steps.
+    """
+    remedy = "write the file again, or delete its manifest: the facts are then asked of the configuration"
+    try:
+        manifest = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where} is damaged ({error}); {remedy}") from None
+    if not isinstance(manifest, dict):
+        raise ValueError(f"{where} must be facts by name, not {str(text)[:40]}; {remedy}")
+    every = manifest.get("store_every", 1)
+    if type(every) is not int or every < 1:
+        raise ValueError(f"{where} says store_every {every!r}, which must be a whole number of at least 1; {remedy}")
+    return manifest
 
 
 class EpisodeSet(ABC):
@@ -109,13 +132,28 @@ class EpisodeSet(ABC):
     def hash(self) -> str:
         """Identity of the contents: the manifest's hash, or one of the small columns where another tool wrote the file."""
         columns = (self.action, self.state, self.ep_len)
-        return self.manifest.get("hash") or hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()
+        return str(self.manifest.get("hash") or "") or hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()
 
-    def split(self, train_fraction: float = 0.9, seed: int = 42) -> tuple[Int[ndarray, " train"], Int[ndarray, " valid"]]:
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a run keeps of its data: how they came about, what they are, and where, also seen from another folder."""
+        place = {"path": str(self.path), "absolute_path": str(self.path.absolute())}
+        return self.manifest | place | {"hash": self.hash}
+
+    def split(
+        self, train_fraction: int | float = 0.9, seed: int = 42
+    ) -> tuple[Int[ndarray, " train"], Int[ndarray, " valid"]]:
         """Episode numbers for training and validation; whole episodes, so no window of one shares a frame with the other.
 
         DINO-WM's split (datasets/traj_dset.py): torch's permutation, of which the first int(train_fraction * N) train.
+
+        Raises:
+            ValueError: a train_fraction that is no part of the whole.
         """
+        if not 0 <= train_fraction <= 1:
+            raise ValueError(f"train_fraction ({train_fraction}) must be a part of the episodes, such as 0.9")
+        if not -(2**63) <= seed < 2**64:
+            raise ValueError(f"split_seed ({seed}) must be a number of at most 64 bits, such as 42")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).numpy()
         num_train = int(train_fraction * len(self))
         return np.sort(order[:num_train]), np.sort(order[num_train:])
@@ -126,50 +164,54 @@ class Episodes(EpisodeSet):
 
     Raises:
         FileNotFoundError: no such file, or one whose collection is not finished.
-        ValueError: not an HDF5 file, truncated, or with columns missing or of the wrong shape.
+        OSError: a file that may be well and cannot be read now: in use, not permitted.
+        ValueError: not an HDF5 file, truncated, with columns missing or of the wrong shape or compression, or that hold
+            NaN or Inf.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._check_exists()
-        try:
-            with h5py.File(self.path, "r") as file:
-                if missing := [name for name in COLUMNS if name not in file]:
-                    raise ValueError(f"{self.path} lacks the columns {missing}; a data set has {list(COLUMNS)}")
-                self.manifest = json.loads(file.attrs.get("manifest", "{}"))  # type: ignore[arg-type]
-                self.action = file["action"].astype(np.float32)[:]  # type: ignore[index]
-                self.state = file["state"].astype(np.float32)[:]  # type: ignore[index]
-                self.proprio = file["proprio"].astype(np.float32)[:]  # type: ignore[index]
-                self.ep_len = file["ep_len"][:]  # type: ignore[index]
-                self.ep_offset = file["ep_offset"][:]  # type: ignore[index]
-        except OSError as error:
-            raise ValueError(
-                f"{self.path} cannot be read as HDF5: it is truncated or another kind of file ({error}). "
-                f"Delete it and collect or download it again"
-            ) from None
-        self.store_every = self.manifest.get("store_every", 1)
-        self.pixels = self._open_pixels()
-        ep_frames = -(-self.ep_len // self.store_every)
-        self._frame_offset = np.concatenate([[0], np.cumsum(ep_frames)])
-        self._check_shapes()
+        with reading(self.path) as file:
+            columns = self._datasets(file)
+            self.ep_len = episode_lengths(f"{self.path}: ep_len", columns["ep_len"][()])
+            self.manifest = read_manifest(file.attrs.get("manifest", "{}"), f"the manifest of {self.path}")
+            self.store_every = self.manifest.get("store_every", 1)
+            self._frame_offset = np.concatenate([[0], np.cumsum(-(-self.ep_len // self.store_every))])
+            self._check_shapes(columns)
+            self.ep_offset = self._offsets(columns["ep_offset"][()])
+            last_rows = self.ep_offset + self.ep_len - 1
+            self.action = finite(f"{self.path}: action", columns["action"].astype(np.float32)[:], last_rows)
+            self.state = finite(f"{self.path}: state", columns["state"].astype(np.float32)[:])
+            self.proprio = finite(f"{self.path}: proprio", columns["proprio"].astype(np.float32)[:])
+        pixels = map_columns(self.path).get("pixels")
+        self.pixels: Any = pixels if pixels is not None else h5py.File(self.path, "r")["pixels"]
         self.image_size = self.pixels.shape[1]
+        as_bytes(f"{self.path}: pixels", self._stored(np.linspace(0, len(self.pixels) - 1, LOOKED_AT).astype(int)))
 
     def frames(self, rows: Int[ndarray, "..."], episode: Int[ndarray, "..."]) -> UInt8[ndarray, "... h w 3"]:
         """Frames at step `rows` of their episodes (counted from the episode's start).
 
         Raises:
-            ValueError: a step whose frame was not stored.
+            ValueError: a step whose frame was not stored, or numbers that are no pixels.
         """
         if (rows % self.store_every).any():
             raise ValueError(f"{self.path} stores every {self.store_every}th frame; step {rows.max()} is not among them")
         index = self._frame_offset[episode] + rows // self.store_every
+        return as_bytes(f"{self.path}: pixels", self._stored(index))
+
+    def _stored(self, index: Int[ndarray, "..."]) -> Num[ndarray, "... h w 3"]:
+        """Frames by their number in the file, in the file's own kind of numbers."""
         if isinstance(self.pixels, np.memmap):
             return self.pixels[index]
         unique, inverse = np.unique(index, return_inverse=True)  # HDF5 wants sorted indices without repeats
-        return self.pixels[unique][inverse.reshape(index.shape)]
+        try:
+            return self.pixels[unique][inverse.reshape(index.shape)]
+        except OSError as error:
+            raise explained(self.path, error) from None
 
     def _check_exists(self) -> None:
-        if self.path.is_file():
+        if self.path.exists():
             return
         if partial_path(self.path).exists():
             raise FileNotFoundError(f"{self.path} is not complete yet; run the command that makes it again to finish it")
@@ -177,17 +219,38 @@ class Episodes(EpisodeSet):
             f"no data set at {self.path}; make one with: python scripts/collect.py env=point_maze output={self.path}"
         )
 
-    def _open_pixels(self) -> Any:
-        pixels = map_columns(self.path).get("pixels")
-        return pixels if pixels is not None else h5py.File(self.path, "r")["pixels"]
+    def _datasets(self, file: h5py.File) -> dict[str, h5py.Dataset]:
+        """The columns, not read yet, each of a layout that can be read."""
+        if missing := [name for name in COLUMNS if name not in file]:
+            raise ValueError(f"{self.path} lacks the columns {missing}; a data set has {list(COLUMNS)}")
+        columns: dict[str, Any] = {name: file[name] for name in COLUMNS}
+        for name, column in columns.items():
+            if not isinstance(column, h5py.Dataset):
+                raise ValueError(f"{self.path}: {name} must be a column of numbers, not a group; write the file again")
+            check_filters(self.path, column)
+            if name in WIDTHS:
+                check_layout(str(self.path), name, column.shape, column.dtype)
+        check_frames(f"{self.path}: pixels", columns["pixels"].shape, columns["pixels"].dtype)
+        return columns
 
-    def _check_shapes(self) -> None:
+    def _check_shapes(self, columns: Mapping[str, h5py.Dataset]) -> None:
         rows, frames = int(self.ep_len.sum()), int(self._frame_offset[-1])
-        found = {name: getattr(self, name).shape[0] for name in ("action", "state", "proprio", "pixels")}
+        found = {name: columns[name].shape[0] for name in ("action", "state", "proprio", "pixels")}
         wanted = {"action": rows, "state": rows, "proprio": rows, "pixels": frames}
         if found != wanted:
-            raise ValueError(f"{self.path}: ep_len promises {wanted} rows, the columns have {found}")
-        if (self.ep_offset != np.cumsum(self.ep_len) - self.ep_len).any():
-            raise ValueError(f"{self.path}: ep_offset must be where the episodes before end, by ep_len")
-        if self.pixels.ndim != 4 or self.pixels.shape[1] != self.pixels.shape[2] or self.pixels.shape[3] != 3:
-            raise ValueError(f"{self.path}: pixels must be (frames, h, h, 3), not {self.pixels.shape}")
+            raise ValueError(
+                f"{self.path}: ep_len promises {wanted} rows, the columns have {found}"
+                + (f" (the manifest's store_every is {self.store_every})" if self.store_every != 1 else "")
+                + "; write the file again, or correct ep_len"
+            )
+        for key, truth in (("image_size", columns["pixels"].shape[1]), ("num_episodes", len(self.ep_len))):
+            if (said := self.manifest.get(key, truth)) != truth:
+                raise ValueError(f"the manifest of {self.path} says {key} {said!r}, the columns {truth}; correct it")
+
+    def _offsets(self, found: Shaped[ndarray, "..."]) -> Int[ndarray, " episodes"]:
+        offsets = np.cumsum(self.ep_len) - self.ep_len
+        if not np.array_equal(found, offsets):
+            raise ValueError(
+                f"{self.path}: ep_offset must be where the episodes before end, by ep_len; write the episodes in order"
+            )
+        return offsets

@@ -13,10 +13,11 @@ Source: DINO-WM, datasets/point_maze_dset.py.
 
 import functools
 import hashlib
-import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from jaxtyping import Int, Shaped, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from wmbench.data.episodes import Episodes, EpisodeSet
+from wmbench.data.columns import as_bytes, finite
+from wmbench.data.episodes import Episodes, EpisodeSet, read_manifest
 from wmbench.data.tensor_files import EXPECTED, Archive, Folder
 
 # Episodes kept at hand. A mapped one costs address space and no open file, any other (torch's old format) all its frames.
@@ -61,6 +63,12 @@ def open_episodes(path: str | os.PathLike[str]) -> EpisodeSet:
     return Episodes(path)
 
 
+def recorded_path(data: Mapping[str, Any]) -> str | None:
+    """Where the data of a run's provenance are, whatever folder one works in; as they were given, if they have moved."""
+    absolute = data.get("absolute_path")
+    return absolute if absolute and Path(absolute).exists() else data.get("path")
+
+
 class OfficialEpisodes(EpisodeSet):
     """The published files, of which only the frames that are asked for are read.
 
@@ -87,7 +95,8 @@ class OfficialEpisodes(EpisodeSet):
         self._episode = functools.lru_cache(MAPPED if mapped else LOADED)(self._open_episode)
         self.frames(np.array([0]), np.array([0]))  # are its values those of pixels?
         self._check_episodes()
-        written = json.loads(self._files.read("manifest.json")) if "manifest.json" in self._files.sizes else {}
+        text = self._files.read("manifest.json") if "manifest.json" in self._files.sizes else "{}"
+        written = read_manifest(text, self._files.locate("manifest.json"))
         self.manifest = (
             PUBLISHED
             | {key: value for key, value in written.items() if key != "hash"}
@@ -110,11 +119,7 @@ class OfficialEpisodes(EpisodeSet):
         frames = np.empty((*rows.shape, self.image_size, self.image_size, 3), np.uint8)
         for k in np.unique(episode):
             stored = self._episode(int(k)).index_select(0, torch.as_tensor(rows[episode == k]))
-            pixels = stored.to(torch.uint8)
-            if stored.dtype != torch.uint8 and (pixels != stored).any():
-                where = self._files.locate(self._names[k])
-                raise ValueError(f"{where} must hold whole numbers from 0 to 255, not {stored[pixels != stored][0].item()}")
-            frames[episode == k] = pixels.numpy()
+            frames[episode == k] = as_bytes(self._files.locate(self._names[k]), stored.numpy())
         return frames
 
     def _read_columns(self) -> None:
@@ -142,11 +147,9 @@ class OfficialEpisodes(EpisodeSet):
         self.ep_len = lengths.long().numpy()
         self.ep_offset = np.cumsum(self.ep_len) - self.ep_len
         real = torch.arange(self._num_steps) < lengths[:, None]
-        self.state = self.proprio = states[real].float().numpy()
-        self.action = actions[real].float().numpy()
-        for name, column in (("states.pth", self.state), ("actions.pth", self.action)):
-            if not np.isfinite(column).all():
-                raise ValueError(f"{self._files.locate(name)} holds NaN or Inf; download it again")
+        last_rows = self.ep_offset + self.ep_len - 1
+        self.state = self.proprio = finite(self._files.locate("states.pth"), states[real].float().numpy())
+        self.action = finite(self._files.locate("actions.pth"), actions[real].float().numpy(), last_rows)
 
     def _check_names(self) -> None:
         found = {name for name in self._files.sizes if re.fullmatch(r"obses/episode_\d+\.pth", name)}

@@ -48,21 +48,26 @@ class Windows:
     """
 
     def __init__(self, episodes: EpisodeSet, which: Int[ndarray, " E"], num_frames: int, frameskip: int):
-        if frameskip % episodes.store_every:
+        if frameskip < 1 or frameskip % episodes.store_every:
+            every = episodes.store_every
+            nearest = sorted({max(1, frameskip // every) * every, max(1, -(-frameskip // every)) * every})
             raise ValueError(
-                f"frameskip ({frameskip}) must be a multiple of the {episodes.store_every} steps between stored frames "
-                f"in {episodes.path}"
+                f"frameskip ({frameskip}) must be a multiple of the {every} steps between stored frames "
+                f"in {episodes.path}; try frameskip={' or '.join(map(str, nearest))}"
             )
-        self.episodes, self.num_frames, self.frameskip = episodes, num_frames, frameskip
+        if num_frames < 1:
+            raise ValueError(f"num_hist + num_pred ({num_frames}) must be at least 1 frame, and num_hist alone 1")
+        self.episodes, self.which, self.num_frames, self.frameskip = episodes, which, num_frames, frameskip
         self.source: Source = StoredFrames(episodes)
         lasts = episodes.ep_len[which] - num_frames * frameskip
         starts = [np.arange(0, last + 1, episodes.store_every) for last in lasts]
         self.start: Int[ndarray, " W"] = np.concatenate([*starts, np.empty(0, np.int64)]).astype(np.int64)
         self.episode: Int[ndarray, " W"] = np.repeat(which, [len(s) for s in starts])
         if not len(self.start):
+            longest = max(episodes.ep_len[which], default=0)
             raise ValueError(
                 f"no episode of {episodes.path} has the {num_frames * frameskip} steps that {num_frames} frames at "
-                f"frameskip {frameskip} need"
+                f"frameskip {frameskip} need; the longest has {longest}, so lower frameskip or num_hist"
             )
 
     def __len__(self) -> int:
@@ -100,6 +105,30 @@ class Windows:
             for k in range(first, per_epoch):
                 yield order[k * batch_size : (k + 1) * batch_size]
                 step += 1
+
+
+def split_windows(
+    episodes: EpisodeSet, num_frames: int, frameskip: int, train_fraction: int | float = 0.9, split_seed: int = 42
+) -> tuple[Windows, Windows]:
+    """Windows to train on and windows to validate with, of different episodes.
+
+    Raises:
+        ValueError: settings that leave one of the two without a window.
+    """
+    count, windows = len(episodes), []
+    for purpose, which in zip(("training", "validation"), episodes.split(train_fraction, split_seed), strict=True):
+        if not len(which) and count == 1:
+            raise ValueError(f"{episodes.path} has 1 episode; give at least 2, one to train on and one to validate with")
+        if not len(which):
+            raise ValueError(
+                f"train_fraction ({train_fraction}) leaves none of the {count} episodes of {episodes.path} for {purpose}; "
+                f"set it between {1 / count:.2g} and {1 - 1 / count:.2g}"
+            )
+        try:
+            windows.append(Windows(episodes, which, num_frames, frameskip))
+        except ValueError as error:
+            raise ValueError(f"{error} ({purpose} has {len(which)} of {count} episodes)") from None
+    return windows[0], windows[1]
 
 
 class StoredFrames:

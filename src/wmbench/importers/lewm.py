@@ -83,7 +83,7 @@ def import_lewm(src: Path, dst: Path, data: Path | None = None) -> Path:
             "hash": "none",
         }
     else:
-        frames = episodes.manifest | {"path": str(episodes.path), "hash": episodes.hash}
+        frames = episodes.provenance
     provenance = {
         "data": frames,
         "trained_on": "data of the release, not PointMaze's",
