@@ -209,3 +209,57 @@ def test_an_impossible_maze_is_refused_with_what_is_wrong(rows, message: str):
 def test_an_empty_map_is_refused_as_one(rows):
     with pytest.raises(ValueError, match="maze"):
         Maze(rows)
+
+
+UMAZE_CELLS = maps.U_MAZE
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        UMAZE_CELLS,
+        np.array(UMAZE_CELLS),
+        np.array(UMAZE_CELLS, float),
+        np.array(UMAZE_CELLS, bool),
+        np.array(UMAZE_CELLS, str),
+    ],
+    ids=["lists", "int", "float", "bool", "str"],
+)
+def test_gymnasium_robotics_ones_and_zeros_are_walls_and_free_cells(rows):
+    assert Maze(rows).rows == MAPS["umaze"] and Maze(rows).name == "umaze"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([[1, 1, 1, 1], [1, "r", "g", 1], [1, 1, 1, 1]], r"not \['g', 'r'\]; .* without letters for starts and goals"),
+        ([[1, 1, 1], [1, 2, 1], [1, 1, 1]], r"not \['2'\]"),
+        (["####", "#S #", "####"], r"not \[' ', 'S'\]"),
+        (None, r"a name \(umaze, medium, large, open\) or the rows of a map, .* not None"),
+        (5, "not 5"),
+        (True, "not True"),
+        ({"###": 1}, "not {'###': 1}"),
+        ([5], r"not \[5\]"),
+        (np.zeros(3), "not array"),
+        (np.array("umaze"), "not array"),
+        ([[]], "same length"),
+        (np.zeros((0, 4)), "same length"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_map_is_refused_in_a_sentence(rows, message: str):
+    with pytest.raises(ValueError, match=message):
+        Maze(rows)
+
+
+def test_free_points_are_those_in_the_maps_free_cells():
+    points = [(0.8, 0.8), (0.31, 0.8), (0.29, 0.8), (1.8, 1.8), (1.8, 2.8), (-9.0, 0.8), (0.8, 4.5), (99.0, 99.0)]
+    expected = [True, True, False, False, True, False, False, False]
+    np.testing.assert_array_equal(Maze("umaze").is_free(np.array(points)), expected)
+
+
+def test_a_path_leads_to_the_same_room_alone():
+    left, right = (0.9, 1.0), (0.9, 4.2)
+    np.testing.assert_array_equal(
+        Maze(TWO_ROOMS).has_path(np.array([left, left]), np.array([right, (1.7, 1.6)])), [False, True]
+    )

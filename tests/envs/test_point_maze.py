@@ -1,13 +1,18 @@
 """The gymnasium environment and the vector of mazes beneath it."""
 
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from wmbench.envs.point_maze import PointMaze
+from wmbench.envs.rendering import check_image_size
 from wmbench.envs.vector import PointMazes
 
 CORRIDOR = ("###", "#.#", "#.#", "#.#", "#.#", "###")  # four free cells along x: the ball's centre moves in 0.4 to 4.2
@@ -187,3 +192,106 @@ def test_setting_states_copies_them():
     world.set_state(state)
     world.step(np.ones((1, 2)))
     np.testing.assert_array_equal(state, [[0.8, 0.8, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda env: env.step([0, 0]), lambda env: env.render(), lambda env: env.is_success(), lambda env: env.state],
+    ids=["step", "render", "is_success", "state"],
+)
+def test_what_needs_a_state_says_so_before_reset_and_after_close(env: PointMaze, use: Callable[[PointMaze], object]):
+    with pytest.raises(ResetNeeded, match=r"call reset\(\) before step"):
+        use(env)
+    env.reset(seed=1)
+    use(env)
+    env.close()
+    env.close()
+    with pytest.raises(ResetNeeded, match="after close"):
+        use(env)
+    env.reset(seed=1)
+    use(env)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "action", [[NAN, 0], [0, INF], [0.5], [0, 0, 0], 0.5, None, "up", [[0, 0]], {"x": 1}, [1, [2]]], ids=repr
+)
+def test_an_action_that_is_not_two_finite_numbers_is_refused_and_changes_nothing(env: PointMaze, action: Any):
+    env.reset(seed=1)
+    before = env.state
+    with pytest.raises(ValueError, match="action must be 2 finite numbers, not "):
+        env.step(action)
+    np.testing.assert_array_equal(env.state, before)
+
+
+@pytest.mark.parametrize("state", [[NAN, 1, 0, 0], [1, 1, 0, -INF], [1, 1], None, [[1, 1, 0, 0]]], ids=repr)
+@pytest.mark.parametrize("name", ["state", "goal"])
+def test_a_state_or_goal_that_is_not_four_finite_numbers_is_refused(env: PointMaze, name: str, state: Any):
+    env.reset(seed=1)
+    before = env.state, env.goal
+    with pytest.raises(ValueError, match=f"{name} must be 4 finite numbers, not "):
+        env.reset(options={name: state})
+    np.testing.assert_array_equal((env.state, env.goal), before)
+
+
+@pytest.mark.parametrize("position", [(1.8, 1.0), (-0.4, 0.8), (9.0, 9.0), (-50.0, 0.8)], ids=str)
+def test_a_ball_cannot_be_put_into_a_wall_or_outside_the_maze(env: PointMaze, position: tuple):
+    with pytest.raises(ValueError, match=r"must lie in a free cell"):
+        env.reset(options={"state": [*position, 0, 0]})
+
+
+def test_a_ball_may_lean_on_a_wall(env: PointMaze):
+    env.reset(options={"state": [0.31, 0.8, 0, 0]})
+    assert env.step([0, 0])[4]["state"][0] > 0.31  # the contact pushes it out
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, "64", None, True], ids=repr)
+def test_frames_of_no_size_are_refused(size: Any):
+    with pytest.raises(ValueError, match=r"image_size \(.*\) must be a whole number of pixels, 1 or more"):
+        check_image_size(size, least=1)
+
+
+def test_a_world_that_draws_nothing_has_no_size_and_an_environment_always_has_one():
+    assert PointMazes(image_size=0).frames(np.zeros((3, 4))).shape == (3, 0, 0, 3)
+    for world, size in ((PointMazes, -1), (PointMaze, 0)):
+        with pytest.raises(ValueError, match=rf"image_size \({size}\)"):
+            world(image_size=size)
+
+
+def test_frames_may_have_any_size_from_one_pixel_on():
+    for size in (1, 7, 33):
+        assert PointMaze(renderer="warp", image_size=size).reset(seed=1)[0]["visual"].shape == (size, size, 3)
+
+
+@pytest.mark.parametrize(
+    ("states", "actions", "message"),
+    [
+        (np.zeros((0, 4)), np.zeros((1, 2)), "0 states cannot be stepped by 1 actions; set the states first"),
+        (np.ones((2, 4)), np.zeros((3, 2)), "2 states cannot be stepped by 3 actions"),
+        (np.ones((2, 4)), np.array([[0, 0], [0, NAN]]), r"actions must be finite, and number 1 is \[0.0, nan\]"),
+        (np.ones((2, 4)), np.zeros((2, 3)), r"actions must be \(B, 2\), not \(2, 3\)"),
+    ],
+)
+def test_balls_side_by_side_are_checked_before_they_move(states: np.ndarray, actions: np.ndarray, message: str):
+    world = PointMazes(image_size=0)
+    world.set_state(states)
+    with pytest.raises(ValueError, match=message):
+        world.step.__wrapped__(world, actions)
+
+
+def test_no_balls_are_stepped_without_one():
+    world = PointMazes(image_size=0)
+    world.set_state(np.zeros((0, 4)))
+    world.step(np.zeros((0, 2)))
+    assert world.state.shape == (0, 4)
+
+
+def test_refused_numbers_leave_no_log_of_mujocos_behind(env: PointMaze, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    env.reset(seed=1)
+    for refused in ([NAN, 0], [INF, 0]):
+        with pytest.raises(ValueError, match="finite"):
+            env.step(refused)
+    assert not list(tmp_path.iterdir())

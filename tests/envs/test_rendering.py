@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from wmbench.envs import rendering
+from wmbench.envs import gl, rendering
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import build_model
 from wmbench.envs.rendering import make_renderer, pixel_of
@@ -19,7 +19,7 @@ from wmbench.envs.vector import PointMazes
 @pytest.fixture(params=["warp", "egl", "osmesa"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Every renderer that works here; Warp works everywhere."""
-    if request.param != "warp" and not rendering._gl_works(request.param):
+    if request.param != "warp" and gl.why_not(request.param):
         pytest.skip(f"no usable {request.param} on this machine")
     return request.param
 
@@ -139,20 +139,20 @@ def test_drawing_leaves_the_states_alone():
 
 
 def works_only(*working: str):
-    return lambda platform: platform in working
+    return lambda platform: None if platform in working else "no such library"
 
 
 @pytest.mark.parametrize(
     ("working", "chosen"), [(("egl", "osmesa"), "egl"), (("egl",), "egl"), (("osmesa",), "osmesa"), ((), "warp")]
 )
 def test_auto_takes_egl_else_osmesa_else_warp(monkeypatch: pytest.MonkeyPatch, working: tuple, chosen: str):
-    monkeypatch.setattr(rendering, "_gl_works", works_only(*working))
+    monkeypatch.setattr(gl, "why_not", works_only(*working))
     assert rendering.resolve("auto") == chosen
 
 
 @pytest.mark.parametrize("missing", ["egl", "osmesa"])
 def test_a_renderer_that_is_asked_for_and_missing_is_an_error_that_names_warp(monkeypatch: pytest.MonkeyPatch, missing: str):
-    monkeypatch.setattr(rendering, "_gl_works", works_only())
+    monkeypatch.setattr(gl, "why_not", works_only())
     with pytest.raises(ValueError, match=f"{missing}.*does not work on this machine.*warp"):
         make_renderer(missing, build_model(Maze("umaze")), 8)
 
@@ -166,12 +166,12 @@ def test_a_gl_library_that_hangs_counts_as_missing(monkeypatch: pytest.MonkeyPat
     def hang(*args, timeout: float, **kwargs):
         raise subprocess.TimeoutExpired("python", timeout)
 
-    monkeypatch.setattr(rendering.subprocess, "run", hang)
-    rendering._gl_works.cache_clear()
+    monkeypatch.setattr(gl.subprocess, "run", hang)
+    gl.why_not.cache_clear()
     try:
         assert rendering.resolve("auto") == "warp"
     finally:
-        rendering._gl_works.cache_clear()
+        gl.why_not.cache_clear()
 
 
 NO_GL = """

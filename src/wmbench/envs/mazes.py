@@ -6,6 +6,7 @@ cell (w, h) lies at qpos (w - 0.2, h - 0.2), because the ball's body stands at (
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,29 +38,39 @@ class Maze:
     """A map of cells 1 m wide, '#' for wall and '.' for free, with the geometry that the ball's centre can reach.
 
     Args:
-        rows: a name in MAPS, or the rows of a map.
+        rows: a name in MAPS, or the rows of a map; walls may be 1 and free cells 0, as in gymnasium-robotics.
 
     Raises:
         ValueError: an unknown name, ragged rows, other characters, no free cell, or an open border.
     """
 
-    def __init__(self, rows: str | Sequence[str]):
+    def __init__(self, rows: Any):
         if isinstance(rows, str):
             if rows not in MAPS:
                 raise ValueError(f"unknown maze {rows!r}; known: {', '.join(MAPS)}, or give the rows of a map")
             rows = MAPS[rows]
-        self.rows = tuple(rows)
+        self.rows = _rows_of_characters(rows)
         self.name = next((name for name, known in MAPS.items() if known == self.rows), "custom")
         if len({len(row) for row in self.rows}) != 1 or not self.rows[0]:
             raise ValueError(f"every row of a maze must have the same length: {list(self.rows)}")
         if strange := set("".join(self.rows)) - set("#."):
-            raise ValueError(f"a maze is made of '#' (wall) and '.' (free), not {sorted(strange)}")
+            raise ValueError(
+                f"a maze is made of '#' (wall) and '.' (free), not {sorted(strange)}; also of 1 and 0, without letters for "
+                f"starts and goals"
+            )
         self.walls = np.array([[char == "#" for char in row] for row in self.rows])
         border = np.concatenate([self.walls[0], self.walls[-1], self.walls[:, 0], self.walls[:, -1]])
         if not border.all():
             raise ValueError(f"the border of a maze must be wall: {list(self.rows)}")
         if self.walls.all():
             raise ValueError(f"a maze needs a free cell: {list(self.rows)}")
+
+    def is_free(self, position: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether points (..., 2) lie in a free cell of the map."""
+        cell = np.floor(position + CELL_OFFSET + 0.5)
+        inside = np.asarray(((cell >= 0) & (cell < self.walls.shape)).all(-1))
+        w, h = np.moveaxis(np.where(inside[..., None], cell, 0).astype(int), -1, 0)
+        return np.asarray(inside & ~self.walls[w, h])
 
     def clearance(self, position: NDArray[np.floating]) -> NDArray[np.floating]:
         """Largest-coordinate distance [m] from points (..., 2) to the nearest wall cell; negative inside one."""
@@ -148,6 +159,20 @@ class Maze:
         enter = np.where(parallel, np.where(inside, -np.inf, np.inf), enter).max(-1)
         leave = np.where(parallel, np.where(inside, np.inf, -np.inf), leave).min(-1)
         return ~((np.maximum(enter, 0) < np.minimum(leave, 1)).any(-1))
+
+
+def _rows_of_characters(rows: Any) -> tuple[str, ...]:
+    """A map's rows, given as strings or as sequences of cells, with gymnasium-robotics' 1 and 0 as '#' and '.'."""
+    if not _is_list(rows) or not all(_is_list(row) for row in rows):
+        raise ValueError(
+            f"a maze is a name ({', '.join(MAPS)}) or the rows of a map, such as {MAPS['open'][:3]}, not {rows!r}"
+        )
+    written = {"1": "#", "0": ".", "1.0": "#", "0.0": ".", "True": "#", "False": "."}
+    return tuple("".join(written.get(str(cell), str(cell)) for cell in row) for row in rows)
+
+
+def _is_list(rows: Any) -> bool:
+    return isinstance(rows, Sequence) or (isinstance(rows, np.ndarray) and rows.ndim > 0)
 
 
 def _masked_distance(maze: Maze, start: NDArray, goal: NDArray) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ sub-steps of 0.01 s under constant control. Speeds after a step may therefore ex
 # (MuJoCo's bindings carry no type stubs.)
 
 import os
+import weakref
 
 import mujoco
 import numpy as np
@@ -81,6 +82,20 @@ def build_model(maze: Maze, geom_margin: float = GEOM_MARGIN) -> mujoco.MjModel:
     return model
 
 
+_used_here: weakref.WeakSet["Physics"] = weakref.WeakSet()
+_left_behind: list[rollout.Rollout | None] = []  # kept, since to delete a pool is to wait for its threads
+
+
+def _after_fork() -> None:
+    """Pools lose their threads in a fork; the child makes its own."""
+    for physics in _used_here:
+        _left_behind.append(physics._pool)
+        physics._pool = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Physics:
     """A maze's MuJoCo model and a pool of threads that steps batches of states."""
 
@@ -89,10 +104,23 @@ class Physics:
         self.model = build_model(maze, geom_margin)
         num_threads = num_threads or min(os.cpu_count() or 1, 16)
         self._data = [mujoco.MjData(self.model) for _ in range(num_threads)]
-        self._pool = rollout.Rollout(nthread=num_threads if num_threads > 1 else 0)
+        self._pool: rollout.Rollout | None = None
+        _used_here.add(self)
 
     def step(self, state: NDArray[np.floating], action: NDArray[np.floating]) -> NDArray[np.float64]:
-        """States (B, 4) after one env step (0.05 s) of actions (B, 2)."""
+        """States (B, 4) after one env step (0.05 s) of actions (B, 2).
+
+        Raises:
+            ValueError: other shapes, or numbers that are not finite; MuJoCo would go on from somewhere else.
+        """
+        check_rows("states", state, 4)
+        check_rows("actions", action, 2)
+        if len(state) != len(action):
+            raise ValueError(f"{len(state)} states cannot be stepped by {len(action)} actions; set the states first")
+        if not len(state):
+            return np.empty((0, 4))
+        if self._pool is None:
+            self._pool = rollout.Rollout(nthread=len(self._data) if len(self._data) > 1 else 0)
         start = np.zeros((len(state), 1 + 4))  # MuJoCo's full state: time, qpos, qvel
         start[:, 1:3] = state[:, :2]
         start[:, 3:5] = np.clip(state[:, 2:], -MAX_SPEED, MAX_SPEED)
@@ -106,6 +134,15 @@ class Physics:
         for t in range(actions.shape[1]):
             state = states[:, t] = self.step(state, actions[:, t])
         return states
+
+
+def check_rows(name: str, rows: NDArray[np.floating], width: int) -> None:
+    """Raise where an array is not (B, width) of finite numbers."""
+    if rows.ndim != 2 or rows.shape[1] != width:
+        raise ValueError(f"{name} must be (B, {width}), not {rows.shape}")
+    if not np.isfinite(rows).all():
+        b = np.flatnonzero(~np.isfinite(rows).all(1))[0]
+        raise ValueError(f"{name} must be finite, and number {b} is {rows[b].tolist()}")
 
 
 def is_success(state: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -3,15 +3,16 @@
 Registered by `import wmbench`; `gymnasium.make("wmbench:wmbench/PointMaze-v0")` does both.
 """
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from numpy.typing import ArrayLike, NDArray
 
 from wmbench.envs.physics import is_success
+from wmbench.envs.rendering import check_image_size
 from wmbench.envs.vector import PointMazes
 
 
@@ -27,12 +28,15 @@ class PointMaze(gymnasium.Env):
 
     def __init__(
         self,
-        maze: str | Sequence[str] = "umaze",
+        maze: Any = "umaze",
         renderer: str = "auto",
         image_size: int = 224,
         render_lag: bool = False,
         render_mode: str | None = None,
     ):
+        check_image_size(image_size, least=1)
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode ({render_mode!r}) must be None or 'rgb_array'")
         self._world = PointMazes(maze, renderer, image_size, render_lag, num_threads=1)
         self.maze = self._world.maze
         self.render_mode = render_mode
@@ -45,12 +49,25 @@ class PointMaze(gymnasium.Env):
 
     @property
     def state(self) -> NDArray[np.float64]:
-        """(x, y, vx, vy) in full precision."""
+        """(x, y, vx, vy) in full precision.
+
+        Raises:
+            ResetNeeded: there is none before the first reset and after close.
+        """
+        if not len(self._world.state):
+            raise ResetNeeded("the ball has no state yet: call reset() before step, render or is_success, and after close")
         return self._world.state[0].copy()
 
     def set_state(self, state: ArrayLike) -> None:
-        """Put the ball at x, y [m] with vx, vy [m/s]."""
-        self._world.set_state(np.asarray(state, dtype=np.float64)[None])
+        """Put the ball at x, y [m] with vx, vy [m/s].
+
+        Raises:
+            ValueError: another shape, numbers that are not finite, or a position in a wall or outside the maze.
+        """
+        state = _vector("state", state, 4)
+        if not self.maze.is_free(state[:2]):
+            raise ValueError(f"state {state.tolist()} must lie in a free cell; env.maze.sample_state gives one that does")
+        self._world.set_state(state[None])
         self._was_set = True
 
     def is_success(self) -> bool:
@@ -72,12 +89,21 @@ class PointMaze(gymnasium.Env):
         options = options or {}
         if unknown := set(options) - {"state", "goal"}:
             raise ValueError(f"unknown reset options {sorted(unknown)}; known: state, goal")
-        self.goal = np.asarray(options.get("goal", goal), dtype=np.float64)
-        self.set_state(options.get("state", start))
+        goal = _vector("goal", options.get("goal", goal), 4)
+        self.set_state(_vector("state", options.get("state", start), 4))
+        self.goal = goal
         return self._observe(), self._info()
 
-    def step(self, action: ArrayLike):
-        self._world.step(np.asarray(action, dtype=np.float64)[None])
+    def step(self, action: Any):
+        """One env step; forces beyond full throttle are clipped.
+
+        Raises:
+            ResetNeeded: before the first reset and after close.
+            ValueError: another shape, or numbers that are not finite.
+        """
+        action = _vector("action", action, PointMazes.action_dim)
+        _ = self.state  # is there one?
+        self._world.step(action[None])
         self._was_set = False
         return self._observe(), float(self.is_success()), False, False, self._info()
 
@@ -85,11 +111,26 @@ class PointMaze(gymnasium.Env):
         """The observation's frame, with DINO-WM's row order (y grows downwards)."""
         return self._frame() if self.render_mode == "rgb_array" else None
 
+    def close(self) -> None:
+        """Give the renderer back; reset opens it again."""
+        self._world.close()
+
     def _frame(self) -> NDArray[np.uint8]:
-        return self._world.frames(self._world.state, self._was_set)[0]
+        return self._world.frames(self.state[None], self._was_set)[0]
 
     def _observe(self) -> dict[str, NDArray]:
         return {"visual": self._frame(), "proprio": self.state.astype(np.float32)}
 
     def _info(self) -> dict[str, Any]:
         return {"state": self.state, "goal": self.goal.copy(), "is_success": self.is_success()}
+
+
+def _vector(name: str, values: Any, size: int) -> NDArray[np.float64]:
+    """The values as `size` finite numbers; raises ValueError where they are not."""
+    try:
+        vector = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        vector = np.empty(0)
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise ValueError(f"{name} must be {size} finite numbers, not {values!r}")
+    return vector

@@ -9,11 +9,7 @@ y and column with x. Frames of two renderers differ by a few grey levels and at 
 
 import contextlib
 import copy
-import functools
-import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,9 +18,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from wmbench.envs import gl
 from wmbench.envs.physics import BODY_ORIGIN
 
-RENDERERS = ("auto", "egl", "osmesa", "warp")
+RENDERERS = ("auto", *gl.PLATFORMS, "warp")
+OFFSCREEN = 1024  # side of the buffer that GL draws into, where a frame needs no larger one [pixels]
 
 
 @runtime_checkable
@@ -39,12 +37,19 @@ def make_renderer(kind: str, model: mujoco.MjModel, image_size: int) -> Renderer
     """The renderer named `kind`, for square frames of image_size pixels; auto takes EGL, else OSMesa, else Warp.
 
     Raises:
-        ValueError: an unknown name, or a renderer that this machine lacks.
+        ValueError: an unknown name, a renderer that this machine lacks, or frames larger than it can draw.
     """
+    check_image_size(image_size, least=1)
     kind = resolve(kind)
     if kind == "warp":
         return WarpRenderer(model, image_size)
     return GLRenderer(kind, model, image_size)
+
+
+def check_image_size(image_size: Any, least: int) -> None:
+    """Raise where frames would have no such side [pixels]."""
+    if isinstance(image_size, bool) or not isinstance(image_size, int | np.integer) or image_size < least:
+        raise ValueError(f"image_size ({image_size!r}) must be a whole number of pixels, {least} or more, such as 224")
 
 
 def resolve(kind: str) -> str:
@@ -52,20 +57,12 @@ def resolve(kind: str) -> str:
     if kind not in RENDERERS:
         raise ValueError(f"unknown renderer {kind!r}; known: {', '.join(RENDERERS)}")
     if kind == "auto":
-        return next((name for name in ("egl", "osmesa") if _gl_works(name)), "warp")
-    if kind != "warp" and not _gl_works(kind):
-        raise ValueError(f"renderer {kind!r} does not work on this machine (no usable GL library); warp needs none")
+        return next((platform for platform in gl.PLATFORMS if gl.why_not(platform) is None), "warp")
+    if kind != "warp" and (reason := gl.why_not(kind)):
+        raise ValueError(
+            f"renderer {kind!r} does not work on this machine (no usable GL library: {reason}); warp needs none"
+        )
     return kind
-
-
-@functools.cache
-def _gl_works(platform: str) -> bool:
-    """Whether a GL context can be made; tried in a process of its own, since a failed attempt poisons PyOpenGL."""
-    attempt = f"from mujoco.{platform} import GLContext; GLContext(8, 8).make_current()"
-    try:
-        return subprocess.run([sys.executable, "-c", attempt], capture_output=True, timeout=60).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
 
 
 def pixel_of(position: Float[ndarray, "*B 2"], model: mujoco.MjModel, image_size: int) -> Float[ndarray, "*B 2"]:
@@ -79,25 +76,27 @@ class GLRenderer:
     """MuJoCo's own renderer over EGL or OSMesa, one frame at a time."""
 
     def __init__(self, platform: str, model: mujoco.MjModel, image_size: int):
-        logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it tells everyone that an accelerator is not installed
-        if platform == "egl":
-            from mujoco.egl import GLContext
-        else:
-            from mujoco.osmesa import GLContext
         self.name = platform
         self._model, self._data = model, mujoco.MjData(model)
         self._size = image_size
-        self._gl = GLContext(image_size, image_size)
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._gl = gl.make_context(platform, image_size)
+        self._context = _draw_context(platform, model, image_size)
         self.driver = _gl_device()
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 10)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._camera.fixedcamid = 0
 
+    def __del__(self) -> None:
+        """Give back what GL holds, in this renderer's own context: names of buffers in another one are of other buffers."""
+        if hasattr(self, "_context"):
+            with self._gl.as_current():
+                self._context.free()
+        if hasattr(self, "_gl"):
+            self._gl.free()
+
     def frames(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]:
+        gl.check_fork()
         self._gl.make_current()
         frames = np.empty((len(position), self._size, self._size, 3), np.uint8)
         view = mujoco.MjrRect(0, 0, self._size, self._size)
@@ -110,6 +109,25 @@ class GLRenderer:
             mujoco.mjr_render(view, self._scene, self._context)
             mujoco.mjr_readPixels(frame, None, view, self._context)  # OpenGL's row order is the one we keep
         return frames
+
+
+def _draw_context(platform: str, model: mujoco.MjModel, image_size: int) -> mujoco.MjrContext:
+    """What MuJoCo draws with in the current GL context, its buffer as large as a frame."""
+    model = copy.copy(model)
+    model.vis.global_.offwidth = model.vis.global_.offheight = max(OFFSCREEN, image_size)
+    try:
+        context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+    except mujoco.FatalError as error:
+        raise ValueError(
+            f"image_size ({image_size}) is more than {platform} can draw here ({error}); lower it, or draw with warp"
+        ) from None
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
+    if context.offWidth < image_size or context.offHeight < image_size:
+        raise ValueError(
+            f"image_size ({image_size}) must not exceed the {min(context.offWidth, context.offHeight)} pixels that "
+            f"{platform} can draw here; lower it, or draw with warp"
+        )
+    return context
 
 
 def _gl_device() -> str:

@@ -1,14 +1,14 @@
 """Many point mazes side by side: states are stepped together, frames are drawn when asked for."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from wmbench.envs.mazes import Maze
-from wmbench.envs.physics import SUBSTEP_S, Physics
-from wmbench.envs.rendering import Renderer, make_renderer
+from wmbench.envs.physics import SUBSTEP_S, Physics, check_rows
+from wmbench.envs.rendering import Renderer, check_image_size, make_renderer
 from wmbench.envs.view import EnvSpec
 
 
@@ -29,12 +29,13 @@ class PointMazes:
 
     def __init__(
         self,
-        maze: str | Sequence[str] = "umaze",
+        maze: Any = "umaze",
         renderer: str = "auto",
         image_size: int = 224,
         render_lag: bool = False,
         num_threads: int | None = None,
     ):
+        check_image_size(image_size, least=0)
         self.maze = Maze(maze)
         self.physics = Physics(self.maze, num_threads=num_threads)
         self.image_size = image_size
@@ -49,9 +50,20 @@ class PointMazes:
             self._renderer = make_renderer(self._renderer_kind, self.physics.model, self.image_size)
         return self._renderer
 
+    def close(self) -> None:
+        """Give the renderer and the states back; setting states opens it again."""
+        self._renderer = None
+        self.state = np.empty((0, 4))
+
     def set_state(self, state: Float[ndarray, "B 4"]) -> None:
-        """Put the B balls at x, y [m] with vx, vy [m/s]; B may change."""
-        self.state = np.array(state, dtype=np.float64)
+        """Put the B balls at x, y [m] with vx, vy [m/s]; B may change.
+
+        Raises:
+            ValueError: another shape, or numbers that are not finite.
+        """
+        state = np.array(state, dtype=np.float64)
+        check_rows("states", state, 4)
+        self.state = state
 
     def step(self, action: Float[ndarray, "B 2"], which: ndarray | slice = slice(None)) -> None:
         """One env step (0.05 s) of every ball, or of those that `which` indexes; the others stand still."""

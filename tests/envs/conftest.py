@@ -1,0 +1,3 @@
+"""Imports wmbench's environments before a test imports mujoco, which would otherwise obey MUJOCO_GL."""
+
+import wmbench.envs  # noqa: F401
