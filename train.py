@@ -16,7 +16,7 @@ from torch import nn
 from wmbench import runs
 from wmbench.arms import arm_of
 from wmbench.caching import Cache, choose_source
-from wmbench.checkpoint import build_decoder, build_world_model, load_resume
+from wmbench.checkpoint import build_decoder, build_world_model
 from wmbench.commands import command
 from wmbench.data.facts import complete
 from wmbench.data.normalizer import fit_normalizer
@@ -29,6 +29,7 @@ from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.evaluation.figures import decoder_figure
 from wmbench.machine import duration, peak_memory, pick_device, size
 from wmbench.models.world_model import WorldModel
+from wmbench.store import load_resume
 from wmbench.training import Recipe, fit, optimizer_of
 
 
@@ -38,8 +39,7 @@ def main(cfg: DictConfig) -> None:
     compiled = is_compiled(cfg.compile, device)
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
     cfg.arm = arm_of(cfg)
-    settings = {k: v for k, v in cfg.training.items() if k != "regularizer"}
-    recipe, cache = Recipe(**settings, encoder_lr=cfg.encoder_lr if cfg.train_encoder else None), Cache(**cfg.cache)
+    recipe, cache = Recipe.of(cfg.training, cfg.encoder_lr if cfg.train_encoder else None), Cache(**cfg.cache)
     episodes = open_episodes(cfg.env.data)
     for note in complete(episodes, **OmegaConf.to_container(cfg.env, resolve=True)):  # type: ignore[arg-type]
         print(f"note: {note}", file=sys.stderr)
@@ -84,7 +84,7 @@ def is_compiled(choice: str | bool, device: torch.device) -> bool:
 
 def new_decoder(cfg: DictConfig, encoder: Encoder, image_size: int) -> nn.Module:
     """Drawn from a random state of its own, so that the world model's training is the same with it and without."""
-    Recipe(**cfg.decoder.training)  # a bad one is refused now rather than after the world model's training
+    Recipe.of(cfg.decoder.training)  # a bad one is refused now rather than after the world model's training
     with torch.random.fork_rng():
         torch.manual_seed(cfg.seed)
         return build_decoder(cfg.decoder, encoder.embed_dim, encoder.grid, image_size)
@@ -94,7 +94,7 @@ def train_decoder(
     cfg: DictConfig, model: WorldModel, decoder: nn.Module, frames: Windows, valid: Windows, run: Path
 ) -> None:
     """The second phase: the world model is finished and stays as it is."""
-    recipe = Recipe(**cfg.decoder.training)
+    recipe = Recipe.of(cfg.decoder.training)
     announce = forecast(f"{run}: a decoder on {len(frames):,} frames", decoder, 4)
     with runs.wandb_log(cfg.wandb, f"{cfg.model_name}_decoder", OmegaConf.to_container(cfg, resolve=True)) as log:
         fit_decoder(model, decoder, cfg.decoder, frames, valid, recipe, run, seed=cfg.seed, announce=announce, log=log)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wmbench import checkpoint
+from wmbench import checkpoint, store
 from wmbench.checkpoint import (
     MOVED,
     SHIPPED,
@@ -19,10 +19,9 @@ from wmbench.checkpoint import (
     find_run,
     latest_step,
     list_runs,
-    load_resume,
     load_run,
-    save_resume,
     save_weights,
+    step_of,
     step_path,
 )
 from wmbench.data.normalizer import Normalizer
@@ -31,6 +30,7 @@ from wmbench.models.base import Predictor
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import open_run
 from wmbench.shapes import Obs
+from wmbench.store import load_resume, save_resume
 
 FROZEN = {
     "encoder": {
@@ -222,7 +222,7 @@ def test_a_file_half_written_does_not_replace_the_last_one(make_run: Callable, m
         Path(path).write_bytes(b"half")
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(checkpoint, "save_file", power_cut)
+    monkeypatch.setattr(store, "save_file", power_cut)
     with pytest.raises(RuntimeError, match="power cut"):
         save_weights(run, 20, model)
     assert step_path(run, 20).read_bytes() == before
@@ -312,3 +312,38 @@ def test_a_configuration_that_cannot_work_is_refused_by_name(kind: dict, changed
     cfg = OmegaConf.create(REST | kind | changed)
     with pytest.raises(ValueError, match=message):
         build_world_model(cfg, Normalizer(*(torch.ones(size) for size in (2, 2, 4, 4))))
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "", None, -1, 1.5, True, "20"])
+def test_a_checkpoint_that_is_no_step_is_refused_by_name(checkpoint: object):
+    with pytest.raises(ValueError, match=r"checkpoint \(.*\) must be latest or the number of a saved step"):
+        step_of(checkpoint)
+
+
+def test_a_checkpoint_is_a_step_or_the_latest():
+    assert (step_of("latest"), step_of(20), step_of(0)) == (None, 20, 0)
+
+
+def test_files_that_are_no_steps_are_left_alone(make_run: Callable):
+    run, _ = make_run(FROZEN)
+    (run / "step_best.safetensors").touch()
+    assert latest_step(run) == 20
+
+
+def test_a_damaged_last_step_names_the_others(make_run: Callable):
+    run, model = make_run(FROZEN)
+    save_weights(run, 40, model)
+    step_path(run, 40).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"step_000040\.safetensors is damaged .*take another step: checkpoint=20"):
+        load_run(run)
+    assert load_run(run, 20)[2]["step"] == 20
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "provenance.json"])
+@pytest.mark.parametrize("kept", [0.0, 0.5])
+def test_a_run_whose_description_is_damaged_is_refused_by_its_file(make_run: Callable, name: str, kept: float):
+    run, _ = make_run(FROZEN)
+    whole = (run / name).read_text()
+    (run / name).write_text(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=rf"{name} is damaged .*or delete the folder and train it again"):
+        load_run(run)

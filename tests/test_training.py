@@ -345,3 +345,23 @@ def test_a_compiled_predictor_trains_and_where_that_fails_the_plain_one_does(
         assert_same_weights(model, plain)
     assert len(calls) >= 11
     assert capsys.readouterr().out == "note: torch.compile fails here (no C++ compiler); training goes on without it\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("lr", value) for value in (0.0, -1e-3, float("nan"), float("inf"))),
+        *(("grad_clip", value) for value in (0.0, -1.0, float("nan"))),
+        *(("weight_decay", value) for value in (-0.1, float("nan"))),
+        ("batch_size", -4),
+        ("warmup_fraction", float("nan")),
+    ],
+)
+def test_settings_that_no_training_can_have_are_refused_by_name(name: str, value: object):
+    with pytest.raises(ValueError, match=rf"^training\.{name} \({value!r}\) must "):
+        make_recipe(**{name: value})
+
+
+def test_a_setting_that_there_is_not_is_refused_by_name():
+    with pytest.raises(ValueError, match="training has other settings than it should: foo; known: batch_size, cosine"):
+        Recipe.of(vars(make_recipe()) | {"foo": 1, "regularizer": None})

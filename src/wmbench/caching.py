@@ -1,6 +1,5 @@
 """What a training looks at: frames, or their tokens from a file that is written first where that is worth it."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from wmbench.data.latents import LatentFile
 from wmbench.data.packing import Packing
 from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFrames, fits
 from wmbench.encoders.base import Encoder, weights_hash
-from wmbench.machine import size
+from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 
@@ -83,7 +82,7 @@ def identity(encoder: Encoder) -> dict[str, Any]:
 
 def reason_against(file: LatentFile, num_frames: int | None) -> str | None:
     """Why the file should not be written; None where it is there already, or nothing speaks against it."""
-    missing, free = file.missing_bytes, free_space(file.path)
+    missing, free = file.missing_bytes, free_disk(file.path)
     if missing > free:
         return (
             f"their features need {size(missing)} in {file.path.parent}, which has {size(free)} left; make room "
@@ -93,11 +92,6 @@ def reason_against(file: LatentFile, num_frames: int | None) -> str | None:
     if missing and num_frames is not None and num_frames < stored:
         return f"this training looks at {num_frames:,}, a cache would be of {stored:,}; cache.enabled=true makes it anyway"
     return None
-
-
-def free_space(path: Path) -> int:
-    """Bytes on the disk on which the path is or will be."""
-    return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
 
 
 def tokens(file: LatentFile, model: WorldModel, device: torch.device) -> Source:
@@ -110,7 +104,7 @@ def tokens(file: LatentFile, model: WorldModel, device: torch.device) -> Source:
     if file.missing_bytes:
         print(
             f"features of {len(file.numbers):,} frames are computed once and kept: {size(file.num_bytes)} in {file.path}, "
-            f"{size(free_space(file.path))} free"
+            f"{size(free_disk(file.path))} free"
         )
         file.write(encode)
     file.check(encode)

@@ -6,7 +6,6 @@ and where a decoder was trained decoder.yaml, decoder.safetensors, decoder_resum
 """
 
 import fnmatch
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,16 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.official import recorded_path
 from wmbench.encoders.base import Encoder, weights_hash
-from wmbench.encoders.matched import Matched, matched, unmatched
+from wmbench.encoders.matched import matched, unmatched
 from wmbench.encoders.weights import check_state
 from wmbench.envs.view import EnvSpec
 from wmbench.models.world_model import WorldModel, proprio_part
+from wmbench.store import load_mapping, load_tensors, own_state, save_mapping, save_tensors
 
 ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
 UNMATCHED = {"pool": None, "width": None, "standardise": False}
@@ -32,16 +30,19 @@ MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCau
 OLDER = {"concat_dim": 1, "matched": UNMATCHED, "train_encoder": False, "encoder_lr": 1e-6}  # of older runs
 
 
-def read_config(path: Path) -> DictConfig:
-    """A run's config.yaml, with what older runs do not say and with the names that classes have today."""
+def read_config(path: Path, remedy: str, needed: tuple[str, ...] = ("encoder",)) -> DictConfig:
+    """A run's config.yaml, with what older runs do not say and with the names that classes have today.
+
+    Raises:
+        ValueError: a damaged file; the message ends with the remedy.
+    """
 
     def renamed(node: Any) -> Any:
         if isinstance(node, dict):
             return {key: MOVED.get(value, value) if key == "_target_" else renamed(value) for key, value in node.items()}
         return node
 
-    config = OmegaConf.create(renamed(OmegaConf.to_container(OmegaConf.load(path))))
-    merged = OmegaConf.merge(OLDER, config)
+    merged = OmegaConf.merge(OLDER, renamed(load_mapping(path, remedy, needed)))
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -82,6 +83,19 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     )
 
 
+# Without these a run cannot be built; each is on every run's first level.
+NEEDED = (
+    "encoder",
+    "predictor",
+    "training",
+    "frameskip",
+    "num_hist",
+    "num_pred",
+    "proprio",
+    "proprio_embed_dim",
+    "model_name",
+)
+ELSEWHERE = "take it from a copy of the run, or delete the folder and train it again"
 RUN_FILES = ("config.yaml", "hydra.yaml")  # one of them makes a folder a run; the second is DINO-WM's
 NEIGHBOURS = ("pusht", "wall", "wall_single")  # released beside point_maze
 SHIPPED = Path(__file__).parents[2] / "checkpoints"  # beside the source, in a checkout
@@ -114,9 +128,26 @@ def step_path(run: Path, step: int) -> Path:
     return run / f"step_{step:06d}.safetensors"
 
 
+def saved_steps(run: Path) -> list[int]:
+    names = (path.stem.removeprefix("step_") for path in run.glob("step_*.safetensors"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
 def latest_step(run: Path) -> int | None:
-    steps = [int(path.stem.removeprefix("step_")) for path in run.glob("step_*.safetensors")]
-    return max(steps, default=None)
+    return max(saved_steps(run), default=None)
+
+
+def step_of(checkpoint: object) -> int | None:
+    """The step that `checkpoint` asks for; None for the latest.
+
+    Raises:
+        ValueError: neither `latest` nor a step.
+    """
+    if checkpoint == "latest":
+        return None
+    if not isinstance(checkpoint, int) or isinstance(checkpoint, bool) or checkpoint < 0:
+        raise ValueError(f"checkpoint ({checkpoint!r}) must be latest or the number of a saved step, such as checkpoint=500")
+    return checkpoint
 
 
 def planned_run(results: Path) -> Path:
@@ -131,7 +162,7 @@ def planned_run(results: Path) -> Path:
 
 def save_weights(run: Path, step: int, model: WorldModel) -> None:
     """Write step_XXXXXX.safetensors: all of the model but a frozen encoder."""
-    _save(step_path(run, step), _own_state(model), {"step": str(step)})
+    save_tensors(step_path(run, step), own_state(model), {"step": str(step)})
 
 
 def load_run(
@@ -147,8 +178,8 @@ def load_run(
         ValueError: weights that do not fit the model, tensor by tensor, a frozen encoder that is not the one that the
             run was trained with, an encoder too many or too few.
     """
-    cfg = read_config(run / "config.yaml")
-    provenance = json.loads((run / "provenance.json").read_text())
+    provenance = load_mapping(run / "provenance.json", ELSEWHERE, ("data", "encoder"))
+    cfg = read_config(run / "config.yaml", ELSEWHERE, NEEDED)
     trained_on = provenance["encoder"]["weights_hash"]  # None: an imported file does not say
     if encoder is not None and trained_on is not None:
         raise ValueError(f"run {run.name} has its own encoder ({cfg.encoder._target_}); leave encoder= out")
@@ -161,10 +192,9 @@ def load_run(
         saved = ", ".join(sorted(path.stem for path in run.glob("step_*.safetensors"))) or "none"
         raise FileNotFoundError(f"run {run.name} has no weights{'' if step is None else f' of step {step}'}; saved: {saved}")
     path = step_path(run, wanted)
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}); plan with an earlier step: checkpoint=STEP") from None
+    earlier = [str(saved) for saved in saved_steps(run) if saved != wanted]
+    way_out = f"take another step: checkpoint={' or '.join(earlier)}" if earlier else "delete it and train again"
+    state, _ = load_tensors(path, way_out)
     blank = torch.zeros(ACTION_DIM), torch.ones(ACTION_DIM), torch.zeros(PROPRIO_DIM), torch.ones(PROPRIO_DIM)
     model = build_world_model(cfg, Normalizer(*blank))
     if encoder is not None and (model.encoder.num_tokens, model.encoder.embed_dim) != (
@@ -173,7 +203,7 @@ def load_run(
     ):
         gives = f"{model.encoder.num_tokens} of width {model.encoder.embed_dim}"
         raise ValueError(f"{_wanted_encoder(cfg, provenance)}; this encoder gives {gives}")
-    own = _own_state(model)
+    own = own_state(model)
     check_state(f"{path} does not fit its config.yaml", state, {name: tensor.shape for name, tensor in own.items()})
     model.load_state_dict(state, strict=False)  # strict by the check above, up to the frozen encoder
     if model.encoder.frozen and trained_on and (found := weights_hash(unmatched(model.encoder))) != trained_on:
@@ -192,7 +222,7 @@ def load_encoder(run: Path) -> tuple[Encoder, str]:
     """
     if not (run / "config.yaml").exists():
         raise FileNotFoundError(f"{run} is no run of ours, which would say what its encoder is")
-    if missing := _not_cached(read_config(run / "config.yaml").encoder):
+    if missing := _not_cached(read_config(run / "config.yaml", ELSEWHERE).encoder):
         raise FileNotFoundError(f"the weights {', '.join(missing)} are not on this machine")
     model, _, provenance = load_run(run)
     data = recorded_path(provenance["data"])
@@ -225,8 +255,11 @@ def build_decoder(config: Mapping[str, Any], dim: int, grid: tuple[int, int], im
 
 def save_decoder(run: Path, config: Mapping[str, Any], decoder: nn.Module) -> None:
     """Write decoder.yaml (conf/decoder's keys; `training` may be left out) and decoder.safetensors."""
-    OmegaConf.save(OmegaConf.create(dict(config)), run / "decoder.yaml")
-    _save(run / "decoder.safetensors", _own_state(decoder), {})
+    save_mapping(run / "decoder.yaml", dict(config))
+    save_tensors(run / "decoder.safetensors", own_state(decoder), {})
+
+
+WITHOUT = "delete decoder.* in that folder to go without a decoder"
 
 
 def load_decoder(run: Path, dim: int, grid: tuple[int, int], image_size: int) -> nn.Module | None:
@@ -242,65 +275,10 @@ def load_decoder(run: Path, dim: int, grid: tuple[int, int], image_size: int) ->
     path = run / "decoder.safetensors"
     if not path.exists():
         return None
-    config = OmegaConf.to_container(OmegaConf.load(run / "decoder.yaml"))
-    assert isinstance(config, dict)
-    decoder = build_decoder(config, dim, grid, image_size)  # type: ignore[arg-type]
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}); delete it to go without a decoder") from None
+    config = load_mapping(run / "decoder.yaml", WITHOUT, ("_target_",))
+    decoder = build_decoder(config, dim, grid, image_size)
+    state, _ = load_tensors(path, WITHOUT)
     shapes = {name: tensor.shape for name, tensor in decoder.state_dict().items()}
     check_state(f"{path} does not fit its decoder.yaml", state, shapes)
     decoder.load_state_dict(state)
     return decoder.eval().requires_grad_(False)
-
-
-def save_resume(
-    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = "resume.safetensors"
-) -> None:
-    """Everything that the next step depends on: weights, optimiser, random state."""
-    tensors = {f"model.{name}": tensor for name, tensor in _own_state(model).items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    _save(run / name, tensors, {"step": str(step)})
-
-
-def load_resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = "resume.safetensors") -> int:
-    """Put back what save_resume wrote; returns the number of steps done, 0 where nothing was saved."""
-    path = run / name
-    if not path.exists():
-        return 0
-    try:
-        with safe_open(path, "pt") as file:
-            step = int(file.metadata()["step"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}); delete it to train from the beginning") from None
-    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=False)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["rng.cpu"])
-    if torch.cuda.is_available() and "rng.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
-    return step
-
-
-def _own_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict without a world model's frozen encoder, which is rebuilt from its own source."""
-    is_rebuilt = isinstance(model, WorldModel) and model.encoder.frozen
-    encoder = "encoder.encoder." if is_rebuilt and isinstance(model.encoder, Matched) else "encoder."
-    return {n: t.contiguous() for n, t in model.state_dict().items() if not (is_rebuilt and n.startswith(encoder))}
-
-
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Whole or not at all: a kill while writing leaves the previous file."""
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata)
-    temporary.rename(path)

@@ -11,14 +11,15 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from wmbench.checkpoint import load_resume, save_decoder, save_resume
+from wmbench.checkpoint import save_decoder
 from wmbench.data.windows import Windows
 from wmbench.models.decoder import DecoderLoss, decode_frames, decoder_loss, frames_to_pixels
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
+from wmbench.store import DECODER_RESUME, load_resume, save_resume
 from wmbench.training import Recipe, autocast, run_steps
 
-METRICS, RESUME = "decoder_metrics.csv", "decoder_resume.safetensors"
+METRICS = "decoder_metrics.csv"
 
 
 def fit_decoder(
@@ -49,7 +50,7 @@ def fit_decoder(
     model.eval()
     fused = device.type == "cuda"
     optimizer = torch.optim.Adam(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
-    step = load_resume(run, decoder, optimizer, RESUME)
+    step = load_resume(run, decoder, optimizer, DECODER_RESUME)
     if step < recipe.max_steps:
         announce((recipe.max_steps - step) * _trial_step(model, decoder, train, recipe.batch_size))
     batches = train.batches(recipe.batch_size, seed, first_step=step)
@@ -65,7 +66,7 @@ def fit_decoder(
             **validate_decoder(model, decoder, valid, recipe),
         },
         save=lambda step: save_decoder(run, config, decoder),
-        save_state=lambda step: save_resume(run, step, decoder, optimizer, RESUME),
+        save_state=lambda step: save_resume(run, step, decoder, optimizer, DECODER_RESUME),
         metrics=run / METRICS,
         desc="training decoder",
         shown="valid {valid_reconstruction:.4f}",

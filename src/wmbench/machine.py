@@ -1,7 +1,9 @@
 """The machine a command runs on: devices, cores, memory, and how progress and costs are told in words."""
 
 import os
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -40,6 +42,11 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return psutil.Process().memory_info().rss
+
+
+def free_disk(path: Path) -> int:
+    """Bytes free on the disk where the path is or will be."""
+    return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
 
 
 def duration(seconds: int | float) -> str:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from wmbench.arms import note_of
-from wmbench.checkpoint import find_run, load_decoder, load_run, step_path
+from wmbench.checkpoint import find_run, load_decoder, load_run, step_of, step_path
 from wmbench.data.official import PUBLISHED, recorded_path
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
@@ -45,9 +45,7 @@ Loaded = TypeVar("Loaded")
 def trained(cfg: DictConfig) -> Player:
     """An agent with a trained model, in the environment whose pixels it was trained on."""
     device = pick_device(cfg.device)
-    if cfg.checkpoint != "latest" and not str(cfg.checkpoint).isdigit():
-        raise ValueError(f"checkpoint ({cfg.checkpoint}) must be latest or the number of a saved step")
-    step = None if cfg.checkpoint == "latest" else int(cfg.checkpoint)
+    step = step_of(cfg.checkpoint)
     run = find_run(Path(cfg.ckpt_base_path), cfg.model_name)
     if is_released(run):
         run, step = converted(run, step, Path(cfg.output_dir) / "converted" / run.name), None

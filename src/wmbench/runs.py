@@ -1,7 +1,6 @@
 """Opening a training run's folder: what it was made of, and the refusal to mix two runs in one."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +15,12 @@ from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.models.world_model import WorldModel
 from wmbench.provenance import git_commit, versions
+from wmbench.store import DECODER_RESUME, load_mapping, save_mapping, steps_done
+from wmbench.training import Recipe
 
 # May differ when a run is taken up again.
 FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "decoder", "cache", "compile", "tf32")
+FREE_STEPS = ("save_every", "valid_every", "valid_batches")  # of a recipe: how often a training is looked at, not what it is
 
 
 def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
@@ -45,19 +47,46 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
         "versions": versions(("wmbench", "torch", "timm", "transformers", "mujoco")),
     }
     if (run / "config.yaml").exists():
-        before = OmegaConf.to_container(read_config(run / "config.yaml"))
-        names = [name for name in _changed(OLDER | config, before) if name.split(".")[0] not in FREE_KEYS]
-        if names:
-            raise ValueError(
-                f"{run} holds a run with other {', '.join(names)}; give another model_name= (or arm=), or delete it"
-            )
-        if json.loads((run / "provenance.json").read_text())["data"]["hash"] != episodes.hash:
+        remedy = f"give another model_name= (or arm=), or delete {run}"
+        before = OmegaConf.to_container(read_config(run / "config.yaml", remedy, ()))
+        assert isinstance(before, dict)
+        check_same(f"{run} holds a run", OLDER | config, before, steps_done(run), remedy)
+        if load_mapping(run / "provenance.json", remedy, ("data",))["data"]["hash"] != episodes.hash:
             raise ValueError(f"{run} was trained on other data than {episodes.path}; give another model_name= or delete it")
+        if config["training"] != before["training"]:
+            save_mapping(run / "config.yaml", before | {"training": config["training"]})
         return run
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
-    OmegaConf.save(OmegaConf.create(config), run / "config.yaml")
+    save_mapping(run / "provenance.json", provenance)
+    save_mapping(run / "config.yaml", config)
     return run
+
+
+def check_same(
+    what: str, config: dict[str, Any], before: dict[str, Any], done: int, remedy: str, free: tuple[str, ...] = FREE_KEYS
+) -> None:
+    """Refuse to go on with a training under another configuration. Its length may change where no step done would differ.
+
+    Args:
+        what: of which `before` is the configuration.
+        done: steps of it.
+        free: outermost keys that may differ.
+
+    Raises:
+        ValueError: naming the settings that differ.
+    """
+    free += tuple(f"training.{name}" for name in FREE_STEPS)
+    names = [name for name in _changed(config, before) if name not in free and name.split(".")[0] not in free]
+    if not names:
+        return
+    if {"training.max_steps", "training.warmup_fraction"}.issuperset(names):
+        now, then = Recipe.of(config["training"]), Recipe.of(before["training"])
+        if now.schedule == then.schedule and now.max_steps >= done:
+            return
+        what += (
+            f" ({done} steps are done; training.max_steps may be any number from there on where the rate does not depend on "
+            f"it: under training.cosine=false with the same {then.warmup} steps of training.warmup_fraction)"
+        )
+    raise ValueError(f"{what} with other {', '.join(names)}; {remedy}")
 
 
 def open_decoder(run: Path, config: DictConfig) -> None:
@@ -66,11 +95,15 @@ def open_decoder(run: Path, config: DictConfig) -> None:
     Raises:
         ValueError: the run holds a decoder of another configuration.
     """
-    path = run / "decoder.yaml"
-    if not path.exists():
-        OmegaConf.save(config, path)
-    elif names := _changed(OmegaConf.to_container(config), OmegaConf.to_container(OmegaConf.load(path))):
-        raise ValueError(f"{run} holds a decoder with other {', '.join(names)}; delete {run / 'decoder*'} to train another")
+    path, now = run / "decoder.yaml", OmegaConf.to_container(config)
+    assert isinstance(now, dict)
+    if path.exists():
+        remedy = f"delete {run / 'decoder*'} to train another"
+        before = load_mapping(path, remedy)
+        check_same(f"{run} holds a decoder", now, before, steps_done(run, DECODER_RESUME), remedy, free=())
+        if before == now:
+            return
+    save_mapping(path, now)
 
 
 @contextlib.contextmanager

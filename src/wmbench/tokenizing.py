@@ -11,13 +11,13 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from wmbench.checkpoint import load_resume, save_resume
 from wmbench.data.windows import Windows
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.models.decoder import decode_frames, frames_to_pixels
+from wmbench.store import load_resume, save_resume
 from wmbench.training import Recipe, autocast, run_steps
 
-METRICS, RESUME = "metrics.csv", "resume.safetensors"
+METRICS = "metrics.csv"
 
 
 class TokenizerLoss(NamedTuple):
@@ -53,7 +53,7 @@ def fit_tokenizer(
     optimizer = torch.optim.AdamW(
         trained.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=device.type == "cuda"
     )
-    step = load_resume(run, trained, optimizer, RESUME)
+    step = load_resume(run, trained, optimizer)
     if step < recipe.max_steps:
         announce((recipe.max_steps - step) * _trial_step(tokenizer, decoder, train, recipe.batch_size, l1_weight))
     batches = train.batches(recipe.batch_size, seed, first_step=step)
@@ -71,7 +71,7 @@ def fit_tokenizer(
         loss_of_next=lambda: _loss(tokenizer, decoder, frames(train, next(batches), device), l1_weight),
         measure=measure,
         save=lambda step: None,  # the head is written once, when it is finished
-        save_state=lambda step: save_resume(run, step, trained, optimizer, RESUME),
+        save_state=lambda step: save_resume(run, step, trained, optimizer),
         metrics=run / METRICS,
         desc="training tokenizer",
         shown="PSNR {valid_psnr:.1f} dB",

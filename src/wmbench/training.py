@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -15,12 +15,13 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
-from wmbench.checkpoint import load_resume, save_resume, save_weights
+from wmbench.checkpoint import save_weights
 from wmbench.data.windows import Windows, ahead
 from wmbench.machine import progress_bar
 from wmbench.models.base import Losses
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
+from wmbench.store import load_resume, save_resume
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,53 @@ class Recipe:
     encoder_lr: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "save_every", "valid_every", "valid_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} ({getattr(self, name)}) must be positive")
-        if not 0 <= self.warmup_fraction <= 1:
-            raise ValueError(f"training.warmup_fraction ({self.warmup_fraction}) must be between 0 and 1")
+        counts = ("max_steps", "batch_size", "save_every", "valid_every", "valid_batches")
+        for name, value in asdict(self).items():
+            key = name if name == "encoder_lr" else f"training.{name}"
+            if name == "cosine" or (value is None and name in ("grad_clip", "encoder_lr")):
+                continue
+            if not isinstance(value, int if name in counts else (int, float)) or not math.isfinite(value):
+                raise ValueError(f"{key} ({value!r}) must be a {'whole ' * (name in counts)}number")
+            if name == "warmup_fraction" and not 0 <= value <= 1:
+                raise ValueError(f"{key} ({value}) must be between 0 and 1")
+            if name == "weight_decay" and value < 0:
+                raise ValueError(f"{key} ({value}) must not be negative")
+            if name not in ("warmup_fraction", "weight_decay") and value <= 0:
+                raise ValueError(f"{key} ({value}) must be positive")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], encoder_lr: float | None = None) -> "Recipe":
+        """Of a configuration's `training`, which also says what regularises the model.
+
+        Raises:
+            ValueError: a setting that there is not, or one that is missing.
+        """
+        known = {field.name for field in fields(cls)} - {"encoder_lr"}
+        given = {str(name): value for name, value in settings.items() if name not in ("regularizer", "encoder_lr")}
+        if given.keys() != known:
+            raise ValueError(
+                f"training has other settings than it should: {', '.join(sorted(given.keys() ^ known))}; "
+                f"known: {', '.join(sorted(known))}"
+            )
+        return cls(**given, encoder_lr=encoder_lr)
+
+    @property
+    def warmup(self) -> int:
+        """Steps during which lr rises."""
+        return max(1, round(self.warmup_fraction * self.max_steps))
+
+    @property
+    def schedule(self) -> tuple[float, int, int | None]:
+        """All that the rate of a step depends on."""
+        return self.lr, self.warmup, self.max_steps if self.cosine else None
 
     def lr_at(self, step: int, peak: float | None = None) -> float:
         """The rate of parameters whose highest is `peak`, by default lr."""
         peak = self.lr if peak is None else peak
-        warmup = max(1, round(self.warmup_fraction * self.max_steps))
-        rise = min(1.0, (step + 1) / warmup)
+        rise = min(1.0, (step + 1) / self.warmup)
         if not self.cosine:
             return peak * rise
-        progress = max(0.0, (step - warmup) / max(1, self.max_steps - warmup))
+        progress = max(0.0, (step - self.warmup) / max(1, self.max_steps - self.warmup))
         return peak * rise * 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wmbench.checkpoint import build_world_model, load_resume, load_run, save_resume, save_weights, step_path
+from wmbench.checkpoint import build_world_model, load_run, save_weights, step_path
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import Encoder, weights_hash
@@ -24,6 +24,7 @@ from wmbench.encoders.state import State
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import open_run
 from wmbench.shapes import Obs
+from wmbench.store import load_resume, save_resume
 
 ALL = {"pool": 2, "width": 7, "standardise": True}
 OFF = {"pool": None, "width": None, "standardise": False}

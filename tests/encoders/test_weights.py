@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from wmbench.commands import encoder_config
-from wmbench.encoders.weights import Release, fetch, read_state, weights_file
+from wmbench.encoders.weights import Release, fetch, initial_weights, read_state, weights_file
 
 
 @pytest.fixture
@@ -191,3 +191,14 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path):
             read_state(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"absent\.pth is no file"):
         read_state(tmp_path / "absent.pth")
+
+
+def test_an_untrained_network_leaves_every_random_state_alone(monkeypatch: pytest.MonkeyPatch):
+    """The GPU's too, which torch.manual_seed would seed."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU is seeded"))
+    before = torch.get_rng_state()
+    with initial_weights(pretrained=False, seed=3):
+        drawn = torch.randn(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    with initial_weights(pretrained=False, seed=3):
+        assert torch.equal(torch.randn(4), drawn)

@@ -114,7 +114,7 @@ def initial_weights(pretrained: bool, seed: int) -> Iterator[None]:
             yield
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPU, which is not put back
             yield
 
 

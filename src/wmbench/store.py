@@ -1,0 +1,176 @@
+"""What a run keeps on disk: written whole or not at all, and refused by name where it is damaged."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from wmbench.encoders.matched import Matched
+from wmbench.encoders.weights import check_state
+from wmbench.files import whole
+from wmbench.machine import free_disk, size
+from wmbench.models.world_model import WorldModel
+
+RESUME, DECODER_RESUME = "resume.safetensors", "decoder_resume.safetensors"
+ANEW = "delete it to train from the beginning"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path` when the block ends.
+
+    Raises:
+        OSError: no room or no permission; the file before it is intact.
+    """
+    try:
+        with whole(path) as temporary:
+            yield temporary
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{path} cannot be written ({error}; {size(free_disk(path))} free there); what was saved before is intact, and "
+            "the same command goes on from it once there is room"
+        ) from error
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    with writing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def save_mapping(path: Path, mapping: Mapping[str, Any]) -> None:
+    """Write a .yaml or .json file."""
+    text = json.dumps(mapping, indent=2) + "\n" if path.suffix == ".json" else OmegaConf.to_yaml(OmegaConf.create(mapping))
+    with writing(path) as temporary:
+        temporary.write_text(text)
+
+
+def load_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file.
+
+    Raises:
+        ValueError: a damaged file; the message ends with the remedy.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return tensors, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or truncated ({error}); {remedy}") from None
+
+
+def load_mapping(path: Path, remedy: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Contents of a .yaml or .json file whose outermost level is named values.
+
+    Args:
+        needed: names without which it is of no use.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged file; both messages end with the remedy.
+    """
+    try:
+        text = path.read_text()
+        found = json.loads(text) if path.suffix == ".json" else OmegaConf.to_container(OmegaConf.create(text))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; {remedy}") from None
+    except (ValueError, yaml.YAMLError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from None
+    lacking = [name for name in needed if not isinstance(found, dict) or name not in found]
+    if not isinstance(found, dict) or not found or lacking:
+        raise ValueError(f"{path} is damaged (it lacks {', '.join(lacking) or 'everything'}); {remedy}")
+    return found  # type: ignore[return-value]
+
+
+def own_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict without a world model's frozen encoder, which is rebuilt from its own source."""
+    is_rebuilt = isinstance(model, WorldModel) and model.encoder.frozen
+    encoder = "encoder.encoder." if is_rebuilt and isinstance(model.encoder, Matched) else "encoder."
+    return {n: t.contiguous() for n, t in model.state_dict().items() if not (is_rebuilt and n.startswith(encoder))}
+
+
+def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, buffers and the optimiser's state, by name."""
+    tensors = {f"model.{name}": tensor for name, tensor in own_state(model).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    return tensors
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors with NaN or Inf in them; waits for the GPU once."""
+    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    if not numbers:
+        return []
+    device = next((tensor.device for tensor in numbers.values() if tensor.device.type != "cpu"), torch.device("cpu"))
+    is_finite = torch.stack([tensor.isfinite().all().to(device, non_blocking=True) for tensor in numbers.values()])
+    return [name for name, is_good in zip(numbers, is_finite.tolist(), strict=True) if not is_good]
+
+
+def save_resume(run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = RESUME) -> None:
+    """Everything that the next step depends on: weights, optimiser, random state.
+
+    Raises:
+        ValueError: numbers that are not finite, which nothing could go on from.
+        OSError: no room; the file before it is intact.
+    """
+    tensors, device = training_state(model, optimizer), next(model.parameters()).device
+    if bad := not_finite(tensors):
+        raise ValueError(f"{run / name} is not written: {bad[0]} is not finite after step {step}")
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
+    save_tensors(run / name, tensors, {"step": str(step)})
+
+
+def load_resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = RESUME) -> int:
+    """Put back what save_resume wrote; returns the number of steps done, 0 where nothing was saved.
+
+    Raises:
+        ValueError: a file that is damaged, of another model, or not finite.
+    """
+    path, device = run / name, next(model.parameters()).device
+    if not path.exists():
+        return 0
+    tensors, metadata = load_tensors(path, ANEW)
+    if bad := not_finite(tensors):
+        raise ValueError(f"{path} holds numbers that are not finite ({bad[0]}), and nothing can go on from them; {ANEW}")
+    weights = {n.removeprefix("model."): tensor for n, tensor in tensors.items() if n.startswith("model.")}
+    shapes = {name: tensor.shape for name, tensor in own_state(model).items()}
+    check_state(f"{path} does not fit this model", weights, shapes, f"; {ANEW}")
+    model.load_state_dict(weights, strict=False)  # strict by the check above, up to the frozen encoder
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, kind = key.split(".")
+            state.setdefault(int(index), {})[kind] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if "step" not in metadata or "rng.cpu" not in tensors:
+        raise ValueError(f"{path} is no training state (it lacks the step or the random state); {ANEW}")
+    torch.set_rng_state(tensors["rng.cpu"])
+    if device.type == "cuda" and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"], device)
+    return int(metadata["step"])
+
+
+def steps_done(run: Path, name: str = RESUME) -> int:
+    """Steps after which the training can go on.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    path = run / name
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            return int((file.metadata() or {})["step"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or truncated ({error}); {ANEW}") from None
