@@ -74,7 +74,7 @@ class Rules:
         elif self.max_steps % self.frameskip:
             near = self.max_steps // self.frameskip * self.frameskip
             raise ValueError(
-                f"max_steps ({self.max_steps}) must be a multiple of frameskip ({self.frameskip}), such as {near}"
+                f"protocol.max_steps ({self.max_steps}) must be a multiple of frameskip ({self.frameskip}), such as {near}"
             )
 
     @property

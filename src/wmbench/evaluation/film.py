@@ -14,6 +14,7 @@ from wmbench.envs.rendering import pixel_of
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.episodes import Outcome
 from wmbench.evaluation.tasks import Tasks
+from wmbench.files import whole
 
 SIZE = 256  # side of a panel [pixels]
 CAPTION = 24  # height of the line above it
@@ -52,8 +53,18 @@ def write_videos(
         verdict = "success" if outcome.success[task] else "failure"
         paths.append(folder / "videos" / f"task_{task:03d}_{verdict}.mp4")
         frames = film_task(camera, tasks, outcome, plans, frameskip, task, imagine(task))
-        imageio.mimwrite(paths[-1], list(frames), fps=FPS, macro_block_size=8, quality=8)  # type: ignore[arg-type]
+        _write_video(paths[-1], frames)
     return paths
+
+
+def _write_video(path: Path, frames: UInt8[ndarray, "T h w 3"]) -> None:
+    """Raises OSError where ffmpeg fails, which imageio tells in many ways."""
+    try:
+        with whole(path) as temporary:
+            imageio.mimwrite(temporary, list(frames), fps=FPS, macro_block_size=8, quality=8)  # type: ignore[arg-type]
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise OSError(f"ffmpeg cannot write {path}; {reason}; IMAGEIO_FFMPEG_EXE names another ffmpeg") from error
 
 
 def film_task(

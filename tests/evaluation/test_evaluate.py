@@ -1,0 +1,120 @@
+"""One evaluation: played once, kept before anything is shown, and left to whoever plays it already."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wmbench.envs.vector import PointMazes
+from wmbench.evaluation import evaluate as engine
+from wmbench.evaluation.conditions import Conditions
+from wmbench.evaluation.episodes import Rules
+from wmbench.evaluation.evaluate import Evaluation, Player, evaluate
+from wmbench.evaluation.results import read_summary
+from wmbench.evaluation.row import Row
+from wmbench.evaluation.tasks import Tasks
+from wmbench.files import exclusive
+from wmbench.planning.agent import Floor
+
+START = np.array([[1.0, 1.0, 0, 0], [3.0, 1.0, 0, 0]])
+TASKS = Tasks(START, START + (0.3, 0, 0, 0), np.arange(2))
+
+
+class Still(Floor):
+    """Does nothing, and remembers how often it was asked to begin; its thoughts may be an error."""
+
+    error: Exception | None = None
+
+    def __init__(self):
+        self.episodes = 0
+
+    def reset(self, goal, blocks) -> None:
+        self.episodes += 1
+
+    def act(self, look, active: np.ndarray) -> np.ndarray:
+        return np.zeros((len(active), 5, 2), np.float32)
+
+    def thoughts(self):
+        if self.error:
+            raise self.error
+        return torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 4)
+
+
+def evaluation(num_videos: int = 0, **conditions) -> Evaluation:
+    env = PointMazes("umaze", image_size=0, num_threads=1)
+    player = Player(Row("exp/a"), Still(), env, 5, torch.device("cpu"), read_position=lambda z: np.zeros((2, 1, 2)))
+    settings = {"maze": list(env.maze.rows), "frameskip": 5, "tasks": TASKS.hash, "protocol": {"name": "demo"}}
+    return Evaluation(
+        player,
+        TASKS,
+        Rules(5, 10, 5, "every_step", False),
+        Conditions(**settings | conditions, max_steps=10),
+        "a: 1\n",
+        num_videos,
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr(engine, "paths_figure", lambda *given: None)
+
+
+def test_the_same_evaluation_is_played_once_and_tells_the_same_twice(tmp_path: Path, capsys):
+    first, second = evaluation(), evaluation()
+    assert evaluate(first, tmp_path) and evaluate(second, tmp_path)
+    assert (first.player.agent.episodes, second.player.agent.episodes) == (1, 0)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("exp/a solved")]
+    assert told == ["exp/a solved 2 of 2 tasks: 100.0% (95% interval 34.2 to 100.0)"] * 2
+    assert (tmp_path / first.folder / "config.yaml").read_text() == "a: 1\n"
+
+
+def test_other_conditions_or_another_row_have_another_folder(tmp_path: Path):
+    folders = {evaluation().folder, evaluation(seed=1).folder, evaluation(planner={"num_samples": 3}).folder}
+    other = evaluation()
+    other.player.row = Row("exp/a", weights_hash="w2")
+    assert len(folders | {other.folder}) == 4
+    assert all(folder.name.startswith("umaze_") and folder.name.endswith("_exp_a_demo") for folder in folders)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "gone"])
+def test_an_unfinished_or_damaged_result_is_played_again(damage: str, tmp_path: Path):
+    evaluate(evaluation(), tmp_path)
+    summary = tmp_path / evaluation().folder / "summary.json"
+    if damage == "gone":
+        summary.unlink()
+    else:
+        summary.write_text(damage)
+    again = evaluation()
+    evaluate(again, tmp_path)
+    assert again.player.agent.episodes == 1 and read_summary(summary.parent)["success"] == 1
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError(""), BrokenPipeError()])
+@pytest.mark.parametrize("what", ["write_videos", "paths_figure"])
+def test_what_cannot_be_shown_costs_a_note_and_no_result(what: str, error: Exception, tmp_path: Path, monkeypatch, capsys):
+    def fail(*given):
+        assert read_summary(tmp_path / evaluation().folder)["success"] == 1, "the result comes first"
+        assert "solved 2 of 2" in capsys.readouterr().out, "so does its sentence"
+        raise error
+
+    monkeypatch.setattr(engine, what, fail)
+    assert evaluate(evaluation(num_videos=1), tmp_path)
+    assert capsys.readouterr().err.count("note: ") == 1
+
+
+def test_thoughts_that_cannot_be_read_cost_a_note_and_no_result(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "write_videos", lambda *given: None)
+    asked = evaluation(num_videos=1)
+    asked.player.agent.error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    assert evaluate(asked, tmp_path)
+    assert capsys.readouterr().err.count("note: what the model has in mind left out (mat1") == 1
+
+
+def test_what_another_process_plays_is_refused_or_left_to_it(tmp_path: Path, capsys):
+    with exclusive(tmp_path / evaluation().folder, "wait"):
+        with pytest.raises(ValueError, match="is in use by process"):
+            evaluate(evaluation(), tmp_path)
+        assert evaluate(evaluation(), tmp_path, is_needed=False) is None
+        assert evaluate(evaluation(seed=5), tmp_path), "another evaluation has a folder of its own"
+    assert evaluate(evaluation(), tmp_path)
