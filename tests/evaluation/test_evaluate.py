@@ -58,6 +58,7 @@ def evaluation(num_videos: int = 0, **conditions) -> Evaluation:
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     monkeypatch.setattr(engine, "paths_figure", lambda *given: None)
+    monkeypatch.setattr(engine, "write_videos", lambda *given: None)
 
 
 def test_the_same_evaluation_is_played_once_and_tells_the_same_twice(tmp_path: Path, capsys):
@@ -103,8 +104,7 @@ def test_what_cannot_be_shown_costs_a_note_and_no_result(what: str, error: Excep
     assert capsys.readouterr().err.count("note: ") == 1
 
 
-def test_thoughts_that_cannot_be_read_cost_a_note_and_no_result(tmp_path: Path, monkeypatch, capsys):
-    monkeypatch.setattr(engine, "write_videos", lambda *given: None)
+def test_thoughts_that_cannot_be_read_cost_a_note_and_no_result(tmp_path: Path, capsys):
     asked = evaluation(num_videos=1)
     asked.player.agent.error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     assert evaluate(asked, tmp_path)
