@@ -15,7 +15,7 @@ from torch import nn
 
 from wmbench import runs
 from wmbench.arms import arm_of
-from wmbench.caching import Cache, choose_source
+from wmbench.caching import Cache, choose_source, source_facts
 from wmbench.checkpoint import build_decoder, build_world_model
 from wmbench.commands import command
 from wmbench.data.facts import complete
@@ -38,6 +38,7 @@ def main(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     compiled = is_compiled(cfg.compile, device)
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = cfg.tf32  # of convolutions, which PyTorch would round
     cfg.arm = arm_of(cfg)
     recipe, cache = Recipe.of(cfg.training, cfg.encoder_lr if cfg.train_encoder else None), Cache(**cfg.cache)
     episodes = open_episodes(cfg.env.data)
@@ -48,18 +49,21 @@ def main(cfg: DictConfig) -> None:
 
     torch.manual_seed(cfg.seed)
     model = build_world_model(cfg, fit_normalizer(episodes)).to(device)
+    train, valid = train.looking_back(model.lookback), valid.looking_back(model.lookback)
     decoder = new_decoder(cfg, model.encoder, episodes.image_size).to(device) if cfg.decoder else None
     run = runs.open_run(cfg, model, episodes)
     if cfg.decoder:
         runs.open_decoder(run, cfg.decoder)
     done = load_resume(run, model, optimizer_of(model, recipe))
-    if isinstance(model.encoder, Matched) and model.encoder.std is not None:
-        if not done:
-            model.encoder.fit(train, model.normalizer)
-        print(f"features are divided by their standard deviation, {model.encoder.std.median():.3g} in the median")
     num_frames = max(0, recipe.max_steps - done) * recipe.batch_size * train.num_frames
     source = choose_source(model, episodes, cache, num_frames, device)
+    if done < recipe.max_steps:
+        runs.note_source(run, done, source_facts(source, device, model.encoder.frozen))
     shown_train, shown_valid = train.showing(source), valid.showing(source)
+    if isinstance(model.encoder, Matched) and model.encoder.std is not None:
+        if not done:
+            model.encoder.fit(shown_train, model.normalizer)
+        print(f"features are divided by their standard deviation, {model.encoder.std.median():.3g} in the median")
 
     announce = forecast(
         f"{run}: {len(train):,} windows of {len(train.which)} episodes", model, recipe.max_steps // recipe.save_every + 4
@@ -71,7 +75,7 @@ def main(cfg: DictConfig) -> None:
     probe.save(run)
     print(f"the ball's position can be read linearly from a frame's latent with R2 {probe.r2:.4f}")
     if decoder is not None:
-        frames = Windows(episodes, train.which, 1, cfg.frameskip)
+        frames = Windows(episodes, train.which, 1, cfg.frameskip).looking_back(model.lookback)
         train_decoder(cfg, model, decoder, frames, valid, run)
     print(f"trained: {run}\nnext: python plan.py model_name={run.name}")
 

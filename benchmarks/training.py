@@ -23,9 +23,8 @@ from hydra import compose, initialize_config_dir
 from machine import machine, matmul_peak, medians, seconds_of, settings, shown, where_time_goes
 from omegaconf import DictConfig
 from operations import operations_of
-from torch import Tensor
 
-from wmbench.caching import identity
+from wmbench.caching import identity, own_tokens
 from wmbench.checkpoint import build_decoder, build_world_model
 from wmbench.commands import CONF
 from wmbench.data import episodes as storage
@@ -35,7 +34,6 @@ from wmbench.data.packing import Packing
 from wmbench.data.windows import ResidentFrames, StoredFrames, Windows, ahead
 from wmbench.machine import peak_memory, pick_device
 from wmbench.models.world_model import WorldModel
-from wmbench.shapes import Obs
 from wmbench.training import Recipe, compile_predictor, losses_of, optimizer_of, take_step
 
 DEFAULTS = {"device": "auto", "output": "", "batch_size": 0, "repeats": 3, "lewm": True}
@@ -81,12 +79,7 @@ def dino_wm(
         file = LatentFile(
             Path(folder), windows.episodes, identity(model.encoder), packing, model.encoder.lookback, cfg.frameskip
         )
-
-        @torch.no_grad()
-        def encode(obs: Obs) -> Tensor:
-            return model.encode_visual(Obs(visual=obs["visual"].to(device), proprio=obs["proprio"].to(device)))
-
-        encode_s = seconds_of(lambda: file.write(encode), device)
+        encode_s = seconds_of(lambda: file.write(own_tokens(model, device)), device)
         kept = windows.showing(file.open(device))
         plain = plainly(model)
         figures = {

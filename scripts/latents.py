@@ -5,15 +5,13 @@ A file that is being written is left alone. Training computes again what it miss
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from wmbench.commands import fail
-from wmbench.data.latents import read_journal
+from wmbench.data.latents import read_about, read_journal
 from wmbench.files import try_lock
 from wmbench.machine import duration, size
 
@@ -54,7 +52,7 @@ def row(path: Path) -> dict[str, str]:
     key = about["key"]
     tokens = " x ".join(str(number) for number in key["tokens"])
     return known | {
-        "encoder": key["encoder"]["source"],
+        "encoder": about.get("source", "of an earlier version, not read"),
         "data": about["data_path"],
         "tokens x width": tokens,
         "dtype": key["dtype"],
@@ -74,16 +72,8 @@ def prune(path: Path) -> int:
     return freed
 
 
-def read_about(path: Path) -> dict[str, Any]:
-    """The JSON beside it; nothing where that is missing or damaged."""
-    try:
-        return json.loads(path.with_suffix(".json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def written(path: Path) -> float:
-    """The part of it that is."""
+    """Fraction of the file that is written."""
     if not (about := read_about(path)):
         return 0.0
     num_chunks = -(-about["key"]["frames"] // about["key"]["chunk"])

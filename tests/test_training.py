@@ -318,7 +318,7 @@ def test_what_goes_wrong_while_reading_ahead_stops_the_training(windows: tuple[W
             raise OSError("the disk is gone")
         return windows[0].get(np.arange(len(steps)))[0]["visual"]
 
-    gone = windows[0].showing(SimpleNamespace(visual=visual))
+    gone = windows[0].showing(SimpleNamespace(visual=visual, encoded=False))
     with pytest.raises(OSError, match="the disk is gone"):
         train(make_frozen(), (gone, windows[1]), tmp_path / "run")
 

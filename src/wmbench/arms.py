@@ -48,6 +48,8 @@ def note_of(encoder: Encoder, cfg: DictConfig, provenance: Mapping[str, Any]) ->
         words += encoder.changes
     if cfg.train_encoder:
         words.append(f"fine-tuned at {cfg.encoder_lr:g}")
+    dtypes = {shown["dtype"] for shown in provenance.get("trained_on", []) if shown.get("dtype") not in (None, "float16")}
+    words += [f"trained on {dtype} tokens" for dtype in sorted(dtypes)]
     return ", ".join(filter(None, words))
 
 

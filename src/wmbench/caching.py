@@ -1,17 +1,19 @@
 """What a training looks at: frames, or their tokens from a file that is written first where that is worth it."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmbench.data.episodes import EpisodeSet
-from wmbench.data.latents import LatentFile
+from wmbench.data.latents import FORMAT, Encode, FreshTokens, LatentFile, Latents, read_about
 from wmbench.data.packing import Packing
 from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFrames, fits
 from wmbench.encoders.base import Encoder, weights_hash
+from wmbench.encoders.matched import unmatched
 from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
@@ -19,6 +21,7 @@ from wmbench.shapes import Obs
 # Parameters of an encoder whose tokens take longer to compute than to read. A rule that is measured would give a run's last
 # digits another rounding from day to day.
 LARGE = 1_000_000
+UNREAD = ("training", "frozen", "source", "note", "licence")  # what tokens do not depend on
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Cache:
 
 
 def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_frames: int, device: torch.device) -> Source:
-    """Tokens from the cache, frames on the GPU where they fit, or frames as they are stored; it says which, and why.
+    """The encoder's own tokens, from the cache or computed as they come and rounded as there, or frames; it says which.
+
+    What it shows follows from settings and encoder alone: a full disk changes a training's time, not its numbers.
 
     Args:
         num_frames: that the rest of the training encodes, if it encodes them as they come.
@@ -50,34 +55,70 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
     if cache.enabled is True and not model.encoder.frozen:
         raise ValueError("cache.enabled=true needs a frozen encoder: training moves the features; leave it at auto")
     is_large = sum(p.numel() for p in model.encoder.parameters()) >= LARGE
-    if cache.enabled is True or (cache.enabled == "auto" and model.encoder.frozen and is_large):
-        packing = Packing(model.encoder.num_tokens, model.encoder.embed_dim, cache.dtype)
-        file = LatentFile(
-            Path(cache.dir), episodes, identity(model.encoder), packing, model.encoder.lookback, model.frameskip
-        )
-        reason = reason_against(file, num_frames if cache.enabled == "auto" else None)
-        if reason is None:
-            return tokens(file, model, device)
-        if cache.enabled is True:
-            raise ValueError(reason)
-        if num_frames:
-            print(f"frames are encoded as they come: {reason}")
-    if fits(len(FrameNumbers(episodes)) * episodes.image_size**2 * 3, device):
-        return ResidentFrames(episodes, device)
-    return StoredFrames(episodes)
+    is_resident = fits(len(FrameNumbers(episodes)) * episodes.image_size**2 * 3, device)
+    if cache.enabled is not True and not (cache.enabled == "auto" and model.encoder.frozen and is_large):
+        return ResidentFrames(episodes, device) if is_resident else StoredFrames(episodes)
+    own, encode = unmatched(model.encoder), own_tokens(model, device)
+    packing = Packing(own.num_tokens, own.embed_dim, cache.dtype)
+    file = LatentFile(Path(cache.dir), episodes, identity(own), packing, own.lookback, model.frameskip, own.source)
+    reason = reason_against(file, num_frames if cache.enabled == "auto" else None)
+    if reason is None:
+        return kept(file, encode, device)
+    if cache.enabled is True:
+        raise ValueError(reason)
+    if num_frames:
+        print(f"frames are encoded as they come, and rounded as in a cache: {reason}")
+    return FreshTokens(file, ResidentFrames(episodes, device) if is_resident else StoredFrames(episodes), encode)
+
+
+def source_facts(source: Source, device: torch.device, frozen: bool) -> dict[str, str]:
+    """What a training looks at, for its provenance: everything about it that can change numbers."""
+    if isinstance(source, Latents | FreshTokens):
+        return {"shown": "tokens", "dtype": source.file.packing.dtype, "encoder_precision": precision(device)}
+    return {"shown": "frames", "encoder_precision": precision(device) if frozen or device.type != "cuda" else "bf16"}
+
+
+def precision(device: torch.device) -> str:
+    """Of a frozen encoder's matrix products."""
+    rounds = device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
+    return "tf32" if rounds else "fp32"
 
 
 def identity(encoder: Encoder) -> dict[str, Any]:
-    """Everything that tokens depend on beside the frames; matched arms are part of weights, source and grid."""
+    """Everything that an encoder's own tokens depend on beside the frames."""
+    encoder = unmatched(encoder)
     return {
         "name": type(encoder).__name__,
-        "source": encoder.source,
         "weights_hash": weights_hash(encoder),
+        "structure": structure_hash(encoder),
+        "precision": precision(encoder.pixel_mean.device),
         "image_size": encoder.image_size,
         "grid": encoder.grid,
         "pixel_mean": encoder.pixel_mean.flatten().tolist(),
         "pixel_std": encoder.pixel_std.flatten().tolist(),
     }
+
+
+def structure_hash(module: nn.Module) -> str:
+    """Sixteen hex digits that name what a network does with its weights: classes, plain settings, tensors that no file has.
+
+    Two networks may share every weight and still differ, in the heads of their attention or in how frames become clips.
+    """
+    digest = hashlib.sha256()
+    kept = module.state_dict()
+    for name, part in module.named_modules():
+        settings = {k: v for k, v in vars(part).items() if not k.startswith("_") and k not in UNREAD and _is_plain(v)}
+        digest.update(repr((name, type(part).__name__, sorted(settings.items()))).encode())
+    for name, tensor in module.named_buffers():
+        if name not in kept:
+            digest.update(repr((name, tensor.flatten().tolist())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def reason_against(file: LatentFile, num_frames: int | None) -> str | None:
@@ -86,29 +127,48 @@ def reason_against(file: LatentFile, num_frames: int | None) -> str | None:
     if missing > free:
         return (
             f"their features need {size(missing)} in {file.path.parent}, which has {size(free)} left; make room "
-            "(python scripts/latents.py), or set cache.dir=ANOTHER_DISK, cache.dtype=int8 or matched.pool"
+            "(python scripts/latents.py), or set cache.dir=ANOTHER_DISK or cache.dtype=int8"
         )
-    stored = len(file.numbers) * (1 + file.lookback)
+    stored = len(file.numbers)
     if missing and num_frames is not None and num_frames < stored:
         return f"this training looks at {num_frames:,}, a cache would be of {stored:,}; cache.enabled=true makes it anyway"
     return None
 
 
-def tokens(file: LatentFile, model: WorldModel, device: torch.device) -> Source:
-    """The file's contents, once what it lacks is written and some of it is checked."""
+def own_tokens(model: WorldModel, device: torch.device) -> Encode:
+    """Encodes observations (B T ..), as the episodes hold them, by the model's encoder before any matching."""
+    encoder = unmatched(model.encoder)
 
     @torch.no_grad()
     def encode(obs: Obs) -> Tensor:
-        return model.encode_visual(Obs(visual=obs["visual"].to(device), proprio=obs["proprio"].to(device))).float()
+        moved: Any = {name: tensor.to(device) for name, tensor in obs.items()}
+        return encoder(Obs(**{**moved, "proprio": model.normalizer.normalize_proprio(moved["proprio"])})).float()
 
+    return encode
+
+
+def kept(file: LatentFile, encode: Encode, device: torch.device) -> Source:
+    """The file's contents, once what it lacks is written and some of it is checked."""
     if file.missing_bytes:
         print(
             f"features of {len(file.numbers):,} frames are computed once and kept: {size(file.num_bytes)} in {file.path}, "
             f"{size(free_disk(file.path))} free"
         )
+        if older := older_files(file):
+            print(f"files of an earlier version are not read; python scripts/latents.py --prune {' '.join(older)}")
         file.write(encode)
     file.check(encode)
     source = file.open(device)
     where = "GPU memory" if isinstance(source.rows, Tensor) else "disk"
     print(f"training reads {size(file.num_bytes)} of features from {where}: {file.path}")
     return source
+
+
+def older_files(file: LatentFile) -> list[str]:
+    """Names of what earlier versions kept of the same frames for the same encoder."""
+    names = []
+    for path in sorted(file.path.parent.glob(f"*_{file.key['encoder']['name']}_*.latents")):
+        key = read_about(path).get("key", {})
+        if key.get("data") == file.key["data"] and key.get("format") != FORMAT:
+            names.append(path.stem)
+    return names

@@ -1,7 +1,7 @@
 """Opening a training run's folder: what it was made of, and the refusal to mix two runs in one."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,21 @@ def check_same(
             f"it: under training.cosine=false with the same {then.warmup} steps of training.warmup_fraction)"
         )
     raise ValueError(f"{what} with other {', '.join(names)}; {remedy}")
+
+
+def note_source(run: Path, step: int, facts: Mapping[str, str]) -> None:
+    """Keep in the run's provenance what its training looks at from a step on; says so where that changes."""
+    path = run / "provenance.json"
+    provenance = load_mapping(path, "give another model_name= or delete the run")
+    noted = provenance.setdefault("trained_on", [])
+    before = {name: value for name, value in noted[-1].items() if name != "from_step"} if noted else None
+    if before == facts:
+        return
+    if before is not None:
+        now, then = (", ".join(about.values()) for about in (facts, before))
+        print(f"note: from step {step} on training looks at {now}, before at {then}; {path} keeps both")
+    noted.append({"from_step": step, **facts})
+    save_mapping(path, provenance)
 
 
 def open_decoder(run: Path, config: DictConfig) -> None:

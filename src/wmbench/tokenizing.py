@@ -88,8 +88,9 @@ def validate_tokenizer(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows,
     errors = []
     for _ in range(recipe.valid_batches):
         visual = frames(valid, next(batches), device)
+        tokens = tokenizer.tokens(tokenizer.preprocess(visual))
         with autocast(device):
-            pixels, _ = decoder(tokenizer.tokens(tokenizer.preprocess(visual)))
+            pixels, _ = decoder(tokens)
         errors.append(nn.functional.mse_loss(pixels.float(), frames_to_pixels(visual[:, 0])))
     decoder.train()
     return torch.stack(errors).mean().item()
@@ -117,8 +118,8 @@ def _loss(
     tokenizer: Tokenizer, decoder: nn.Module, visual: UInt8[Tensor, "F 1 h w 3"], l1_weight: int | float
 ) -> TokenizerLoss:
     target = frames_to_pixels(visual[:, 0])
+    tokens, penalty = tokenizer.sample(tokenizer.preprocess(visual))  # in full precision, as a world model gets them
     with autocast(visual.device):
-        tokens, penalty = tokenizer.sample(tokenizer.preprocess(visual))
         pixels, _ = decoder(tokens)
     reconstruction = nn.functional.mse_loss(pixels.float(), target)
     return TokenizerLoss(

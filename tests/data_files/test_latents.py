@@ -1,10 +1,14 @@
 """Tokens kept on disk: they are the encoder's, survive a kill, and are refused when they are not what they should be."""
 
+import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,19 +20,20 @@ from einops import rearrange
 from torch import Tensor
 
 from wmbench import caching
-from wmbench.caching import Cache, choose_source, identity
+from wmbench.caching import Cache, choose_source, identity, own_tokens, source_facts
 from wmbench.data import latents
 from wmbench.data import windows as windows_module
 from wmbench.data.episodes import EpisodeSet
-from wmbench.data.latents import LatentFile, Latents
+from wmbench.data.latents import FreshTokens, LatentFile, Latents
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.packing import Packing
 from wmbench.data.windows import FrameNumbers, ResidentFrames, StoredFrames, Windows
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.lewm import SmallLeWM
-from wmbench.encoders.matched import Matched
+from wmbench.encoders.matched import Matched, matched, unmatched
 from wmbench.encoders.pixels import Pixels
 from wmbench.encoders.random_patch import RandomPatch
+from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.training import Recipe, fit
@@ -39,7 +44,7 @@ ROUNDING = {"float32": 1e-6, "float16": 2**-11, "bfloat16": 2**-8}  # of a featu
 
 
 class PairPatch(RandomPatch):
-    """Tokens of a frame and its predecessor, as V-JEPA 2's in temporal=pair: a frame without one stands beside itself."""
+    """Tokens of a frame and its predecessor, as V-JEPA 2's in temporal=pair: a frame without one follows itself."""
 
     lookback = 1
 
@@ -90,13 +95,13 @@ def noise(episodes: EpisodeSet) -> EpisodeSet:
 
 
 def new_file(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> LatentFile:
+    encoder = unmatched(encoder)
     packing = Packing(encoder.num_tokens, encoder.embed_dim, dtype)
     return LatentFile(folder, episodes, identity(encoder), packing, encoder.lookback, FRAMESKIP)
 
 
 def encode_of(encoder: Encoder) -> latents.Encode:
-    model = make_model(encoder)
-    return torch.no_grad()(lambda obs: model.encode_visual(obs))
+    return own_tokens(make_model(encoder), CPU)
 
 
 def written(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> LatentFile:
@@ -118,9 +123,9 @@ def refusal(file: LatentFile, encoder: Encoder) -> str:
 def test_a_window_shows_the_tokens_of_its_frames_to_the_dtypes_rounding(
     name: str, dtype: str, episodes: EpisodeSet, tmp_path: Path
 ):
-    """Window by window: of a pair encoder, first frames and later ones differ."""
+    """Of a pair encoder also those of first frames, which differ where the window begins with its episode."""
     encoder = ENCODERS[name]()
-    windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP)
+    windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP).looking_back(encoder.lookback)
     kept = windows.showing(written(tmp_path, episodes, encoder, dtype).open(CPU))
     index = np.random.default_rng(1).permutation(len(windows))
     (obs, action), (shown, same_action) = windows.get(index), kept.get(index)
@@ -128,6 +133,30 @@ def test_a_window_shows_the_tokens_of_its_frames_to_the_dtypes_rounding(
     assert (shown["visual"].dtype, shown["visual"].shape) == (torch.float32, tokens.shape)
     torch.testing.assert_close(shown["visual"], tokens, rtol=ROUNDING[dtype], atol=1e-6)
     assert torch.equal(shown["proprio"], obs["proprio"]) and torch.equal(action, same_action)
+
+
+def test_a_windows_first_frame_shows_the_motion_that_planning_shows(numbered_episodes: Callable):
+    """Behind the frame one block earlier, as an agent looks; where an episode begins, at rest."""
+    episodes, model = noise(numbered_episodes(num_episodes=2, length=12)), make_model(patches(PairPatch))
+    windows = Windows(episodes, np.arange(2), NUM_HIST + 1, FRAMESKIP).looking_back(model.lookback)
+    z = model.encode(windows.get(np.arange(len(windows)))[0])[:, 0]
+    for latent, start, episode in zip(z, windows.start, windows.episode, strict=True):
+        steps = np.array([[max(start - FRAMESKIP, start % FRAMESKIP), start]])
+        looks = windows_module.observe(
+            StoredFrames(episodes), episodes, steps, np.full_like(steps, episode), 0, FRAMESKIP, CPU
+        )
+        assert torch.equal(model.encode(looks)[0, 1], latent)
+        alone = latents.Obs(visual=looks["visual"][:, 1:], proprio=looks["proprio"][:, 1:])
+        assert torch.equal(model.encode(alone)[0, 0], latent) == (start < FRAMESKIP)
+
+
+def test_a_probe_sees_the_motion_that_planning_shows(numbered_episodes: Callable, monkeypatch: pytest.MonkeyPatch):
+    episodes, model = noise(numbered_episodes(num_episodes=4, length=12)), make_model(patches(PairPatch)).eval()
+    windows = Windows(episodes, np.arange(4), NUM_HIST + 1, FRAMESKIP).looking_back(model.lookback)
+    expected, encode, seen = model.encode(windows.get(np.arange(len(windows)))[0])[:, 0], model.encode, []
+    monkeypatch.setattr(model, "encode", lambda obs: seen.append(encode(obs)) or seen[-1])
+    fit_probe(model, windows, windows, num_frames=len(windows))
+    torch.testing.assert_close(torch.cat(seen)[: len(windows), 0], expected)
 
 
 def test_tokens_on_a_device_are_those_on_disk(episodes: EpisodeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -159,7 +188,11 @@ def test_frames_are_counted_through_episodes_of_any_length(numbered_episodes: Ca
 def test_training_from_tokens_is_training_from_frames(name: str, dtype: str, numbered_episodes: Callable, tmp_path: Path):
     """The same batches and losses: bit for bit from float32, and to the rounding from float16."""
     episodes = noise(numbered_episodes(num_episodes=6, length=12))
-    windows = [Windows(episodes, np.array(which), NUM_HIST + 1, FRAMESKIP) for which in ([0, 1, 3, 5], [2, 4])]
+    lookback = ENCODERS[name]().lookback
+    windows = [
+        Windows(episodes, np.array(which), NUM_HIST + 1, FRAMESKIP).looking_back(lookback)
+        for which in ([0, 1, 3, 5], [2, 4])
+    ]
     source = written(tmp_path, episodes, ENCODERS[name](), dtype).open(CPU)
     recipe = Recipe(9, 4, 0.01, 0.01, 0.2, True, 1.0, save_every=9, valid_every=1, valid_batches=2)
     losses = []
@@ -241,19 +274,54 @@ def test_a_file_whose_writer_was_killed_is_finished_and_is_what_it_would_have_be
     assert files[0].missing_bytes == files[1].missing_bytes == 0
 
 
-def test_a_file_that_is_being_written_is_left_to_its_writer(numbered_episodes: Callable, tmp_path: Path):
+def test_a_file_that_is_being_written_is_waited_for(
+    numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """A second process that comes while the first one encodes encodes nothing itself."""
+    monkeypatch.setattr(latents, "POLL_S", 0.01)
     file = new_file(tmp_path, numbered_episodes(), patches())
-    encode, tried = encode_of(patches()), []
+    encode, second = encode_of(patches()), []
 
-    def try_too(obs: latents.Obs) -> Tensor:
-        with pytest.raises(ValueError, match=f"another process is writing {file.path}; wait for it"):
-            new_file(tmp_path, file.episodes, patches()).write(encode)
-        tried.append(True)
+    def unwanted(obs: latents.Obs) -> Tensor:
+        raise AssertionError("encoded twice")
+
+    def with_another(obs: latents.Obs) -> Tensor:
+        if not second:
+            second.append(threading.Thread(target=new_file(tmp_path, file.episodes, patches()).write, args=[unwanted]))
+            second[0].start()
+            while "is encoding these frames" not in capsys.readouterr().out:
+                time.sleep(0.01)
         return encode(obs)
 
-    file.write(try_too)
+    file.write(with_another)
+    second[0].join(timeout=30)
+    assert not second[0].is_alive()
     file.check(encode)
-    assert tried
+
+
+def test_what_a_writer_left_undone_is_encoded_by_the_one_who_waited(
+    numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(latents, "POLL_S", 0.01)
+    file, encode = new_file(tmp_path, numbered_episodes(), patches()), encode_of(patches())
+    begun, waiting = (
+        threading.Event(),
+        threading.Thread(target=new_file(tmp_path, file.episodes, patches()).write, args=[encode]),
+    )
+
+    def fail_later(obs: latents.Obs) -> Tensor:
+        if begun.is_set():
+            waiting.start()
+            time.sleep(0.1)
+            raise RuntimeError("out of memory")
+        begun.set()
+        return encode(obs)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        file.write(fail_later)
+    waiting.join(timeout=30)
+    assert not waiting.is_alive() and not file.missing_bytes
+    file.check(encode)
 
 
 def test_damage_is_noticed_in_any_row(numbered_episodes: Callable, tmp_path: Path):
@@ -292,12 +360,7 @@ def test_whatever_changes_the_tokens_changes_the_file(numbered_episodes: Callabl
     episodes = numbered_episodes()
     with_pixels = patches()
     with_pixels.pixel_mean = with_pixels.pixel_mean + 0.1
-    refitted = matched_pairs()
-    refitted.std = refitted.std + 0.1
-    encoders = [
-        *(patches(), patches(seed=1), patches(PairPatch), with_pixels, refitted, matched_pairs()),
-        *(Matched(patches(), pool=1, width=None, standardise=False), Matched(patches(), None, 3, standardise=False)),
-    ]
+    encoders = [patches(), patches(seed=1), patches(PairPatch), with_pixels]
     files = [new_file(tmp_path, episodes, encoder) for encoder in encoders]
     files += [
         new_file(tmp_path, episodes, patches(), "float16"),
@@ -305,6 +368,78 @@ def test_whatever_changes_the_tokens_changes_the_file(numbered_episodes: Callabl
     ]
     assert len({file.path for file in files}) == len(files)
     assert new_file(tmp_path, episodes, patches()).path == files[0].path
+
+
+def test_arms_share_the_file_of_their_encoder(numbered_episodes: Callable, tmp_path: Path):
+    episodes = numbered_episodes()
+    refitted = matched_pairs()
+    refitted.std = refitted.std + 0.1
+    arms = [patches(PairPatch), matched_pairs(), refitted, Matched(patches(PairPatch), None, 3, standardise=False)]
+    assert len({new_file(tmp_path, episodes, arm).path for arm in arms}) == 1
+
+
+class Counted(RandomPatch):
+    """Counts the frames that it encodes."""
+
+    frames = 0
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        Counted.frames += len(pixels)
+        return super().tokens(pixels)
+
+
+def test_arms_of_one_encoder_encode_each_frame_once_together(
+    numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Statistics included; beyond that each opening looks at a few frames again, to see that the file is this encoder's."""
+    monkeypatch.setattr(caching, "LARGE", 10)
+    monkeypatch.setattr(Counted, "frames", 0)
+    episodes = noise(numbered_episodes(num_episodes=4, length=11))
+    arms = ((None, None, False), (1, None, True), (None, 3, True), (1, 7, False))
+    for pool, width, standardise in arms:
+        encoder = matched(patches(Counted), pool, width, standardise)
+        model = make_model(encoder)
+        windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP)
+        windows = windows.showing(choose(model, episodes, tmp_path, "auto"))
+        if standardise:
+            encoder.fit(windows, model.normalizer)
+        obs, _ = windows.get(np.arange(len(windows)))
+        assert obs["visual"].shape[2:] == (4, 5) and model.encode_visual(obs).shape[2:] == (
+            encoder.num_tokens,
+            encoder.embed_dim,
+        )
+    assert Counted.frames == 44 + len(arms) * latents.CHECKED_FRAMES
+    assert len(list((tmp_path / "new" / "kept").glob("*.latents"))) == 1
+
+
+def test_a_file_of_an_earlier_version_is_named_and_not_read(
+    model: WorldModel, numbered_episodes: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    episodes = numbered_episodes()
+    older = tmp_path / "new" / "kept" / "numbered_RandomPatch_0123456789ab.latents"
+    older.parent.mkdir(parents=True)
+    older.write_bytes(bytes(100))
+    older.with_suffix(".json").write_text(json.dumps({"key": {"data": episodes.hash, "encoder": {"source": "x"}}}))
+    choose(model, episodes, tmp_path, "auto")
+    assert f"of an earlier version are not read; python scripts/latents.py --prune {older.stem}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_where_nothing_is_kept_tokens_are_rounded_as_they_would_have_been(
+    name: str, numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So that a full disk changes no number."""
+    monkeypatch.setattr(caching, "LARGE", 10)
+    episodes, model = noise(numbered_episodes(num_episodes=4, length=11)), make_model(ENCODERS[name]())
+    windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP).looking_back(model.lookback)
+    fresh, kept = (choose(model, episodes, tmp_path, "auto", num_frames=n) for n in (35, 1000))
+    assert isinstance(fresh, FreshTokens) and isinstance(kept, Latents)
+    index = np.arange(len(windows))
+    tokens = [windows.showing(source).get(index)[0]["visual"] for source in (fresh, kept)]
+    assert torch.equal(*tokens)
+    assert not torch.equal(tokens[0], own_tokens(model, CPU)(windows.get(index)[0]))
+    assert source_facts(fresh, CPU, True) == source_facts(kept, CPU, True)
+    assert source_facts(kept, CPU, True) == {"shown": "tokens", "dtype": "float16", "encoder_precision": "fp32"}
 
 
 @pytest.fixture
@@ -321,7 +456,7 @@ def test_auto_keeps_what_is_worth_it_and_says_what_it_takes(
     model: WorldModel, numbered_episodes: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     episodes = numbered_episodes()
-    assert isinstance(choose(model, episodes, tmp_path, "auto", num_frames=35), StoredFrames)
+    assert isinstance(choose(model, episodes, tmp_path, "auto", num_frames=35), FreshTokens)
     assert "looks at 35, a cache would be of 36" in capsys.readouterr().out
     assert isinstance(choose(model, episodes, tmp_path, False), StoredFrames)
     assert capsys.readouterr().out == "" and not (tmp_path / "new").exists()
@@ -356,9 +491,9 @@ def test_where_the_disk_is_too_small_frames_are_encoded_as_they_come(
         asked.append(path)
         return SimpleNamespace(free=1400)
 
-    monkeypatch.setattr(caching.shutil, "disk_usage", disk_usage)
-    assert isinstance(choose(model, episodes, tmp_path, "auto"), StoredFrames)
-    assert "as they come: their features need 1.44 kB in" in capsys.readouterr().out
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    assert isinstance(choose(model, episodes, tmp_path, "auto"), FreshTokens)
+    assert "as they come, and rounded as in a cache: their features need 1.44 kB in" in capsys.readouterr().out
     assert set(asked) == {tmp_path}  # the disk of a folder that is not there yet
     with pytest.raises(ValueError, match=r"which has 1.4 kB left; make room .*cache.dtype=int8"):
         choose(model, episodes, tmp_path, True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from wmbench.data import episodes as storage
 from wmbench.data.episodes import Episodes
@@ -207,3 +208,20 @@ def test_a_frameskip_that_does_not_fit_is_refused_with_the_nearest_that_do(
 def test_a_window_without_frames_is_refused(numbered_episodes: Callable, num_frames: int):
     with pytest.raises(ValueError, match=rf"num_hist \+ num_pred \({num_frames}\) must be at least 1"):
         Windows(numbered_episodes(), np.arange(3), num_frames, frameskip=1)
+
+
+@pytest.mark.parametrize(("store_every", "lookback"), [(1, 1), (2, 3)])
+def test_frames_in_front_of_a_window_are_its_predecessors_and_at_an_episodes_start_the_first_one_again(
+    store_every: int, lookback: int, numbered_episodes: Callable
+):
+    """Pixels tell episode and step. Steps 0 to 3 have no frame 4 steps earlier, steps 4 to 7 only one, and so on."""
+    episodes = numbered_episodes(num_episodes=3, length=18, store_every=store_every)
+    plain = Windows(episodes, np.array([2, 0]), num_frames=2, frameskip=4)
+    windows = plain.looking_back(lookback)
+    obs, action = windows.get(np.arange(len(windows)))
+    found = obs["before"][..., 0, 0, 0].numpy() - 20 * windows.episode[:, None]  # W L steps
+    for start, steps in zip(windows.start, found, strict=True):
+        on_stride = [start - 4 * k for k in range(lookback, 0, -1)]
+        assert steps.tolist() == [step if step >= 0 else start % 4 for step in on_stride]
+    same, same_action = plain.get(np.arange(len(plain)))
+    assert "before" not in same and torch.equal(same["visual"], obs["visual"]) and torch.equal(action, same_action)

@@ -1,5 +1,6 @@
 """Arms set what they name, and whatever makes an encoder other than its plain name is said in words."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from wmbench.arms import arm_of, differences, note_of, plain_config
 from wmbench.commands import CONF, encoder_config
 from wmbench.encoders.matched import Matched
 from wmbench.encoders.random_patch import RandomPatch
+from wmbench.runs import note_source
 
 ENCODERS = sorted(path.stem for path in Path(CONF, "encoder").glob("*.yaml"))
 OTHERS = {True: False, False: True}
@@ -128,3 +130,21 @@ def test_a_run_that_does_not_tell_its_encoders_name_is_compared_with_the_file_of
     assert plain_config(None, config) == encoder_config(found)
     assert note(f"encoder={name}") == ""
     assert OmegaConf.create(plain_config("no longer there", config)) == {}
+
+
+def test_tokens_that_were_kept_in_another_dtype_are_said():
+    cfg, encoder = compose("train", "encoder=dinov2"), RandomPatch(image_size=8, grid=2, embed_dim=5, seed=0)
+    shown = [{"shown": "tokens", "dtype": "float16"}, {"shown": "frames"}, {"shown": "tokens", "dtype": "int8"}]
+    assert note_of(encoder, cfg, {"encoder": {"name": "dinov2"}, "trained_on": shown}) == "trained on int8 tokens"
+
+
+def test_a_run_tells_what_its_training_looked_at_and_where_that_changed(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "provenance.json").write_text('{"commit": "x"}')
+    frames, tokens = {"shown": "frames", "encoder_precision": "bf16"}, {"shown": "tokens", "dtype": "float16"}
+    for step, facts in ((0, frames), (3, frames), (5, tokens), (6, tokens)):
+        note_source(tmp_path, step, facts)
+    assert capsys.readouterr().out.startswith(
+        "note: from step 5 on training looks at tokens, float16, before at frames, bf16;"
+    )
+    kept = json.loads((tmp_path / "provenance.json").read_text())
+    assert kept == {"commit": "x", "trained_on": [{"from_step": 0, **frames}, {"from_step": 5, **tokens}]}

@@ -4,13 +4,13 @@ NAME.latents holds a row of bytes for each stored frame and, behind the rows, ei
 are written, then a 1 above the rows' CRC-32. So a kill costs the chunk in progress. NAME.json says what the rows are. The
 name ends in a hash of that: other data, weights, pixels or rounding make another file.
 
-A row holds a frame's tokens as the first frame of a window and, where the encoder looks back, those of the frames after it
-in the same window until one has all the predecessors it looks at.
+A row holds the tokens of its frame, which an encoder that looks back makes of the frames `frameskip` steps earlier too.
 """
 
 import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,14 +26,16 @@ from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import TOLERANCE, Packing
-from wmbench.data.windows import FrameNumbers, ahead, fits, send, upload
-from wmbench.files import try_lock
+from wmbench.data.windows import CPU, FrameNumbers, Source, StoredFrames, ahead, fits, observe, send, upload
+from wmbench.files import try_lock, write_text
 from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
 CHUNK = 64  # frames that are encoded, written and checked together
 CHECKED_CHUNKS, CHECKED_FRAMES = 16, 4  # when a file is opened: read again, encoded again
 DONE = 1 << 32  # above a chunk's CRC-32
+FORMAT = 2  # 1 (without the key) held one row for each place in a window, of tokens that arms had changed
+POLL_S = 0.5  # between two looks at a file that another process writes
 
 Encode = Callable[[Obs], Tensor]  # observations (B T ..) as the episodes hold them -> tokens B T N D
 
@@ -43,7 +45,8 @@ class LatentFile:
 
     Args:
         folder: of all such files.
-        encoder: everything about the encoder that its tokens depend on, and what names it to people.
+        encoder: everything that its own tokens depend on beside the frames, and its class as `name`.
+        source: where its weights come from, for people.
         lookback: frames before its own that a frame's tokens depend on.
         frameskip: env steps from a frame to the next one of a window.
 
@@ -52,11 +55,20 @@ class LatentFile:
     """
 
     def __init__(
-        self, folder: Path, episodes: EpisodeSet, encoder: Mapping[str, Any], packing: Packing, lookback: int, frameskip: int
+        self,
+        folder: Path,
+        episodes: EpisodeSet,
+        encoder: Mapping[str, Any],
+        packing: Packing,
+        lookback: int,
+        frameskip: int,
+        source: str = "",
     ):
         self.episodes, self.packing, self.lookback, self.frameskip = episodes, packing, lookback, frameskip
+        self.source = source
         self.numbers = FrameNumbers(episodes)
         self.key = {
+            "format": FORMAT,
             "data": episodes.hash,
             "frames": len(self.numbers),
             "chunk": CHUNK,
@@ -68,7 +80,7 @@ class LatentFile:
         }
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:12]
         self.path = folder / f"{episodes.path.stem}_{encoder['name']}_{digest}.latents"
-        self.row_bytes = (1 + lookback) * packing.num_bytes
+        self.row_bytes = packing.num_bytes
         self.rows_bytes = len(self.numbers) * self.row_bytes
         self.num_chunks = -(-len(self.numbers) // CHUNK)
         self.remedy = f"delete it and run the command again: rm {self.path}"
@@ -81,12 +93,22 @@ class LatentFile:
 
     @property
     def num_bytes(self) -> int:
-        """Of the finished file."""
+        """Size of the finished file."""
         return self.rows_bytes + 8 * self.num_chunks
 
     @property
+    def about_path(self) -> Path:
+        """The JSON beside it."""
+        return self.path.with_suffix(".json")
+
+    @property
+    def num_done(self) -> int:
+        """Frames whose tokens are written."""
+        return sum(len(self._chunk(k)) for k in np.flatnonzero(self.journal()).tolist()) if self.is_begun else 0
+
+    @property
     def missing_bytes(self) -> int:
-        """That are still to be written."""
+        """Bytes still to be written."""
         missing = int((self.journal() == 0).sum()) if self.is_begun else self.num_chunks
         return min(missing * CHUNK * self.row_bytes, self.rows_bytes)
 
@@ -97,18 +119,19 @@ class LatentFile:
     def write(self, encode: Encode) -> None:
         """Fill what is missing: while a chunk is encoded, the next one is read and the one before it written.
 
+        What another process is writing is waited for, and what that leaves undone is done here.
+
         Raises:
-            ValueError: another process is writing this file, or features that the dtype cannot hold.
+            ValueError: features that the dtype cannot hold.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path) as file:
+        with self._locked() as file:
             if not self.is_begun:
                 about = {"key": self.key, "row_bytes": self.row_bytes, "data_path": str(self.episodes.path)}
-                self.path.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
+                write_text(self.about_path, json.dumps(about | {"source": self.source}, indent=2) + "\n")
                 file.truncate(self.num_bytes)  # zeros that take no space yet
             todo = np.flatnonzero(self.journal() == 0).tolist()
-            done = len(self.numbers) - sum(len(self._chunk(k)) for k in todo)
-            bar = progress_bar(total=len(self.numbers), initial=done, desc="encoding frames", unit=" frames")
+            bar = progress_bar(total=len(self.numbers), initial=self.num_done, desc="encoding frames", unit=" frames")
             read = closing(ahead(self.observations, map(self._chunk, todo)))
             with bar, read as observations, ThreadPoolExecutor(1) as thread:
                 written: Future[None] | None = None
@@ -135,7 +158,7 @@ class LatentFile:
         for k in rng.permutation(self.num_chunks)[:CHECKED_CHUNKS].tolist():
             self._checked(rows, k, journal)
         number = np.sort(rng.permutation(len(self.numbers))[:CHECKED_FRAMES])
-        found = self.packing.unpack(torch.from_numpy(rows[number]).unflatten(-1, (1 + self.lookback, -1)))
+        found = self.packing.unpack(torch.from_numpy(rows[number])[:, None])
         expected = self.packing.unpack(self.packing.pack(encode(self.observations(number))).cpu())
         error = (found - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1).clamp_min(1e-12)
         if not (error < TOLERANCE[self.packing.dtype]).all():
@@ -158,17 +181,10 @@ class LatentFile:
         return Latents(self, upload(chunks(), rows.shape, device, "features to the GPU"))
 
     def observations(self, number: Int[ndarray, " F"]) -> Obs:
-        """Windows of 1 + lookback frames from the frames so numbered on; at an episode's end its last one repeats."""
-        steps, episode = self.numbers.place(number)
-        columns = [steps]
-        for _ in range(self.lookback):
-            after = columns[-1] + self.frameskip
-            columns.append(np.where(after < self.episodes.ep_len[episode], after, columns[-1]))
-        steps, episode = np.stack(columns, axis=1), np.stack([episode] * len(columns), axis=1)
-        return Obs(
-            visual=torch.from_numpy(self.episodes.frames(steps, episode)),
-            proprio=torch.from_numpy(self.episodes.proprio[self.episodes.ep_offset[episode] + steps]),
-        )
+        """Of the frames so numbered, one each, with those that stand before them."""
+        steps, episode = (place[:, None] for place in self.numbers.place(number))
+        frames = StoredFrames(self.episodes)
+        return observe(frames, self.episodes, steps, episode, self.lookback, self.frameskip, CPU)
 
     def _chunk(self, k: int) -> Int[ndarray, " F"]:
         """Numbers of its frames."""
@@ -194,14 +210,29 @@ class LatentFile:
             )
         return chunk
 
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        """The file, open for writing by this process alone, made where it is missing; waits for one that writes it."""
+        while True:
+            with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+                if not try_lock(file):
+                    self._wait(file)
+                if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):  # not deleted since
+                    yield file
+                    return
+
+    def _wait(self, file: BinaryIO) -> None:
+        """Until the process that writes the file has finished or died, with its progress."""
+        print(f"another process is encoding these frames into {self.path}; waiting for it", flush=True)
+        with progress_bar(total=len(self.numbers), desc="waiting", unit=" frames") as bar:
+            while not try_lock(file):
+                bar.update(self.num_done - bar.n)
+                time.sleep(POLL_S)
+
     def _check_key(self) -> None:
-        try:
-            key = json.loads(self.path.with_suffix(".json").read_text())["key"]
-        except (OSError, ValueError, KeyError):
-            json_path = self.path.with_suffix(".json")
-            raise ValueError(
-                f"{json_path}, which says what {self.path} holds, is missing or damaged; {self.remedy}"
-            ) from None
+        key = read_about(self.path).get("key")
+        if key is None:
+            raise ValueError(f"{self.about_path}, which says what {self.path} holds, is missing or damaged; {self.remedy}")
         if key != self.key:
             differs = ", ".join(name for name in self.key if key.get(name) != self.key[name])
             raise ValueError(f"{self.path} holds features of another {differs}; {self.remedy}")
@@ -216,20 +247,44 @@ class Latents:
         rows: mapped from the file, or on a GPU.
     """
 
+    encoded = True
+
     def __init__(self, file: LatentFile, rows: ndarray | Tensor):
         self.file, self.rows = file, rows
 
     def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
         """Tokens (B T N D) float32; rows are uint8 until they are on the device."""
-        slots = 1 + self.file.lookback
-        frame = np.arange(steps.shape[1])
-        begun = np.maximum(frame - self.file.lookback, 0)  # the frame whose row holds those of `frame`
-        number = self.file.numbers.of(steps[:, begun], episode[:, begun]) * slots + (frame - begun)
+        number = self.file.numbers.of(steps, episode)
         if isinstance(self.rows, Tensor):
-            stored = self.rows.view(-1, self.file.packing.num_bytes)[send(torch.from_numpy(number), self.rows.device)]
+            stored = self.rows[send(torch.from_numpy(number), self.rows.device)]
             return self.file.packing.unpack(stored.to(device))
-        stored = self.rows.reshape(-1, self.file.packing.num_bytes)[number]
-        return self.file.packing.unpack(send(torch.from_numpy(stored), device))
+        return self.file.packing.unpack(send(torch.from_numpy(np.asarray(self.rows[number])), device))
+
+
+class FreshTokens:
+    """Tokens that are computed each time and rounded as in the file, so that a run's numbers are the same without it.
+
+    Args:
+        frames: where they are encoded from.
+    """
+
+    encoded = True
+
+    def __init__(self, file: LatentFile, frames: Source, encode: Encode):
+        self.file, self.frames, self.encode = file, frames, encode
+
+    def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
+        file = self.file
+        obs = observe(self.frames, file.episodes, steps, episode, file.lookback, file.frameskip, device)
+        return file.packing.unpack(file.packing.pack(self.encode(obs)))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What the JSON beside a file says; nothing where that is missing or damaged."""
+    try:
+        return json.loads(path.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:
@@ -238,12 +293,3 @@ def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:
         file.seek(max(0, path.stat().st_size - 8 * num_chunks))
         entries = np.frombuffer(file.read(), "<i8")
     return entries if len(entries) == num_chunks else np.zeros(num_chunks, np.int64)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The file, open for writing by this process alone; made where it is missing."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
-        if not try_lock(file):
-            raise ValueError(f"another process is writing {path}; wait for it, or use cache.enabled=false meanwhile")
-        yield file

@@ -25,7 +25,9 @@ Result = TypeVar("Result")
 
 @runtime_checkable
 class Source(Protocol):
-    """Where a window's visual part comes from: frames as they are stored, frames on the GPU, or tokens made before."""
+    """Where a window's visual part comes from: frames as they are stored, frames on the GPU, or their tokens."""
+
+    encoded: bool  # tokens rather than frames
 
     def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
         """Of the frames at `steps` of their episodes, on the device."""
@@ -59,6 +61,7 @@ class Windows:
             raise ValueError(f"num_hist + num_pred ({num_frames}) must be at least 1 frame, and num_hist alone 1")
         self.episodes, self.which, self.num_frames, self.frameskip = episodes, which, num_frames, frameskip
         self.source: Source = StoredFrames(episodes)
+        self.lookback = 0
         lasts = episodes.ep_len[which] - num_frames * frameskip
         starts = [np.arange(0, last + 1, episodes.store_every) for last in lasts]
         self.start: Int[ndarray, " W"] = np.concatenate([*starts, np.empty(0, np.int64)]).astype(np.int64)
@@ -79,16 +82,19 @@ class Windows:
         other.source = source
         return other
 
+    def looking_back(self, lookback: int) -> "Windows":
+        """The same windows, with so many more frames in front for encoders that look back."""
+        other = copy.copy(self)
+        other.lookback = lookback
+        return other
+
     def get(self, index: Int[ndarray, " B"], device: torch.device = CPU) -> tuple[Obs, Float[Tensor, "B T A"]]:
         """Raw observations and action blocks (not normalised) of the windows numbered `index`, on the device."""
         steps = self.start[index, None] + self.frameskip * np.arange(self.num_frames)  # B T
         episode = np.broadcast_to(self.episode[index, None], steps.shape)
         rows = self.episodes.ep_offset[episode] + steps
         blocks = self.episodes.action[rows[..., None] + np.arange(self.frameskip)]  # B T frameskip 2
-        obs = Obs(
-            visual=self.source.visual(steps, episode, device),
-            proprio=send(torch.from_numpy(self.episodes.proprio[rows]), device),
-        )
+        obs = observe(self.source, self.episodes, steps, episode, self.lookback, self.frameskip, device)
         return obs, send(torch.from_numpy(blocks.reshape(*blocks.shape[:2], -1)), device)
 
     def batches(self, batch_size: int, seed: int, first_step: int = 0) -> Iterator[Int[ndarray, " B"]]:
@@ -131,8 +137,33 @@ def split_windows(
     return windows[0], windows[1]
 
 
+def observe(
+    source: Source,
+    episodes: EpisodeSet,
+    steps: Int[ndarray, "B T"],
+    episode: Int[ndarray, "B T"],
+    lookback: int,
+    frameskip: int,
+    device: torch.device,
+) -> Obs:
+    """Raw observations at the steps, behind `lookback` earlier frames each frameskip steps apart.
+
+    Where an episode begins, its first frame that lies so many steps apart repeats: at lookback 1 and frameskip 5 a frame
+    before step 5 follows itself, as if the ball had been at rest.
+    """
+    rows = episodes.ep_offset[episode] + steps
+    obs = Obs(visual=source.visual(steps, episode, device), proprio=send(torch.from_numpy(episodes.proprio[rows]), device))
+    if lookback and not source.encoded:
+        first = steps[:, :1]
+        earlier = np.maximum(first - frameskip * np.arange(lookback, 0, -1), first % frameskip)  # B L
+        obs["before"] = source.visual(earlier, np.broadcast_to(episode[:, :1], earlier.shape), device)
+    return obs
+
+
 class StoredFrames:
     """Frames, read where the episodes keep them."""
+
+    encoded = False
 
     def __init__(self, episodes: EpisodeSet):
         self.episodes = episodes
@@ -143,6 +174,8 @@ class StoredFrames:
 
 class ResidentFrames:
     """Frames, all of them held on a device, where a batch is one selection of rows."""
+
+    encoded = False
 
     def __init__(self, episodes: EpisodeSet, device: torch.device):
         self.numbers = FrameNumbers(episodes)

@@ -3,6 +3,8 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -33,7 +35,7 @@ class Encoder(nn.Module, ABC):
     """
 
     note: str = ""  # what every table says of it beside its name
-    lookback: int = 0  # frames before its own that a frame's tokens depend on, where obs holds them
+    lookback: int = 0  # frames in front of its own that a frame's tokens depend on, where obs holds them
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -68,11 +70,23 @@ class Encoder(nn.Module, ABC):
         """Tokens of frames that are resized and normalised already."""
 
     def forward(self, obs: Obs) -> Float[Tensor, "B T N D"]:
-        """Each frame alone, so a frame's tokens depend neither on its neighbours nor on the batch."""
+        """Each frame alone (behind its `lookback` predecessors): its tokens depend neither on other frames nor on the batch.
+
+        Frozen encoders compute in full precision also within autocast, so that training, planning and what is kept on disk
+        see the same tokens.
+        """
+        visual = torch.cat([obs["before"], obs["visual"]], dim=1) if "before" in obs else obs["visual"]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            tokens = self.tokens(self.preprocess(obs["visual"]))
+            pixels = rearrange(self.preprocess(visual), "(b t) ... -> b t ...", b=len(visual))
+            pixels = pixels[:, visual.shape[1] - obs["visual"].shape[1] :].flatten(0, 1)
+            with full_precision(pixels.device) if self.frozen else nullcontext():
+                tokens = self.tokens(pixels)
         assert tokens.shape[1:] == (self.num_tokens, self.embed_dim), f"{tuple(tokens.shape[1:])} tokens, grid {self.grid}"
-        return rearrange(tokens, "(b t) n d -> b t n d", b=len(obs["visual"]))
+        return rearrange(tokens, "(b t) n d -> b t n d", b=len(visual))
+
+    def match(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N D"]:
+        """The network's own tokens, which are what is kept on disk, as the model sees them; Matched changes them."""
+        return tokens
 
     def preprocess(self, visual: Tensor) -> Float[Tensor, "F 3 h w"]:
         """Frames (B T h w 3) uint8 as `tokens` wants them."""
@@ -123,6 +137,11 @@ def square_grid(image_size: int, stride: int, name: str) -> tuple[int, int]:
         near = max(1, round(image_size / stride)) * stride
         raise ValueError(f"image_size ({image_size}) must be a multiple of the {name} ({stride}), such as {near}")
     return image_size // stride, image_size // stride
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast inside. The meta device, which only counts, has none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -1,12 +1,11 @@
 """Vector quantisation: each token becomes its nearest code, and codes follow the tokens."""
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from wmbench.encoders.base import full_precision
 
 EMA_DECAY, EMA_EPS = 0.99, 1e-5
 COMMITMENT = 0.25  # weight, in a loss, of the distance of tokens to their codes
@@ -78,7 +77,7 @@ class WeightedCodebook(Codebook):
         return torch.special.entr(self.cluster_size / self.cluster_size.sum()).sum().exp().item()
 
     def nearest(self, flat: Float[Tensor, "K D"]) -> Int[Tensor, " K"]:
-        with full_precision(flat.device):
+        with full_precision(flat.device):  # bfloat16 would confuse neighbouring codes
             weighted = ((flat - self.mean) @ self.covariance).split(COMPARED_AT_ONCE)
             return torch.cat([(self.half_square - rows @ self.embed).argmin(dim=1) for rows in weighted])
 
@@ -97,8 +96,3 @@ class WeightedCodebook(Codebook):
             self.covariance.lerp_(centred.T @ centred / len(flat), rate)
             codes = self.embed - self.mean[:, None]
             self.half_square.copy_((codes * (self.covariance @ codes)).sum(dim=0) / 2)
-
-
-def full_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """No autocast inside: bfloat16 would confuse neighbouring codes. The meta device, which only counts, has none."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

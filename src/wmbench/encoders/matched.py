@@ -1,5 +1,7 @@
 """The matched arms: any encoder's tokens on a coarser grid, with every feature on one scale, at a common width."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from einops import reduce
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
-from wmbench.encoders.base import Encoder
+from wmbench.encoders.base import Encoder, full_precision
 from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
@@ -85,11 +87,12 @@ class Matched(Encoder):
         return self.match(self.encoder.tokens(pixels))
 
     def match(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N D"]:
-        """The encoder's tokens, made comparable."""
-        tokens = self.pool(tokens)
-        if self.mean is not None and self.std is not None:
-            tokens = (tokens - self.mean) / self.std
-        return tokens if self.projection is None else tokens @ self.projection
+        """The encoder's own tokens, made comparable."""
+        with full_precision(tokens.device) if self.frozen else nullcontext():
+            tokens = self.pool(tokens)
+            if self.mean is not None and self.std is not None:
+                tokens = (tokens - self.mean) / self.std
+            return tokens if self.projection is None else tokens @ self.projection
 
     def pool(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N E"]:
         (rows, columns), (h, w) = self.encoder.grid, self.grid
@@ -100,6 +103,7 @@ class Matched(Encoder):
         """Measure mean and standard deviation of the pooled features over evenly spread windows, the same every time.
 
         Args:
+            train: of frames, or of their tokens, which then are not encoded for it.
             normalizer: of proprio, which the encoder gets as the world model hands it over.
             num_frames: in all windows together, at most.
         """
@@ -109,9 +113,9 @@ class Matched(Encoder):
         count, total, squares = 0, torch.zeros(self.encoder.embed_dim).double(), torch.zeros(self.encoder.embed_dim).double()
         with progress_bar(total=len(index), desc="feature statistics", unit=" windows") as bar:
             for chunk in np.array_split(index, -(-len(index) // CHUNK)):
-                obs, _ = train.get(chunk)
-                proprio = normalizer.normalize_proprio(obs["proprio"].to(self.mean.device))
-                tokens = self.encoder(Obs(visual=obs["visual"].to(self.mean.device), proprio=proprio))
+                obs, _ = train.get(chunk, self.mean.device)
+                proprio = normalizer.normalize_proprio(obs["proprio"])
+                tokens = obs["visual"] if train.source.encoded else self.encoder(Obs(**{**obs, "proprio": proprio}))
                 features = self.pool(tokens).flatten(0, 2).cpu().double()
                 count, total = count + len(features), total + features.sum(0)
                 squares = squares + features.square().sum(0)

@@ -62,10 +62,10 @@ class WorldModel(nn.Module):
         return torch.cat([tokens, embedded], dim=2)
 
     def encode_visual(self, obs: Obs) -> Float[Tensor, "B T N E"]:
-        """The encoder's tokens, or those that obs brings in place of frames."""
-        if obs["visual"].ndim == 4:  # B T N E, where frames are B T h w 3
-            return obs["visual"]
-        return self.encoder(Obs(visual=obs["visual"], proprio=self.normalizer.normalize_proprio(obs["proprio"])))
+        """The encoder's tokens, of frames or from its own ones that obs brings in their place."""
+        if obs["visual"].ndim == 4:  # B T M E, where frames are B T h w 3
+            return self.encoder.match(obs["visual"])
+        return self.encoder(Obs(**{**obs, "proprio": self.normalizer.normalize_proprio(obs["proprio"])}))
 
     @property
     def lookback(self) -> int:
