@@ -8,7 +8,7 @@ from torch import Tensor
 
 @pytest.fixture
 def assert_recorded() -> Callable[..., None]:
-    """Relative L2 error of a whole tensor, as tests/data's own README defines it; NaN fails."""
+    """Relative L2 error of a whole tensor, ||ours - recorded|| / ||recorded||; NaN fails."""
 
     def check(ours: Tensor, recorded: Tensor, tolerance: float = 1e-5) -> None:
         assert ours.shape == recorded.shape
