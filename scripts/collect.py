@@ -7,11 +7,9 @@ import hashlib
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
 from wmbench.envs.rendering import make_renderer, resolve
 from wmbench.envs.vector import PointMazes
 from wmbench.machine import num_cores, progress_bar, size
+from wmbench.provenance import versions
 
 CHUNK = 8  # episodes between two entries of the progress file
 
@@ -90,8 +89,7 @@ def make_manifest(cfg: DictConfig) -> dict[str, Any]:
         "render_lag": env["render_lag"],
         "image_size": cfg.image_size,
         "rows": "y grows downwards (OpenGL order, as published)",
-        "versions": {name: version(name) for name in ("wmbench", "mujoco", "mujoco-warp", "numpy")}
-        | {"python": platform.python_version()},
+        "versions": versions(("wmbench", "mujoco", "mujoco-warp", "numpy")),
     }
 
 
