@@ -125,7 +125,9 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     if needed > free:
         raise ValueError(f"{output} needs {size(needed)}, the disk has {size(free)} free; lower num_episodes or image_size")
     print(f"{output} will take {size(needed)} ({size(free)} free)")
-    renderer = make_renderer(manifest["renderer"], PointMazes(manifest["maze"]).physics.model, 8)
+    model = PointMazes(manifest["maze"]).physics.model
+    make_renderer(manifest["renderer"], model, manifest["image_size"])  # refuses frames larger than it can draw
+    renderer = make_renderer(manifest["renderer"], model, 8)
     renderer.frames(np.ones((64, 2)))  # compiles
     manifest["driver"] = renderer.driver
     storage.create(partial, manifest)

@@ -88,6 +88,13 @@ def test_a_refusal_of_egl_names_the_variable_that_caused_it(monkeypatch: pytest.
         gl.why_not.cache_clear()
 
 
+def test_auto_tells_why_it_leaves_out_the_egl_device_that_was_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "7")
+    monkeypatch.setattr(gl, "why_not", lambda platform: "there is no device 7")
+    with pytest.warns(UserWarning, match="renderer auto takes warp, as egl does not work: there is no device 7"):
+        assert resolve("auto") == "warp"
+
+
 @needs_egl
 def test_a_renderer_that_is_gone_leaves_the_others_their_buffers():
     position = np.array([[0.8, 0.8]])

@@ -56,6 +56,8 @@ def why_not(platform: str) -> str | None:
     if tried.returncode < 0:
         return f"it crashed with signal {-tried.returncode}"
     reason = (tried.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+    if "NoneType" in reason:
+        return "PyOpenGL finds none"
     device = os.environ.get("MUJOCO_EGL_DEVICE_ID")
     return reason if device is None or "DEVICE_ID" in reason else f"{reason}; MUJOCO_EGL_DEVICE_ID is {device!r}"
 

@@ -165,7 +165,7 @@ def _rows_of_characters(rows: Any) -> tuple[str, ...]:
     """A map's rows, given as strings or as sequences of cells, with gymnasium-robotics' 1 and 0 as '#' and '.'."""
     if not _is_list(rows) or not all(_is_list(row) for row in rows):
         raise ValueError(
-            f"a maze is a name ({', '.join(MAPS)}) or the rows of a map, such as {MAPS['open'][:3]}, not {rows!r}"
+            f"a maze is a name ({', '.join(MAPS)}) or the rows of a map, such as {list(MAPS['open'])}, not {rows!r}"
         )
     written = {"1": "#", "0": ".", "1.0": "#", "0.0": ".", "True": "#", "False": "."}
     return tuple("".join(written.get(str(cell), str(cell)) for cell in row) for row in rows)

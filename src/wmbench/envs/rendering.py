@@ -10,6 +10,7 @@ y and column with x. Frames of two renderers differ by a few grey levels and at 
 import contextlib
 import copy
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -57,7 +58,10 @@ def resolve(kind: str) -> str:
     if kind not in RENDERERS:
         raise ValueError(f"unknown renderer {kind!r}; known: {', '.join(RENDERERS)}")
     if kind == "auto":
-        return next((platform for platform in gl.PLATFORMS if gl.why_not(platform) is None), "warp")
+        chosen = next((platform for platform in gl.PLATFORMS if gl.why_not(platform) is None), "warp")
+        if chosen != "egl" and "MUJOCO_EGL_DEVICE_ID" in os.environ:
+            warnings.warn(f"renderer auto takes {chosen}, as egl does not work: {gl.why_not('egl')}", stacklevel=2)
+        return chosen
     if kind != "warp" and (reason := gl.why_not(kind)):
         raise ValueError(
             f"renderer {kind!r} does not work on this machine (no usable GL library: {reason}); warp needs none"

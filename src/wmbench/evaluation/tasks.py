@@ -164,8 +164,8 @@ def _count_segments(episodes: EpisodeSet, unseen: Int[ndarray, " n"], maze: Maze
         raise ValueError(f"{episodes.path} has no validation episode with the {num_steps + 1} steps of a task")
     if num_segments < num_tasks:
         raise ValueError(
-            f"{num_tasks} tasks are more than the {num_segments} starts that lie {num_steps} steps before the end of one of "
-            f"the {len(unseen)} validation episodes in {episodes.path}; lower protocol.num_tasks (n_evals)"
+            f"{num_tasks} tasks are more than the {num_segments} starts that lie {num_steps} steps or more before the end "
+            f"of one of the {len(unseen)} validation episodes in {episodes.path}; lower protocol.num_tasks (n_evals)"
         )
     return num_segments
 
