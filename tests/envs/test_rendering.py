@@ -213,3 +213,16 @@ def test_a_machine_without_any_gl_library_draws_the_same_frames_with_warp(tmp_pa
     assert "egl" in error and "warp needs none" in error
     here = make_renderer("warp", build_model(Maze("umaze")), 32).frames(np.array([[0.8, 0.8], [2.8, 1.1]]))
     np.testing.assert_array_equal(np.load(tmp_path / "frames.npy"), here)
+
+
+def test_a_home_that_cannot_be_written_to_does_not_keep_warp_from_compiling(monkeypatch, capsys):
+    monkeypatch.delenv("WARP_CACHE_PATH", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    rendering._kernel_folder.cache_clear()
+    folder = rendering._kernel_folder()
+    assert folder and Path(folder).is_dir()
+    assert "WARP_CACHE_PATH=FOLDER keeps it" in capsys.readouterr().err
+    rendering._kernel_folder.cache_clear()
+    monkeypatch.setenv("WARP_CACHE_PATH", "/proc/nowhere")
+    assert rendering._kernel_folder() is None  # what was asked for is taken as it is
+    rendering._kernel_folder.cache_clear()

@@ -7,11 +7,16 @@ y and column with x. Frames of two renderers differ by a few grey levels and at 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's bindings carry no type stubs.)
 
+import atexit
 import contextlib
 import copy
+import functools
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import mujoco
@@ -198,11 +203,31 @@ def _import_warp():
     import warp as wp
 
     wp.config.log_level = wp.LOG_ERROR
+    wp.config.kernel_cache_dir = _kernel_folder()
     with _silent_stderr():  # its C++ part warns of a missing CUDA driver whatever the level
         wp.init()
     import mujoco_warp as mjw
 
     return mjw, wp
+
+
+@functools.cache
+def _kernel_folder() -> str | None:
+    """A temporary place for warp's compiled kernels on a machine where the usual one cannot be written to, else None."""
+    if "WARP_CACHE_PATH" in os.environ:
+        return None
+    usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "warp"
+    try:
+        usual.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        pass
+    else:
+        if os.access(usual, os.W_OK):
+            return None
+    kept = tempfile.TemporaryDirectory(prefix="warp-")
+    atexit.register(kept.cleanup)
+    print(f"note: {usual} cannot be written to, so warp compiles anew; WARP_CACHE_PATH=FOLDER keeps it", file=sys.stderr)
+    return kept.name
 
 
 @contextlib.contextmanager
