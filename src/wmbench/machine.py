@@ -1,6 +1,7 @@
 """The machine a command runs on: devices, cores, memory, and how progress and costs are told in words."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -26,9 +27,15 @@ def pick_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name}: torch sees no CUDA GPU here; use device=auto or device=cpu")
-    return torch.device(name)
+    if not re.fullmatch(r"(cpu|cuda|mps)(:(0|[1-9]\d*))?", name):
+        raise ValueError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:0, mps")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= (here := torch.cuda.device_count()):
+        sees = f"{here} of them here, cuda:0 first" if here else "no CUDA GPU here"
+        raise ValueError(f"device={name}: torch sees {sees}; use device=auto or device=cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device={name}: torch sees no Apple GPU here; use device=auto or device=cpu")
+    return device
 
 
 def num_cores() -> int:
