@@ -17,7 +17,7 @@ from wmbench import runs
 from wmbench.arms import arm_of
 from wmbench.caching import Cache, choose_source, source_facts
 from wmbench.checkpoint import build_decoder, build_world_model
-from wmbench.commands import command
+from wmbench.commands import command, plan_line
 from wmbench.data.facts import complete
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
@@ -37,6 +37,7 @@ from wmbench.training import Recipe, fit, optimizer_of
 def main(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     compiled = is_compiled(cfg.compile, device)
+    runs.wandb_mode(cfg.wandb)  # a wrong word is refused before anything is loaded
     torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = cfg.tf32  # of convolutions, which PyTorch would round
     cfg.arm = arm_of(cfg)
@@ -77,7 +78,7 @@ def main(cfg: DictConfig) -> None:
     if decoder is not None:
         frames = Windows(episodes, train.which, 1, cfg.frameskip).looking_back(model.lookback)
         train_decoder(cfg, model, decoder, frames, valid, run)
-    print(f"trained: {run}\nnext: python plan.py model_name={run.name}")
+    print(f"trained: {run}\nnext: {plan_line(run, Path(cfg.ckpt_base_path))}")
 
 
 def is_compiled(choice: str | bool, device: torch.device) -> bool:

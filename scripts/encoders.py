@@ -17,7 +17,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
-from wmbench.commands import CONF, encoder_config, explain
+from wmbench.commands import choices, encoder_config, explain
 from wmbench.encoders.base import Encoder
 from wmbench.evaluation.table import markdown_of
 from wmbench.machine import pick_device, progress_bar
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--no-time", action="store_true", help="measure no milliseconds, which take most of the time")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     arguments = parser.parse_args()
-    names = sorted(path.stem for path in Path(CONF, "encoder").glob("*.yaml"))
+    names = choices("encoder")
     if arguments.encoders:
         names = arguments.encoders.removeprefix("encoder=").split(",")
     device = pick_device("auto")

@@ -20,7 +20,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from wmbench.commands import fail
+from wmbench.commands import command_line, fail, plan_line
 from wmbench.data import episodes as storage
 from wmbench.data.episodes import Episodes, EpisodeSet
 from wmbench.data.official import OfficialEpisodes
@@ -84,7 +84,8 @@ def import_data(source: Path, output: Path) -> None:
         raise
     storage.manifest_path(partial).rename(storage.manifest_path(output))
     partial.rename(output)
-    print(f"{output}: {len(episodes)} episodes, {size(output.stat().st_size)}\nnext: python train.py env.data={output}")
+    print(f"{output}: {len(episodes)} episodes, {size(output.stat().st_size)}")
+    print(f"next: {command_line('train.py', {'env.data': output})}")
 
 
 def fill(path: Path, episodes: EpisodeSet) -> str:
@@ -176,8 +177,7 @@ def make_room(output: Path, episodes: EpisodeSet) -> None:
 def import_checkpoint(arguments: argparse.Namespace) -> None:
     from wmbench.importers import checkpoint
 
-    runs = Path("checkpoints/outputs")
-    output = arguments.dst or runs / arguments.src.resolve().name
+    output = arguments.dst or Path("checkpoints/outputs") / arguments.src.resolve().name
     if arguments.verify:
         errors = checkpoint.verify_checkpoint(arguments.src, arguments.verify)
         for name, error, _ in errors:
@@ -185,9 +185,7 @@ def import_checkpoint(arguments: argparse.Namespace) -> None:
         if wrong := [name for name, error, limit in errors if not error <= limit]:
             raise ValueError(f"{arguments.src} differs from {arguments.verify} in {', '.join(wrong)}; nothing was imported")
     checkpoint.import_checkpoint(arguments.src, output, arguments.data)
-    print(f"imported: {output}")
-    if output.parent == runs:
-        print(f"next: python plan.py --config-name plan_point_maze.yaml model_name={output.name}")
+    print(f"imported: {output}\nnext: {plan_line(output, script='plan.py --config-name plan_point_maze.yaml')}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ SRC holds weights.pt and config.json. No release was trained on PointMaze; the r
 import argparse
 from pathlib import Path
 
-from wmbench.commands import fail
+from wmbench.commands import fail, plan_line
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         fail(str(error))
     else:
-        print(f"imported: {run} (not trained on PointMaze)\nnext: python plan.py model_name={run.name}")
+        print(f"imported: {run} (not trained on PointMaze)\nnext: {plan_line(run)}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from wmbench.checkpoint import build_decoder
-from wmbench.commands import command
+from wmbench.commands import command, command_line
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
@@ -118,10 +118,10 @@ def open_folder(run: Path, cfg: DictConfig, tokenizer: Tokenizer, episodes: Epis
 
 def next_command(cfg: DictConfig) -> str:
     """What trains a world model on this tokenizer."""
-    command = f"python train.py encoder={HydraConfig.get().runtime.choices['encoder']} env.data={cfg.env.data}"
-    if cfg.encoder.pretrained and cfg.output == cfg.encoder.file:
-        return command
-    return f"{command} encoder.pretrained={str(cfg.encoder.pretrained).lower()} encoder.weights={cfg.output}"
+    settings = {"encoder": HydraConfig.get().runtime.choices["encoder"], "env.data": cfg.env.data}
+    if not cfg.encoder.pretrained or cfg.output != cfg.encoder.file:
+        settings |= {"encoder.pretrained": str(cfg.encoder.pretrained).lower(), "encoder.weights": cfg.output}
+    return command_line("train.py", settings)
 
 
 def flat(node: dict[str, Any]) -> dict[str, str]:

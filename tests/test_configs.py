@@ -9,7 +9,9 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from wmbench.commands import CONF, OLD_NAMES, expand_globs, translate
+from wmbench.commands import CONF
+from wmbench.commands.ancestor import OLD_NAMES, translate
+from wmbench.commands.words import read
 from wmbench.envs.mazes import MAPS, Maze
 
 ROOT = Path(__file__).parents[1]
@@ -59,8 +61,9 @@ def test_a_command_line_of_the_readme_composes(line):
     if script not in CONFIG_OF:
         assert (ROOT / script).exists()
         return
-    arguments = [a for a in translate(arguments) if a != "-m" and "*" not in a and "mean_colour" not in a]
     name = CONFIG_OF[script]
+    arguments = [word for word in arguments if "*" not in word and "mean_colour" not in word]
+    arguments = [word for word in read(arguments, name) if word != "-m"]
     if "--config-name" in arguments:
         at = arguments.index("--config-name")
         name = arguments.pop(at + 1)
@@ -117,8 +120,8 @@ def test_the_ancestors_bare_training_command_points_to_its_recipe(capsys):
 
 def test_options_may_stand_between_settings():
     given = ["model_name=x", "--config-name", "plan_point_maze.yaml", "planner=gd", "-m", "seed=0,1", "--cfg", "job"]
-    assert expand_globs(given) == [
-        *("-m", "--config-name", "plan_point_maze.yaml", "--cfg", "job"),
+    assert read(given, "plan") == [
+        *("--config-name", "plan_point_maze.yaml", "-m", "--cfg", "job"),
         *("model_name=x", "planner=gd", "seed=0,1"),
     ]
 
@@ -140,16 +143,17 @@ def test_the_default_run_name_tells_environment_encoder_arm_and_seed():
 
 
 def test_a_glob_becomes_a_sweep_over_the_runs_that_match(tmp_path, capsys):
-    for name in ("maze_b", "maze_a", "other"):
+    for name in ("maze_b", "maze_a", "other", "exp1/st", "exp1/st/wmbench", "x/.hydra"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
         (tmp_path / "outputs" / name / "config.yaml").touch()
     base = f"ckpt_base_path={tmp_path}"
-    assert expand_globs([base, "model_name=maze_*"]) == ["-m", base, "model_name=maze_a,maze_b"]
-    assert expand_globs([base, "model_name=oth*"]) == [base, "model_name=other"]
-    assert expand_globs([base, "-m", "seed=1,2"]) == ["-m", base, "seed=1,2"]
+    assert read([base, "model_name=maze_*"], "plan") == ["-m", base, 'model_name="maze_a","maze_b"']
+    assert read([base, "-m", "model_name=2024,exp*"], "plan") == ["-m", base, 'model_name="2024","exp1/st"']
+    assert read([base, "model_name=oth*"], "plan") == [base, 'model_name="other"']
+    assert read([base, "-m", "seed=1,2"], "plan") == ["-m", base, "seed=1,2"]
     with pytest.raises(SystemExit):
-        expand_globs([base, "model_name=nothing*"])
-    assert "maze_a, maze_b, other" in capsys.readouterr().err
+        read([base, "model_name=nothing*"], "plan")
+    assert "found: exp1/st, maze_a, maze_b, other, point_maze_lewm\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", MAPS)

@@ -21,6 +21,7 @@ from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import matched, unmatched
 from wmbench.encoders.weights import check_state
 from wmbench.envs.view import EnvSpec
+from wmbench.files import shipped
 from wmbench.models.world_model import WorldModel, proprio_part
 from wmbench.store import load_mapping, load_tensors, own_state, save_mapping, save_tensors
 
@@ -98,7 +99,7 @@ NEEDED = (
 ELSEWHERE = "take it from a copy of the run, or delete the folder and train it again"
 RUN_FILES = ("config.yaml", "hydra.yaml")  # one of them makes a folder a run; the second is DINO-WM's
 NEIGHBOURS = ("pusht", "wall", "wall_single")  # released beside point_maze
-SHIPPED = Path(__file__).parents[2] / "checkpoints"  # beside the source, in a checkout
+SHIPPED = shipped("checkpoints")
 
 
 def find_run(base: Path, name: str) -> Path:
@@ -118,10 +119,14 @@ def find_run(base: Path, name: str) -> Path:
 
 
 def list_runs(base: Path, pattern: str = "*") -> list[str]:
-    """Names of the runs that match a glob."""
-    places = [(base, "outputs/*"), (base, "*"), (SHIPPED, "*")]
-    configs = [path for folder, glob in places for kind in RUN_FILES for path in folder.glob(f"{glob}/{kind}")]
-    return sorted({name for path in configs if fnmatch.fnmatch(name := path.parent.name, pattern)})
+    """Names of the runs that match a glob, whose * also stands for folders: exp1/maze is a run in a folder of runs."""
+    names = set()
+    for folder in (base, SHIPPED, base / "outputs"):
+        configs = [path for kind in RUN_FILES for path in folder.glob(f"*/**/{kind}")]
+        names |= {path.parent.relative_to(folder).as_posix() for path in configs}
+    inside = {name for name in names if any(str(folder) in names for folder in Path(name).parents)}  # of a run
+    shown = [name for name in names - inside if not name.startswith(("outputs/", ".")) and "/." not in name]
+    return sorted(name for name in shown if fnmatch.fnmatchcase(name, pattern))
 
 
 def step_path(run: Path, step: int) -> Path:

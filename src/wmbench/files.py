@@ -9,6 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+PACKAGE = Path(__file__).parent
+ROOT = PACKAGE.parents[1]
+
+
+def shipped(name: str) -> Path:
+    """A folder that comes with the source: of the checkout, or of the package where that is installed by itself."""
+    return next((path for path in (ROOT / name, PACKAGE / name) if path.is_dir()), PACKAGE / name)
+
 
 @contextmanager
 def exclusive(path: Path, remedy: str) -> Iterator[None]:

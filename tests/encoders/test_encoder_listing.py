@@ -51,7 +51,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         raise AssertionError("tried to download")
 
     monkeypatch.setattr("wmbench.encoders.weights.urlopen", no_network)
-    monkeypatch.setattr("wmbench.commands.CONF", str(conf))
+    monkeypatch.setattr("wmbench.commands.configuration.CONF", str(conf))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     return runpy.run_path(str(ROOT / "scripts" / "encoders.py"))

@@ -14,6 +14,7 @@ first row is written, so that several processes can fill one file through memory
 import hashlib
 import json
 import os
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -216,7 +217,8 @@ class Episodes(EpisodeSet):
         if partial_path(self.path).exists():
             raise FileNotFoundError(f"{self.path} is not complete yet; run the command that makes it again to finish it")
         raise FileNotFoundError(
-            f"no data set at {self.path}; make one with: python scripts/collect.py env=point_maze output={self.path}"
+            f"no data set at {self.path}; make one with: "
+            f"python scripts/collect.py env=point_maze {shlex.quote(f'output={self.path}')}"
         )
 
     def _datasets(self, file: h5py.File) -> dict[str, h5py.Dataset]:

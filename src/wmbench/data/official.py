@@ -15,6 +15,7 @@ import functools
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def open_episodes(path: str | os.PathLike[str]) -> EpisodeSet:
     if path.suffix == ".zip":
         output = path.with_suffix(".h5")
         raise ValueError(
-            f"{path} is too slow to train from; convert it once: python scripts/import_dino_wm.py data {path} {output}"
+            f"{path} is too slow to train from; convert it once: "
+            f"{shlex.join(['python', 'scripts/import_dino_wm.py', 'data', str(path), str(output)])}"
         )
     return Episodes(path)
 

@@ -1,0 +1,72 @@
+"""Hydra's entry point with errors that a user can act on, alone and in sweeps."""
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from wmbench.commands.checks import check_settings, given_words
+from wmbench.commands.configuration import CONF
+from wmbench.commands.help import help_text
+from wmbench.commands.messages import explain, fail, told
+from wmbench.commands.words import read
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorator: hydra.main over conf/, with errors that a user can act on and no traceback.
+
+    A job of a sweep that fails does not keep the others from running. HYDRA_FULL_ERROR=1 shows the traceback.
+    """
+
+    def decorate(run: Callable[[DictConfig], None]) -> Callable[[], None]:
+        failed: list[str] = []
+
+        @functools.wraps(run)
+        def main() -> None:
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                return print(help_text(run.__globals__["__doc__"], config_name))
+            wrap = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
+            try:
+                sys.argv[1:] = read(sys.argv[1:], config_name)
+                if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                    return wrap(run)()
+                os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
+                wrap(job)()
+            except KeyboardInterrupt:
+                fail("stopped; nothing that was saved is lost, and the same command goes on from it", code=130)
+            except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+                fail(explain(error, config_name) if isinstance(error, HydraException) else told(error))
+            if failed:
+                fail(f"{len(failed)} of the sweep's jobs failed:\n" + "\n".join(failed))
+
+        @functools.wraps(run)
+        def job(cfg: DictConfig) -> None:
+            is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+            try:
+                check_settings(cfg, config_name)
+                return run(cfg)
+            except InstantiationException as error:
+                problem = told(error.__cause__ or error, cfg)
+            except (OmegaConfBaseException, ValueError, OSError) as error:
+                problem = told(error, cfg)
+            except (Exception, SystemExit) as error:
+                if not is_sweep:
+                    raise
+                traceback.print_exc()
+                problem = f"{type(error).__name__}: {told(error, cfg)}"
+            if not is_sweep:
+                fail(problem)
+            failed.append(f"{' '.join(given_words())}: {problem}")
+            print(f"error: {failed[-1]}; the sweep goes on", file=sys.stderr)
+
+        return main
+
+    return decorate
