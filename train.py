@@ -27,7 +27,7 @@ from wmbench.encoders.base import Encoder
 from wmbench.encoders.matched import Matched
 from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.evaluation.figures import decoder_figure
-from wmbench.machine import duration, peak_memory, pick_device, size
+from wmbench.machine import duration, optional, peak_memory, pick_device, size
 from wmbench.models.world_model import WorldModel
 from wmbench.store import load_resume
 from wmbench.training import Recipe, fit, optimizer_of
@@ -103,8 +103,10 @@ def train_decoder(
     announce = forecast(f"{run}: a decoder on {len(frames):,} frames", decoder, 4)
     with runs.wandb_log(cfg.wandb, f"{cfg.model_name}_decoder", OmegaConf.to_container(cfg, resolve=True)) as log:
         fit_decoder(model, decoder, cfg.decoder, frames, valid, recipe, run, seed=cfg.seed, announce=announce, log=log)
-    decoder_figure(run / "decoder.png", samples(model, decoder, valid, count=6))
-    print(f"what it draws: {run / 'decoder.png'}")
+    picture = run / "decoder.png"
+    optional(picture.name, lambda: decoder_figure(picture, samples(model, decoder, valid, count=6)))
+    if picture.exists():
+        print(f"what it draws: {picture}")
 
 
 def forecast(what: str, module: nn.Module, copies: int) -> Callable[[float], None]:

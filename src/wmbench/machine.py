@@ -4,12 +4,24 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
 from tqdm import tqdm
+
+Made = TypeVar("Made")
+
+
+def optional(what: str, make: Callable[[], Made]) -> Made | None:
+    """What `make` gives; where it fails None, and a note that names it. For pictures and facts that no result rests on."""
+    try:
+        return make()
+    except Exception as error:  # whatever it is, it must not cost the result
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return print(f"note: {what} left out ({reason})", file=sys.stderr)
 
 
 def progress_bar(**options: Any) -> tqdm:

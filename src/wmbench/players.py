@@ -1,10 +1,8 @@
 """Who plans, and where: a trained model, a floor or the ceiling, and what it is asked, from plan.py's configuration."""
 
-import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
@@ -30,7 +28,7 @@ from wmbench.evaluation.row import BASELINES, Row, cache_of, recipe_of
 from wmbench.evaluation.source import source_version
 from wmbench.evaluation.tasks import Tasks, make_tasks
 from wmbench.importers.checkpoint import converted, is_released
-from wmbench.machine import pick_device
+from wmbench.machine import optional, pick_device
 from wmbench.models.decoder import decode_frames
 from wmbench.models.precision import set_precision
 from wmbench.models.world_model import WorldModel
@@ -38,8 +36,6 @@ from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
 from wmbench.provenance import git_commit
-
-Loaded = TypeVar("Loaded")
 
 
 def trained(cfg: DictConfig) -> Player:
@@ -62,8 +58,8 @@ def trained(cfg: DictConfig) -> Player:
             f"planning must see the same pixels; leave env.renderer out"
         )
     env = PointMazes(spec.maze, data["renderer"], view.image_size, view.render_lag)
-    probe = _optional("its probe", lambda: load_probe(run))
-    decoder = _optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, view.image_size))
+    probe = optional("its probe", lambda: load_probe(run))
+    decoder = optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, view.image_size))
 
     def draw(z: Float[Tensor, "F N D"]) -> UInt8[ndarray, "F h w 3"]:
         assert decoder is not None
@@ -235,11 +231,3 @@ def _with_frameskip(cfg: DictConfig, frameskip: int) -> DictConfig:
     merged = OmegaConf.merge(cfg, {"env": {"frameskip": frameskip}})
     assert isinstance(merged, DictConfig)
     return merged
-
-
-def _optional(what: str, load: Callable[[], Loaded]) -> Loaded | None:
-    """What a result does not depend on, or a note that says why it cannot be had."""
-    try:
-        return load()
-    except Exception as error:  # whatever it is, planning goes on without
-        return print(f"note: {what} is left out: {error}", file=sys.stderr)

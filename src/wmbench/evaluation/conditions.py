@@ -85,9 +85,9 @@ def in_words(facts: Facts) -> str:
 
 
 def _word(name: str) -> str:
-    """The last part of a dotted name; a class goes by what it is the class of."""
+    """The last part of a dotted name; a class or a name goes by what it is the class or name of."""
     *parents, leaf = name.split(".")
-    return leaf if leaf != "_target_" else parents[-1] if parents else "class"
+    return parents[-1] if parents and leaf in ("_target_", "name") else leaf
 
 
 def _plain(name: str, value: Any) -> str:

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -24,7 +23,7 @@ from wmbench.evaluation.results import Result, Score, Summary, read_summary, sav
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import exclusive, write_text
-from wmbench.machine import duration, peak_memory, progress_bar, size
+from wmbench.machine import duration, optional, peak_memory, progress_bar, size
 
 FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video
 
@@ -86,13 +85,15 @@ class Thoughts:
     plans: Plans = field(default_factory=dict)
     expected: list[Tensor] = field(default_factory=list)
 
-    def keep(self, block: int) -> None:
+    def keep(self, block: int) -> bool:
+        """Whether there is something to keep, now that the block is over."""
         if (thoughts := self.player.agent.thoughts()) is None:
-            return
+            return False
         if self.player.read_position is not None:
             self.plans[block] = self.player.read_position(thoughts[0])
         if self.player.draw is not None:
             self.expected.append(thoughts[1][:FILMABLE].cpu())
+        return True
 
     def imagine(self, task: int) -> UInt8[ndarray, "K h w 3"] | None:
         """Frames that the model expected at the end of each block, where it can draw them."""
@@ -156,7 +157,7 @@ def _play(evaluation: Evaluation, thoughts: Thoughts) -> Outcome:
     def on_block(block: int, active: ndarray) -> None:
         nonlocal is_filmed
         if is_filmed:
-            is_filmed = _try("what the model has in mind", lambda: thoughts.keep(block))
+            is_filmed = bool(optional("what the model has in mind", lambda: thoughts.keep(block)))
         bar.set_postfix_str(f"{len(tasks) - len(active)} of {len(tasks)} solved", refresh=False)
         bar.update()
 
@@ -179,21 +180,10 @@ def _result(evaluation: Evaluation, outcome: Outcome, seconds: float) -> Result:
 
 def _show(evaluation: Evaluation, outcome: Outcome, thoughts: Thoughts, folder: Path) -> None:
     player, tasks, videos = evaluation.player, evaluation.tasks, evaluation.num_videos
-    _try("paths.png", lambda: paths_figure(folder / "paths.png", player.env.maze, tasks, outcome))
+    optional("paths.png", lambda: paths_figure(folder / "paths.png", player.env.maze, tasks, outcome))
     if videos and not player.row.is_baseline:
         material = (thoughts.plans, player.frameskip, videos, thoughts.imagine)
-        _try("videos", lambda: write_videos(folder, player.env, tasks, outcome, *material))
-
-
-def _try(what: str, make: Callable[[], Any]) -> bool:
-    """Whether something that no result depends on could be made; else a note says why."""
-    try:
-        make()
-    except Exception as error:  # whatever it is, it must not cost the result
-        reason = str(error).strip().splitlines()
-        print(f"note: {what} left out ({reason[0] if reason else type(error).__name__})", file=sys.stderr)
-        return False
-    return True
+        optional("videos", lambda: write_videos(folder, player.env, tasks, outcome, *material))
 
 
 def _file_name(row: str) -> str:

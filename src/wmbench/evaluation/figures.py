@@ -13,6 +13,7 @@ from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.evaluation.episodes import Outcome
 from wmbench.evaluation.row import BASELINES
 from wmbench.evaluation.tasks import Tasks
+from wmbench.files import whole
 
 WALL, FREE, PATH, START, GOAL, FAILED = "#c9a06a", "#22303f", "#78e6ff", "#66c266", "#ff5a5a", "#ffb000"
 
@@ -92,10 +93,12 @@ def decoder_figure(path: Path, frames: UInt8[ndarray, "3 n h w 3"]) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    _pyplot().close(figure)
+    try:
+        with whole(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    finally:
+        _pyplot().close(figure)
 
 
 def _pyplot() -> Any:

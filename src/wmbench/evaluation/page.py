@@ -10,6 +10,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }
 th, td { padding: 0.35rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: white; }
+td:nth-last-child(-n+2) { white-space: normal; min-width: 16rem; text-align: left; }
 tr.baseline td { color: #777; }
 figure { display: inline-block; margin: 0.5rem 1rem 0.5rem 0; vertical-align: top; }
 figure.half { width: calc(50% - 1.3rem); }
