@@ -24,7 +24,7 @@ def arm_of(cfg: DictConfig) -> str:
     if cfg.arm == "untrained" and "pretrained" not in signature(get_class(cfg.encoder._target_)).parameters:
         raise ValueError(f"arm=untrained is for pretrained encoders, and {cfg.encoder._target_} is none; leave arm out")
     ways = {
-        "matched": (any(cfg.matched.values()), "matched.standardise=true, matched.width or matched.pool"),
+        "matched": (is_matched(cfg), "matched.standardise=true, matched.width or matched.pool"),
         "finetuned": (cfg.train_encoder, "train_encoder=true"),
         "untrained": (cfg.encoder.get("pretrained") is False, "encoder.pretrained=false"),
     }
@@ -32,6 +32,11 @@ def arm_of(cfg: DictConfig) -> str:
         raise ValueError(f"arm={cfg.arm} needs {ways[cfg.arm][1]}, which this command line takes back; leave arm out")
     words = [arm for arm, (is_made, _) in ways.items() if is_made and arm != cfg.arm]
     return "_".join(words if cfg.arm == "native" and words else [cfg.arm, *words])
+
+
+def is_matched(cfg: DictConfig) -> bool:
+    """Whether anything is done to make the encoder comparable."""
+    return any(value not in (None, False, "random") for value in cfg.matched.values())
 
 
 def note_of(encoder: Encoder, cfg: DictConfig, provenance: Mapping[str, Any]) -> str:
@@ -46,10 +51,10 @@ def note_of(encoder: Encoder, cfg: DictConfig, provenance: Mapping[str, Any]) ->
         words += differences(config, plain_config(provenance["encoder"].get("name"), config))  # type: ignore[arg-type]
     if isinstance(encoder, Matched):
         words += encoder.changes
+    if cfg.matched.projection == "learned":
+        words.append(f"predictor of width {cfg.matched.width or 'its tokens'} between learned layers")
     if cfg.train_encoder:
         words.append(f"fine-tuned at {cfg.encoder_lr:g}")
-    dtypes = {shown["dtype"] for shown in provenance.get("trained_on", []) if shown.get("dtype") not in (None, "float16")}
-    words += [f"trained on {dtype} tokens" for dtype in sorted(dtypes)]
     return ", ".join(filter(None, words))
 
 

@@ -74,8 +74,8 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
 def source_facts(source: Source, device: torch.device, frozen: bool) -> dict[str, str]:
     """What a training looks at, for its provenance: everything about it that can change numbers."""
     if isinstance(source, Latents | FreshTokens):
-        return {"shown": "tokens", "dtype": source.file.packing.dtype, "encoder_precision": precision(device)}
-    return {"shown": "frames", "encoder_precision": precision(device) if frozen or device.type != "cuda" else "bf16"}
+        return {"kind": "tokens", "dtype": source.file.packing.dtype, "encoder_precision": precision(device)}
+    return {"kind": "frames", "encoder_precision": precision(device) if frozen or device.type != "cuda" else "bf16"}
 
 
 def precision(device: torch.device) -> str:
@@ -141,7 +141,8 @@ def own_tokens(model: WorldModel, device: torch.device) -> Encode:
 
     @torch.no_grad()
     def encode(obs: Obs) -> Tensor:
-        moved: Any = {name: tensor.to(device) for name, tensor in obs.items()}
+        given: Any = obs
+        moved = {name: tensor.to(device) for name, tensor in given.items()}
         return encoder(Obs(**{**moved, "proprio": model.normalizer.normalize_proprio(moved["proprio"])})).float()
 
     return encode

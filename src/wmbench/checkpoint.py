@@ -22,11 +22,12 @@ from wmbench.encoders.matched import matched, unmatched
 from wmbench.encoders.weights import check_state
 from wmbench.envs.view import EnvSpec
 from wmbench.files import shipped
+from wmbench.models.projected import Projected
 from wmbench.models.world_model import WorldModel, proprio_part
 from wmbench.store import load_mapping, load_tensors, own_state, save_mapping, save_tensors
 
 ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
-UNMATCHED = {"pool": None, "width": None, "standardise": False}
+UNMATCHED = {"pool": None, "width": None, "standardise": False, "layer_norm": False, "projection": "random"}
 MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCausalViT"}  # a run names classes by these
 OLDER = {"concat_dim": 1, "matched": UNMATCHED, "train_encoder": False, "encoder_lr": 1e-6}  # of older runs
 
@@ -57,23 +58,25 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     encoder = instantiate(cfg.encoder)
     if train_encoder := cfg.get("train_encoder", False):
         encoder.unfreeze()
-    encoder = matched(encoder, **cfg.get("matched", UNMATCHED))
+    arm = UNMATCHED | dict(cfg.get("matched", {}))
+    encoder = matched(encoder, **arm)
     regularizer = instantiate(cfg.training.regularizer)
     if not encoder.frozen and not train_encoder and regularizer is None:
         raise ValueError("an encoder that trains with the model collapses without training.regularizer; use training=lewm")
     has_proprio = len(range(PROPRIO_DIM)[proprio_part(cfg.proprio)]) > 0
     if cfg.concat_dim not in (0, 1):
         raise ValueError(f"concat_dim ({cfg.concat_dim}) must be 1 (extend every token) or 0 (one more token)")
-    predictor = instantiate(
+    dim = encoder.embed_dim + (has_proprio and cfg.concat_dim == 1) * cfg.proprio_embed_dim
+    build = instantiate(
         cfg.predictor,
-        dim=encoder.embed_dim + (has_proprio and cfg.concat_dim == 1) * cfg.proprio_embed_dim,
+        _partial_=True,
         num_tokens=encoder.num_tokens + (has_proprio and cfg.concat_dim == 0),
         num_hist=cfg.num_hist,
         action_dim=cfg.frameskip * ACTION_DIM,
     )
     return WorldModel(
         encoder,
-        predictor,
+        Projected(build, dim, arm["width"] or dim) if arm["projection"] == "learned" else build(dim=dim),
         normalizer,
         proprio=cfg.proprio,
         proprio_embed_dim=cfg.proprio_embed_dim,

@@ -49,8 +49,9 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
     if (run / "config.yaml").exists():
         remedy = f"give another model_name= (or arm=), or delete {run}"
         before = OmegaConf.to_container(read_config(run / "config.yaml", remedy, ()))
-        assert isinstance(before, dict)
-        check_same(f"{run} holds a run", OLDER | config, before, steps_done(run), remedy)
+        complete = OmegaConf.to_container(OmegaConf.merge(OLDER, config))
+        assert isinstance(before, dict) and isinstance(complete, dict)
+        check_same(f"{run} holds a run", complete, before, steps_done(run), remedy)
         if load_mapping(run / "provenance.json", remedy, ("data",))["data"]["hash"] != episodes.hash:
             raise ValueError(f"{run} was trained on other data than {episodes.path}; give another model_name= or delete it")
         if config["training"] != before["training"]:
@@ -93,7 +94,7 @@ def note_source(run: Path, step: int, facts: Mapping[str, str]) -> None:
     """Keep in the run's provenance what its training looks at from a step on; says so where that changes."""
     path = run / "provenance.json"
     provenance = load_mapping(path, "give another model_name= or delete the run")
-    noted = provenance.setdefault("trained_on", [])
+    noted = provenance.setdefault("shown", [])
     before = {name: value for name, value in noted[-1].items() if name != "from_step"} if noted else None
     if before == facts:
         return

@@ -439,7 +439,7 @@ def test_where_nothing_is_kept_tokens_are_rounded_as_they_would_have_been(
     assert torch.equal(*tokens)
     assert not torch.equal(tokens[0], own_tokens(model, CPU)(windows.get(index)[0]))
     assert source_facts(fresh, CPU, True) == source_facts(kept, CPU, True)
-    assert source_facts(kept, CPU, True) == {"shown": "tokens", "dtype": "float16", "encoder_precision": "fp32"}
+    assert source_facts(kept, CPU, True) == {"kind": "tokens", "dtype": "float16", "encoder_precision": "fp32"}
 
 
 @pytest.fixture

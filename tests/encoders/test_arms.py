@@ -8,10 +8,11 @@ import pytest
 from in_process import compose
 from omegaconf import OmegaConf
 
-from wmbench.arms import arm_of, differences, note_of, plain_config
+from wmbench.arms import arm_of, differences, is_matched, note_of, plain_config
 from wmbench.commands import CONF, encoder_config
-from wmbench.encoders.matched import Matched
+from wmbench.encoders.matched import matched
 from wmbench.encoders.random_patch import RandomPatch
+from wmbench.evaluation.row import cache_of
 from wmbench.runs import note_source
 
 ENCODERS = sorted(path.stem for path in Path(CONF, "encoder").glob("*.yaml"))
@@ -26,8 +27,7 @@ def note(words: str, name: str | None = None) -> str:
     """Of a run of this command line, whose encoder itself has nothing to say."""
     cfg = compose("train", words)
     encoder = RandomPatch(image_size=8, grid=2, embed_dim=5, seed=0)
-    matched = Matched(encoder, **cfg.matched) if any(cfg.matched.values()) else encoder
-    return note_of(matched, cfg, {"encoder": {"name": name}})
+    return note_of(matched(encoder, **cfg.matched), cfg, {"encoder": {"name": name}})
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,20 @@ def test_the_name_of_an_arm_is_what_its_settings_make(words: str, name: str):
 
 
 def test_an_arm_sets_what_it_names():
-    assert any(compose("train", "encoder=dinov2 arm=matched").matched.values())
+    assert is_matched(compose("train", "encoder=dinov2 arm=matched"))
     assert compose("train", "encoder=dinov2 arm=finetuned").train_encoder is True
     assert compose("train", "encoder=dinov2 arm=untrained").encoder.pretrained is False
     native = compose("train", "encoder=dinov2")
-    assert not any(native.matched.values()) and not native.train_encoder and native.encoder.pretrained
+    assert not is_matched(native) and not native.train_encoder and native.encoder.pretrained
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("arm=matched matched.standardise=false matched.width=null", "arm=matched needs matched.standardise=true"),
+        (
+            "arm=matched matched.standardise=false matched.width=null matched.projection=random",
+            "arm=matched needs matched.standardise=true",
+        ),
         ("arm=finetuned train_encoder=false", "arm=finetuned needs train_encoder=true"),
         ("arm=untrained encoder.pretrained=true", "arm=untrained needs encoder.pretrained=false"),
         ("encoder=random_patch arm=untrained", "arm=untrained is for pretrained encoders, and .*RandomPatch is none"),
@@ -109,6 +112,8 @@ def test_every_setting_of_every_encoder_is_in_its_note(name: str):
         ("encoder=resnet18 encoder.release.url=https://example.org/a.pth", "release url https://example.org/a.pth"),
         ("encoder=dinov2 matched.pool=1", "pooled to 1 x 1"),
         ("encoder=dinov2 matched.width=3 matched.standardise=true", "standardised, projected to 3"),
+        ("encoder=dinov2 arm=matched", "standardised, predictor of width 384 between learned layers"),
+        ("encoder=dinov2 matched.layer_norm=true", "layer-normalised"),
         ("encoder=dinov2 train_encoder=true", "fine-tuned at 1e-06"),
         ("encoder=random_patch encoder.seed=2", "seed 2"),
     ],
@@ -133,18 +138,19 @@ def test_a_run_that_does_not_tell_its_encoders_name_is_compared_with_the_file_of
 
 
 def test_tokens_that_were_kept_in_another_dtype_are_said():
-    cfg, encoder = compose("train", "encoder=dinov2"), RandomPatch(image_size=8, grid=2, embed_dim=5, seed=0)
-    shown = [{"shown": "tokens", "dtype": "float16"}, {"shown": "frames"}, {"shown": "tokens", "dtype": "int8"}]
-    assert note_of(encoder, cfg, {"encoder": {"name": "dinov2"}, "trained_on": shown}) == "trained on int8 tokens"
+    shown = [{"kind": "tokens", "dtype": "float16"}, {"kind": "frames"}, {"kind": "tokens", "dtype": "int8"}]
+    assert cache_of({}, {"shown": shown}, True) == "float16, int8"
+    assert cache_of({}, {"shown": shown[1:2]}, True) is None
+    assert cache_of({}, {"trained_on": "data of the release"}, False) is None
 
 
 def test_a_run_tells_what_its_training_looked_at_and_where_that_changed(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "provenance.json").write_text('{"commit": "x"}')
-    frames, tokens = {"shown": "frames", "encoder_precision": "bf16"}, {"shown": "tokens", "dtype": "float16"}
+    frames, tokens = {"kind": "frames", "encoder_precision": "bf16"}, {"kind": "tokens", "dtype": "float16"}
     for step, facts in ((0, frames), (3, frames), (5, tokens), (6, tokens)):
         note_source(tmp_path, step, facts)
     assert capsys.readouterr().out.startswith(
         "note: from step 5 on training looks at tokens, float16, before at frames, bf16;"
     )
     kept = json.loads((tmp_path / "provenance.json").read_text())
-    assert kept == {"commit": "x", "trained_on": [{"from_step": 0, **frames}, {"from_step": 5, **tokens}]}
+    assert kept == {"commit": "x", "shown": [{"from_step": 0, **frames}, {"from_step": 5, **tokens}]}

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wmbench.checkpoint import build_world_model, load_run, save_weights, step_path
+from wmbench.checkpoint import UNMATCHED, build_world_model, load_run, save_weights, step_path
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import Encoder, weights_hash
@@ -21,6 +21,8 @@ from wmbench.encoders.matched import Matched, matched, random_projection
 from wmbench.encoders.pixels import Pixels
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.encoders.state import State
+from wmbench.models.base import Predictor
+from wmbench.models.projected import Projected
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import open_run
 from wmbench.shapes import Obs
@@ -201,6 +203,8 @@ def test_a_trained_encoder_learns_through_its_projection():
         (patches(), {"pool": 0}, r"matched\.pool \(0\) must divide"),
         (trained(), {"pool": 1}, r"matched\.pool \(1\) needs a grid.*one token a frame"),
         (patches(), {"width": 0}, r"matched\.width \(0\) must be at least 1; null keeps the encoder's 5"),
+        (patches(), {"projection": "fixed"}, r"matched\.projection \('fixed'\) must be one of random, learned"),
+        (patches(), {"projection": "learned", "width": 0}, r"matched\.width \(0\) must be at least 1"),
         (trained(), {"standardise": True}, r"matched\.standardise=true needs a frozen encoder"),
     ],
 )
@@ -269,7 +273,7 @@ def test_a_run_older_than_the_setting_loads_and_goes_on(windows: Windows, tmp_pa
     run, model = saved(windows, tmp_path, {})
     assert "matched" not in OmegaConf.load(run / "config.yaml")
     loaded, cfg, _ = load_run(run)
-    assert type(loaded.encoder) is RandomPatch and cfg.matched == OFF
+    assert type(loaded.encoder) is RandomPatch and cfg.matched == UNMATCHED
     newer = config(ckpt_base_path=str(tmp_path), matched=OFF)
     assert open_run(newer, model, windows.episodes) == run
     with pytest.raises(ValueError, match=r"holds a run with other matched\.pool;"):
@@ -281,3 +285,68 @@ def test_pixels_are_pooled_like_any_other_grid():
     arm = Matched(Pixels(grid=4, patch_size=1), pool=2, width=None, standardise=False)
     halved: Tensor = torch.nn.functional.avg_pool2d(arm.preprocess(random_obs(1, 1, 4)["visual"]), 2)
     torch.testing.assert_close(arm(random_obs(1, 1, 4))[0, 0].T.reshape(3, 2, 2), halved[0])
+
+
+def test_each_token_has_mean_zero_and_variance_one_after_its_norm_and_statistics_are_of_that(windows: Windows):
+    arm = Matched(patches(), pool=2, width=None, standardise=False, layer_norm=True)
+    tokens = arm(random_obs(2, 3, 8))
+    torch.testing.assert_close(tokens.mean(-1), torch.zeros(2, 3, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(tokens.var(-1, correction=0), torch.ones(2, 3, 4), atol=5e-3, rtol=0)  # less its eps
+    assert arm.changes == ["pooled to 2 x 2", "layer-normalised"] and not list(arm.parameters(recurse=False))
+    both = Matched(patches(), pool=2, width=None, standardise=True, layer_norm=True)
+    both.fit(windows, NO_SCALE)
+    shown = both(windows.get(np.arange(len(windows)))[0]).flatten(0, 2)
+    torch.testing.assert_close(shown.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+
+
+def test_a_learned_projection_leaves_tokens_as_they_are_and_the_predictor_learns_it():
+    """In the encoder's own features, of whatever scale: here a constant that no LayerNorm could give."""
+    model = build(config(matched=OFF | {"width": 6, "projection": "learned"}))
+    assert type(model.encoder) is RandomPatch and isinstance(model.predictor, Projected)
+    assert (model.predictor.inward.in_features, model.predictor.inward.out_features) == (5 + 3, 6)
+    z, action = torch.randn(4, 2, 16, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(4, 2, 4)
+    target = torch.full_like(z, 40.0)
+    optimizer = torch.optim.Adam(model.predictor.parameters(), lr=0.3)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = model.predictor.loss(z, action, target).total
+        loss.backward()
+        optimizer.step()
+    assert loss < 5 and all(parameter.grad is not None for parameter in model.predictor.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width", [None, 6])
+def test_a_rollout_between_learned_layers_is_the_prediction_repeated(width: int | None):
+    """Each frame from the head's latents of the frames before it, as training shows them."""
+    model = build(config(matched=OFF | {"width": width, "projection": "learned"})).eval()
+    generator = torch.Generator().manual_seed(1)
+    z, past, plans = (torch.randn(size, generator=generator) for size in ((2, 2, 16, 8), (2, 1, 4), (2, 3, 4, 4)))
+    found = model.rollout(z, past, plans)
+    for task in range(2):
+        for plan in range(3):
+            frames, actions = list(z[task]), list(past[task])
+            for block in plans[task, plan]:
+                actions.append(block)
+                window, blocks = torch.stack(frames[-2:])[None], torch.stack(actions[-2:])[None]
+                frames.append(model.predict(window, blocks)[0, -1])
+            torch.testing.assert_close(found[task, plan], torch.stack(frames[2:]), atol=1e-5, rtol=1e-5)
+
+
+def test_a_predictor_without_a_window_has_no_learned_projection():
+    with pytest.raises(ValueError, match=r"matched\.projection=learned needs a predictor that sees a window.*Alone does"):
+        Projected(Alone, dim=3, width=4)
+
+
+class Alone(Predictor):
+    def __init__(self, dim: int):
+        super().__init__()
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        return z
+
+    def begin(self, z: Tensor, past: Tensor, num_plans: int) -> Tensor:
+        return z
+
+    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        return state, state

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from einops import reduce
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
@@ -15,12 +15,13 @@ from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
 PROJECTION_SEED = 0  # the same matrix for every run of a width: seeds of a study differ by training alone
+PROJECTIONS = ("random", "learned")
 CHUNK = 16  # windows encoded at once
 ROUNDING = 1e-6  # a standard deviation below this part of a feature's size is rounding error
 
 
 class Matched(Encoder):
-    """Another encoder's tokens, averaged over squares of the grid, then standardised, then projected; each where asked for.
+    """Another encoder's tokens, averaged over squares of the grid, normalised, standardised, projected, as asked for.
 
     Features are standardised before they are mixed, or a few of large values would fill every projected one. The
     projection is a random matrix with orthonormal rows or columns, never trained. Mean squares over features, which
@@ -33,27 +34,27 @@ class Matched(Encoder):
         width: features of a token; no matrix where it is the encoder's own.
         standardise: features to mean 0 and variance 1 over training frames and tokens, once `fit` has measured them; until
             then tokens are NaN.
+        layer_norm: each token's features to mean 0 and variance 1, without parameters, as the final norm of many networks.
 
     Raises:
-        ValueError: a pool that does not divide the grid, or for one token a frame; a width below 1; standardise on an
-            encoder that is trained with the model.
+        ValueError: a pool that does not divide the grid, or for one token a frame; standardise on an encoder that is trained
+            with the model.
     """
 
     mean: Tensor | None
     std: Tensor | None
     projection: Tensor | None
 
-    def __init__(self, encoder: Encoder, pool: int | None, width: int | None, standardise: bool):
+    def __init__(self, encoder: Encoder, pool: int | None, width: int | None, standardise: bool, layer_norm: bool = False):
         own = encoder.embed_dim
         if pool is not None:
             check_pool(pool, encoder.grid)
-        if width is not None and width < 1:
-            raise ValueError(f"matched.width ({width}) must be at least 1; null keeps the encoder's {own}")
         if standardise and not encoder.frozen:
             raise ValueError("matched.standardise=true needs a frozen encoder: training moves the features; set it to false")
         width = own if width is None else width
         made = {
             f"pooled to {pool} x {pool}": pool is not None,
+            "layer-normalised": layer_norm,
             "standardised": standardise,
             f"projected to {width}": width != own,
         }
@@ -69,7 +70,7 @@ class Matched(Encoder):
             prefix_tokens=encoder.prefix_tokens,
             licence=encoder.licence,
         )
-        self.encoder, self.lookback, self.changes = encoder, encoder.lookback, changes
+        self.encoder, self.lookback, self.changes, self.layer_norm = encoder, encoder.lookback, changes, layer_norm
         unknown = torch.full((own,), torch.nan) if standardise else None
         self.register_buffer("mean", unknown)
         self.register_buffer("std", None if unknown is None else unknown.clone())
@@ -89,14 +90,16 @@ class Matched(Encoder):
     def match(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N D"]:
         """The encoder's own tokens, made comparable."""
         with full_precision(tokens.device) if self.frozen else nullcontext():
-            tokens = self.pool(tokens)
+            tokens = self.pool_and_norm(tokens)
             if self.mean is not None and self.std is not None:
                 tokens = (tokens - self.mean) / self.std
             return tokens if self.projection is None else tokens @ self.projection
 
-    def pool(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N E"]:
+    def pool_and_norm(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N E"]:
+        """What is measured before it is standardised."""
         (rows, columns), (h, w) = self.encoder.grid, self.grid
-        return reduce(tokens, "... (h p w q) e -> ... (h w) e", "mean", h=h, w=w, p=rows // h, q=columns // w)
+        tokens = reduce(tokens, "... (h p w q) e -> ... (h w) e", "mean", h=h, w=w, p=rows // h, q=columns // w)
+        return nn.functional.layer_norm(tokens, tokens.shape[-1:]) if self.layer_norm else tokens
 
     @torch.no_grad()
     def fit(self, train: Windows, normalizer: Normalizer, num_frames: int = 2000) -> None:
@@ -116,7 +119,7 @@ class Matched(Encoder):
                 obs, _ = train.get(chunk, self.mean.device)
                 proprio = normalizer.normalize_proprio(obs["proprio"])
                 tokens = obs["visual"] if train.source.encoded else self.encoder(Obs(**{**obs, "proprio": proprio}))
-                features = self.pool(tokens).flatten(0, 2).cpu().double()
+                features = self.pool_and_norm(tokens).flatten(0, 2).cpu().double()
                 count, total = count + len(features), total + features.sum(0)
                 squares = squares + features.square().sum(0)
                 bar.update(len(chunk))
@@ -126,9 +129,27 @@ class Matched(Encoder):
         self.std.copy_(torch.where(std > ROUNDING * size.sqrt(), std, 1.0))  # a constant feature becomes 0
 
 
-def matched(encoder: Encoder, pool: int | None, width: int | None, standardise: bool) -> Encoder:
-    """The encoder itself where nothing is asked for."""
-    return encoder if pool is None and width is None and not standardise else Matched(encoder, pool, width, standardise)
+def matched(
+    encoder: Encoder,
+    pool: int | None,
+    width: int | None,
+    standardise: bool,
+    layer_norm: bool = False,
+    projection: str = "random",
+) -> Encoder:
+    """The encoder itself where nothing is asked of it; a learned projection is the predictor's affair.
+
+    Raises:
+        ValueError: an unknown projection, and as Matched.
+    """
+    if projection not in PROJECTIONS:
+        raise ValueError(f"matched.projection ({projection!r}) must be one of {', '.join(PROJECTIONS)}")
+    if width is not None and width < 1:
+        raise ValueError(f"matched.width ({width}) must be at least 1; null keeps the encoder's {encoder.embed_dim}")
+    width = width if projection == "random" else None
+    if pool is None and width is None and not standardise and not layer_norm:
+        return encoder
+    return Matched(encoder, pool, width, standardise, layer_norm)
 
 
 def unmatched(encoder: Encoder) -> Encoder:

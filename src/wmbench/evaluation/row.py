@@ -85,7 +85,7 @@ def recipe_of(training: Facts) -> Facts:
 
 def cache_of(training: Facts, provenance: dict[str, Any], is_frozen: bool) -> str | None:
     """Type of the tokens that a run was trained on: as it recorded it, else as it was configured."""
-    if "trained_on" in provenance:
-        return provenance["trained_on"]
+    if "shown" in provenance:
+        return ", ".join(dict.fromkeys(part["dtype"] for part in provenance["shown"] if "dtype" in part)) or None
     cache = training.get("cache") or {"enabled": False}
     return str(cache["dtype"]) if is_frozen and cache["enabled"] is not False else None
