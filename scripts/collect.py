@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from wmbench.data import episodes as storage
 from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
 from wmbench.envs.rendering import make_renderer, resolve
 from wmbench.envs.vector import PointMazes
+from wmbench.files import exclusive, write_text, writing
 from wmbench.machine import num_cores, progress_bar, size
 from wmbench.provenance import versions
 
@@ -32,11 +34,18 @@ _world: PointMazes | None = None  # one a process
 
 @command("collect")
 def main(cfg: DictConfig) -> None:
-    output = Path(cfg.output)
+    output = output_of(cfg)
     manifest = make_manifest(cfg)
-    if output.exists():
-        report_existing(output, manifest)
-        return
+    if not output.exists():
+        remedy = "make room or give another output=; what is done is kept, and the same command goes on from it"
+        with writing(output, remedy), exclusive(output, "wait for it, or give another output="):
+            if not output.exists():  # as another process may have finished it just now
+                return collect(cfg, output, manifest)
+    report_existing(output, manifest)
+
+
+def collect(cfg: DictConfig, output: Path, manifest: dict[str, Any]) -> None:
+    """Fill the file, or what an earlier run has left of it to do."""
     done = open_partial(output, manifest)
     chunks = [range(k, min(k + CHUNK, cfg.num_episodes)) for k in range(0, cfg.num_episodes, CHUNK)]
     todo = [chunk for chunk in chunks if chunk.start not in done]
@@ -59,6 +68,11 @@ def main(cfg: DictConfig) -> None:
                     progress.write(json.dumps([futures[future].start, future.result()]) + "\n")
                     progress.flush()
                     bar.update(len(futures[future]) * frames_per_episode)
+        except BrokenProcessPool:
+            raise ValueError(
+                f"a process that collects was killed, by the system for want of memory or by hand; {len(done)} of "
+                f"{len(chunks)} parts are kept and the same command goes on; lower num_workers={workers} if it happens again"
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -67,11 +81,41 @@ def main(cfg: DictConfig) -> None:
     print(f"{output}: {cfg.num_episodes} episodes, {size(output.stat().st_size)}, drawn by {manifest['renderer']}")
 
 
+def output_of(cfg: DictConfig) -> Path:
+    """The file to write.
+
+    Raises:
+        ValueError: a name that is another file's or kind's, or a number of processes that cannot be.
+    """
+    if not cfg.output:
+        raise ValueError("output must name a file, such as output=data/point_maze.h5")
+    output = Path(str(cfg.output)).expanduser()
+    twin = output.with_suffix("") if output.suffix == ".h5" else output.with_name(output.name + ".h5")
+    if twin.is_file() or storage.partial_path(twin).is_file():
+        raise ValueError(f"{output} would share {storage.manifest_path(output)} with {twin}; give another output=")
+    if output.suffix == ".zip":
+        raise ValueError(f"output ({output}) is HDF5 and no zip; name it {output.with_suffix('.h5')}")
+    if cfg.num_workers is not None and cfg.num_workers < 0:
+        raise ValueError(f"num_workers ({cfg.num_workers}) must be at least 1, or null for one a core")
+    return output
+
+
 def make_manifest(cfg: DictConfig) -> dict[str, Any]:
-    """Everything that decides the contents."""
+    """Everything that decides the contents.
+
+    Raises:
+        ValueError: numbers that do not fit.
+    """
     for name in ("num_episodes", "episode_length", "image_size", "store_every"):
-        if cfg[name] < 1:
-            raise ValueError(f"{name} ({cfg[name]}) must be positive")
+        if not isinstance(cfg[name], int) or cfg[name] < 1:
+            raise ValueError(f"{name} ({cfg[name]}) must be positive, a whole number")
+    if cfg.store_every > cfg.episode_length:
+        raise ValueError(
+            f"store_every ({cfg.store_every}) must not exceed episode_length ({cfg.episode_length}): "
+            f"an episode would keep its first frame alone"
+        )
+    if not isinstance(cfg.seed, int) or cfg.seed < 0:
+        raise ValueError(f"seed ({cfg.seed}) must be a whole number of at least 0")
     env = OmegaConf.to_container(cfg.env, resolve=True)
     assert isinstance(env, dict)
     world = PointMazes(env["maze"])
@@ -110,15 +154,16 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     """Lay out the file, or find the chunks that an earlier, stopped run has finished: first episode -> digest."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial, progress = storage.partial_path(output), progress_path(output)
-    if partial.exists() and progress.exists():
-        lines = progress.read_text().splitlines()
-        if len(lines) > 1:
-            begun = json.loads(lines[0])
-            refuse_other(output, begun, manifest)
-            manifest.update(begun)  # with the driver that has drawn so far
-            done = [line for line in lines[1:] if line.endswith("]")]
-            progress.write_text("\n".join([lines[0], *done]) + "\n")  # without a line that a kill cut short
-            return dict(json.loads(line) for line in done)
+    if partial.exists() and progress.exists() and len(lines := progress.read_text().splitlines()) > 1:
+        done = [line for line in lines[1:] if line.endswith("]")]
+        try:
+            begun, chunks = json.loads(lines[0]), dict(json.loads(line) for line in done)
+        except (ValueError, TypeError):
+            raise ValueError(f"{progress} is damaged; delete it to collect {output} from the beginning") from None
+        refuse_other(output, begun, manifest)
+        manifest.update(begun)  # with the driver that has drawn so far
+        write_text(progress, "\n".join([lines[0], *done]) + "\n")  # without a line that a kill cut short
+        return chunks
     frames = manifest["num_episodes"] * -(-manifest["episode_length"] // manifest["store_every"])
     needed = frames * manifest["image_size"] ** 2 * 3 + manifest["num_episodes"] * manifest["episode_length"] * 40
     free = shutil.disk_usage(output.parent).free
@@ -131,7 +176,7 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     renderer.frames(np.ones((64, 2)))  # compiles
     manifest["driver"] = renderer.driver
     storage.create(partial, manifest)
-    progress.write_text(json.dumps(manifest) + "\n")
+    write_text(progress, json.dumps(manifest) + "\n")
     return {}
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,11 @@ from wmbench.commands import command_line, fail, plan_line
 from wmbench.data import episodes as storage
 from wmbench.data.episodes import Episodes, EpisodeSet
 from wmbench.data.official import OfficialEpisodes
+from wmbench.envs.view import View
+from wmbench.files import exclusive, writing
 from wmbench.machine import progress_bar, size
+
+NO_ROOM = "make room, or give a DST where there is some; nothing half-written is left"
 
 
 def main() -> None:
@@ -46,11 +51,13 @@ def parse() -> argparse.Namespace:
         command.set_defaults(run=run)
         return command
 
-    data = add("data", lambda a: import_data(a.src, a.dst), "the published folder or zip -> one file of ours")
+    data = add("data", lambda a: alone(import_data, a.src, a.dst), "the published folder or zip -> one file of ours")
     data.add_argument("src", type=Path, metavar="SRC", help="point_maze.zip as downloaded, or the folder in it")
     data.add_argument("dst", type=Path, metavar="DST", help="the file to write, such as data/point_maze.h5")
 
-    export = add("export", lambda a: export_data(a.src, a.dst), "one file of ours -> a folder in the published format")
+    export = add(
+        "export", lambda a: alone(export_data, a.src, a.dst), "one file of ours -> a folder in the published format"
+    )
     export.add_argument("src", type=Path, metavar="SRC", help="a file that scripts/collect.py wrote with store_every=1")
     export.add_argument("dst", type=Path, metavar="DST", help="the folder to write")
 
@@ -62,9 +69,17 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def alone(convert: Callable[[Path, Path], None], source: Path, output: Path) -> None:
+    """Convert, unless another process is writing the same output."""
+    with ExitStack() as held:
+        with writing(output, NO_ROOM):
+            held.enter_context(exclusive(output, "wait for it, or give another DST"))
+        convert(source, output)
+
+
 def import_data(source: Path, output: Path) -> None:
     if output.suffix != ".h5":
-        raise ValueError(f"DST ({output}) must end in .h5, such as {output.with_suffix('.h5')}")
+        raise ValueError(f"DST ({output}) must end in .h5, such as {output}.h5")
     episodes = OfficialEpisodes(source)
     if output.exists():
         if not same_contents(episodes, Episodes(output)):
@@ -75,9 +90,11 @@ def import_data(source: Path, output: Path) -> None:
     partial.unlink(missing_ok=True)
     make_room(output, episodes)
     try:
-        storage.create(partial, episodes.manifest, episodes.ep_len)
+        with writing(output, NO_ROOM):
+            storage.create(partial, episodes.manifest, episodes.ep_len)
         contents = fill(partial, episodes)
-        storage.write_manifest(partial, episodes.manifest | {"format": "wmbench-episodes-1", "hash": contents})
+        with writing(output, NO_ROOM):
+            storage.write_manifest(partial, episodes.manifest | {"format": "wmbench-episodes-1", "hash": contents})
     except BaseException:
         partial.unlink(missing_ok=True)
         storage.manifest_path(partial).unlink(missing_ok=True)
@@ -123,11 +140,16 @@ def export_data(source: Path, output: Path) -> None:
         )
     if output.exists():
         raise ValueError(f"{output} exists already; give another DST or delete it")
+    View.from_manifest(episodes.manifest, f"the manifest of {source}")  # else it would read as mujoco-py's, as published
     partial = storage.partial_path(output)
     shutil.rmtree(partial, ignore_errors=True)
     make_room(output, episodes)
     try:
-        write_published(partial, episodes)
+        with writing(output, NO_ROOM):
+            write_published(partial, episodes)
+    except RuntimeError as error:  # which is how torch.save tells a full disk
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(f"{output} cannot be written: {str(error).partition(chr(10))[0]}; {NO_ROOM}") from None
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -170,7 +192,8 @@ def make_room(output: Path, episodes: EpisodeSet) -> None:
     free = shutil.disk_usage(next(parent for parent in output.absolute().parents if parent.exists())).free
     if needed > free:
         raise ValueError(f"{output} needs {size(needed)}, the disk has {size(free)} free; give a DST on another disk")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with writing(output, NO_ROOM):
+        output.parent.mkdir(parents=True, exist_ok=True)
     print(f"{output} will take {size(needed)} ({size(free)} free)", flush=True)
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from wmbench.files import exclusive, whole, write_text
+from wmbench.files import _is_at, exclusive, whole, write_text
 
 HOLD = """
 import sys, pathlib
@@ -37,6 +37,19 @@ def test_a_path_is_free_again_after_its_block(tmp_path):
     for _ in range(2):
         with exclusive(tmp_path / "run", "wait"):
             pass
+
+
+def test_a_lock_leaves_nothing_behind_and_a_deleted_one_lets_nobody_in(tmp_path):
+    lock = tmp_path / ".run.lock"
+    with exclusive(tmp_path / "run", "wait"):
+        assert lock.exists()
+    assert not list(tmp_path.iterdir())
+    with lock.open("w") as orphan:  # opened before its holder deletes it
+        assert _is_at(lock, orphan)
+        lock.unlink()
+        assert not _is_at(lock, orphan)
+        lock.touch()  # the next holder's
+        assert not _is_at(lock, orphan)
 
 
 def test_an_error_while_writing_leaves_the_file_before(tmp_path):

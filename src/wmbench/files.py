@@ -22,7 +22,7 @@ def shipped(name: str) -> Path:
 def exclusive(path: Path, remedy: str) -> Iterator[None]:
     """Hold `path` (a file, or a folder that is worked in) for this process until the block ends, also by a kill.
 
-    The lock lies beside it as NAME.lock and names its holder; the file stays, since deleting it would let two in.
+    The lock lies beside it as .NAME.lock, names its holder, and is deleted by it in the end.
 
     Raises:
         ValueError: another process holds it; the message names that process and ends with the remedy.
@@ -30,12 +30,23 @@ def exclusive(path: Path, remedy: str) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o644), "r+") as file:
-        if not try_lock(file):
+        if not try_lock(file) or not _is_at(lock, file):
             raise ValueError(f"{path} is in use by {_holder(file)}; {remedy}")
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _is_at(path: Path, file: IO) -> bool:
+    """Whether the open file is still the one at the path: a holder that ended meanwhile has deleted its lock."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def try_lock(file: IO) -> bool:
@@ -53,6 +64,20 @@ def _holder(file: IO) -> str:
         return f"process {holder['pid']} on {holder['host']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
+
+
+@contextmanager
+def writing(path: Path, remedy: str) -> Iterator[None]:
+    """Say in one line what could not be written, where a disk is full, a folder read-only or a limit reached.
+
+    Raises:
+        OSError: naming the path, the system's reason and the remedy.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"{path} cannot be written: {reason}; {remedy}") from None
 
 
 @contextmanager

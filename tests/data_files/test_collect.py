@@ -24,6 +24,7 @@ from wmbench.data.episodes import Episodes
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
 from wmbench.envs.view import View
+from wmbench.files import exclusive
 
 ROOT = Path(__file__).parents[2]
 SIZE = 48  # pixels; the ball is 2.4 across
@@ -319,3 +320,75 @@ def test_random_play_has_the_published_statistics():
     states = np.concatenate([start[:, None], physics.rollout(start, action)], axis=1).reshape(-1, 4)
     np.testing.assert_allclose(states.mean(0), (1.813, 1.938, -0.004, -0.020), rtol=0, atol=0.08)
     np.testing.assert_allclose(states.std(0), (1.006, 0.963, 1.680, 1.932), rtol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"store_every": T + 1}, rf"store_every \({T + 1}\) must not exceed episode_length \({T}\)"),
+        ({"seed": -1}, r"seed \(-1\) must be a whole number of at least 0"),
+        ({"seed": None}, r"seed \(None\)"),
+        ({"num_episodes": None}, r"num_episodes \(None\) must be positive"),
+        ({"episode_length": 1.5}, r"episode_length \(1.5\) must be positive, a whole number"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_before_any_work(
+    script: ModuleType, tmp_path: Path, settings: dict, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        script.make_manifest(config(tmp_path / "none.h5", **settings))
+
+
+def test_a_name_with_dots_has_a_manifest_of_its_own(tmp_path: Path):
+    names = ("maze.h5", "maze.v1", "maze.v2", "maze.v1.2.h5")
+    assert [storage.manifest_path(tmp_path / name).name for name in names] == [
+        "maze.manifest.json",
+        "maze.v1.manifest.json",
+        "maze.v2.manifest.json",
+        "maze.v1.2.manifest.json",
+    ]
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("maze.h5", "maze"), ("maze.v1", "maze.v1.h5")])
+def test_two_files_that_would_share_a_manifest_are_refused(script: ModuleType, tmp_path: Path, there: str, wanted: str):
+    (tmp_path / there).touch()
+    with pytest.raises(ValueError, match=rf"{wanted} would share .*manifest\.json with .*{there}; give another output="):
+        script.output_of(config(tmp_path / wanted, num_workers=None))
+
+
+@pytest.mark.parametrize(("output", "workers"), [(None, 1), ("a.zip", 1), ("a.h5", -1)])
+def test_outputs_and_processes_that_cannot_be_are_refused(script: ModuleType, output: str | None, workers: int):
+    cfg = config(Path("none.h5"), num_workers=workers)
+    cfg.output = output
+    with pytest.raises(ValueError, match=r"output|num_workers"):
+        script.output_of(cfg)
+
+
+def test_a_damaged_progress_file_is_named(script: ModuleType, tmp_path: Path):
+    output = tmp_path / "half.h5"
+    manifest = script.make_manifest(config(output))
+    script.open_partial(output, manifest)
+    progress = script.progress_path(output)
+    progress.write_text(progress.read_text() + '[0, "first", {]\n')
+    with pytest.raises(ValueError, match=rf"{progress} is damaged; delete it"):
+        script.open_partial(output, manifest)
+
+
+def test_a_second_collection_of_one_file_is_told_of_the_first(tmp_path: Path):
+    with exclusive(tmp_path / "maze.h5", ""):
+        found = collect(tmp_path / "maze.h5", num_episodes=2)
+    assert found.returncode == 1
+    assert f"error: {tmp_path / 'maze.h5'} is in use by process {os.getpid()}" in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on_when_there_is_room(tmp_path: Path):
+    output = tmp_path / "maze.h5"
+    limited = " ".join(command(output, num_episodes=8, num_workers=1))
+    found = subprocess.run(["bash", "-c", f"ulimit -f 20; {limited}"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 1, found.stderr
+    errors = [line for line in found.stderr.splitlines() if line.startswith("error: ") or "Traceback" in line]
+    assert len(errors) == 1 and errors[0].startswith(f"error: {output} cannot be written: File too large; make room or")
+    found = collect(output, num_episodes=8, num_workers=1)
+    assert found.returncode == 0, found.stderr
+    assert len(Episodes(output)) == 8

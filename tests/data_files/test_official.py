@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import PUBLISHED, OfficialEpisodes, open_episodes
 from wmbench.data.windows import Windows
 from wmbench.envs.mazes import MAPS
+from wmbench.files import exclusive
 
 ROOT = Path(__file__).parents[2]
 LENGTHS, T, SIZE = (7, 5, 7, 6), 7, 6
@@ -441,3 +443,40 @@ def test_a_checkpoint_is_imported_only_where_its_outputs_are_those_recorded(
     assert f"predictor                       1.2e-07\ndecoder                         {error:.1e}\n" in out
     assert imported == ([(source, Path("checkpoints/outputs/point_maze_tiny"), None)] if status == 0 else [])
     assert ("decoder" in err) == (status == 1)
+
+
+def test_data_that_do_not_say_who_drew_them_are_not_exported_as_the_published_ones(
+    script: ModuleType, numbered_episodes: Callable, tmp_path: Path
+):
+    path = numbered_episodes().path
+    with h5py.File(path, "r+") as file:
+        del file.attrs["manifest"]
+    with pytest.raises(ValueError, match=f"the manifest of {path} does not say its renderer"):
+        script.export_data(path, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_damaged_manifest_of_a_folder_is_named(folder: Path):
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=rf"{folder}/manifest\.json is damaged"):
+        OfficialEpisodes(folder)
+
+
+def test_a_nan_action_in_a_published_episodes_last_real_step_becomes_0(folder: Path):
+    actions = torch.load(folder / "actions.pth")
+    actions[1, 4:] = torch.nan  # episode 1 has 5 steps; what lies behind them is not there
+    torch.save(actions, folder / "actions.pth")
+    episodes = OfficialEpisodes(folder)
+    assert (episodes.action[7 + 4] == 0).all() and (episodes.action[7 + 3] != 0).all()
+
+
+def test_a_second_import_of_one_file_is_told_of_the_first(script: ModuleType, folder: Path, target: Path):
+    with exclusive(target, ""), pytest.raises(ValueError, match=f"{target} is in use by process {os.getpid()}"):
+        script.alone(script.import_data, folder, target)
+    script.alone(script.import_data, folder, target)
+    assert {file.name for file in target.parent.iterdir()} == {"maze.h5", "maze.manifest.json"}
+
+
+def test_a_name_with_dots_is_suggested_whole(script: ModuleType, folder: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"must end in \.h5, such as .*/maze\.v1\.h5"):
+        script.import_data(folder, tmp_path / "maze.v1")

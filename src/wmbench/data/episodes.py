@@ -11,6 +11,7 @@ The attribute `manifest` (JSON) says how the file came about. All columns are co
 first row is written, so that several processes can fill one file through memory maps and a kill leaves it readable.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from numpy import ndarray
 
 from wmbench.data.columns import WIDTHS, as_bytes, check_frames, check_layout, episode_lengths, finite
 from wmbench.data.hdf5 import check_filters, explained, reading
+from wmbench.files import write_text
 
 COLUMNS = ("pixels", "action", "state", "proprio", "ep_len", "ep_offset")
 LOOKED_AT = 16  # frames, spread over the file, that are checked when it is opened
@@ -51,6 +53,8 @@ def create(path: Path, manifest: Mapping[str, Any], ep_len: Int[ndarray, " episo
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     layout.set_obj_track_times(False)  # the same contents make the same file
+    path.write_bytes(b"")
+    _reserve(path, int(frames) * size**2 * 3 + int(rows) * 40)  # asked before HDF5, which tells a full disk in 20 lines
     with h5py.File(path, "w") as file:
         for name, shape, dtype in (
             ("pixels", (frames, size, size, 3), h5py.h5t.STD_U8LE),
@@ -62,6 +66,23 @@ def create(path: Path, manifest: Mapping[str, Any], ep_len: Int[ndarray, " episo
         file["ep_len"] = lengths
         file["ep_offset"] = np.cumsum(lengths) - lengths
         file.attrs["manifest"] = json.dumps(manifest)
+    _reserve(path, path.stat().st_size)
+
+
+def _reserve(path: Path, num_bytes: int) -> None:
+    """Take the file's space on the disk now: where it runs out, a memory map is ended by a signal and no error.
+
+    Raises:
+        OSError: the disk has not enough.
+    """
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except AttributeError:  # macOS has no such call
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                raise
 
 
 def map_columns(path: Path, mode: str = "r") -> dict[str, np.memmap]:
@@ -83,7 +104,7 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Store the manifest in the file, and as text beside it for people to read."""
     with h5py.File(path, "r+") as file:
         file.attrs["manifest"] = json.dumps(manifest)
-    manifest_path(path).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_text(manifest_path(path), json.dumps(manifest, indent=2) + "\n")
 
 
 def manifest_path(path: Path) -> Path:

@@ -35,7 +35,7 @@ def explained(path: Path, error: Exception) -> OSError | ValueError:
     if isinstance(error, PermissionError):
         return OSError(f"{path} cannot be read: permission denied; make it readable: chmod u+r {path}")
     if isinstance(error, IsADirectoryError):
-        return OSError(f"{path} is a folder, not a data set's file; give the file, such as {path}.h5")
+        return OSError(f"{path} is a folder, not a data set's file; give the path of a file")
     if "already open for write" in reason:
         return OSError(
             f"{path} is marked as open for writing: a program is writing it, or was killed while it did; "
