@@ -2,12 +2,13 @@
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 PEAK_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192, 16384), "mps": (2048, 4096)}  # of square matrices
@@ -106,21 +107,37 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
+KINDS = {"addmm": "matrix products", "mm": "matrix products", "bmm": "matrix products", "attention": "attention"}
+KINDS |= {"layer_norm": "LayerNorm", "gelu": "GELU", "cat": "copies", "copy_": "copies", "stack": "copies"}
+KINDS |= {"convolution": "convolutions", "pad": "copies", "clone": "copies", "conv": "convolutions"}
+
+
 def where_time_goes(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
     """Shares of a run's time by kind of operation, from PyTorch's profiler."""
-    kinds = {"addmm": "matrix products", "mm": "matrix products", "bmm": "matrix products", "attention": "attention"}
-    kinds |= {"layer_norm": "LayerNorm", "gelu": "GELU", "cat": "copies", "copy_": "copies", "stack": "copies"}
-    kinds |= {"convolution": "convolutions", "pad": "copies", "clone": "copies", "conv": "convolutions"}
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    with profile(activities=activities) as profiled:
+    on_gpu = device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu) as profiled:
         run()
         synchronize(device)
-    spent: dict[str, float] = {}
-    for event in profiled.key_averages():
-        kind = next((name for part, name in kinds.items() if part in event.key), "the rest")
-        own = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+    return time_by_kind(profiled.key_averages(), on_gpu)
+
+
+def time_by_kind(events: Iterable[Any], on_gpu: bool) -> dict[str, float]:
+    """Shares of the time of the profiler's events.
+
+    On a GPU its time comes twice: with each operator, whose name tells the kind, and with the kernels that it started. The
+    operators are counted; what kernels took beyond them, started by no operator, is part of the rest.
+    """
+    spent, kernels = {"the rest": 0.0}, 0.0
+    for event in events:
+        if on_gpu and event.device_type != DeviceType.CPU:
+            kernels += 0.0 if getattr(event, "is_user_annotation", False) else event.self_device_time_total
+            continue
+        kind = next((name for part, name in KINDS.items() if part in event.key), "the rest")
+        own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         spent[kind] = spent.get(kind, 0.0) + own
-    return {kind: value / sum(spent.values()) for kind, value in sorted(spent.items(), key=lambda item: -item[1])}
+    spent["the rest"] += max(0.0, kernels - sum(spent.values()))
+    total = sum(spent.values())
+    return {kind: value / total for kind, value in sorted(spent.items(), key=lambda item: -item[1]) if value}
 
 
 def shares(parts: Mapping[str, float]) -> str:

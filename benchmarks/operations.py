@@ -1,4 +1,4 @@
-"""Operations of a run, counted from the products that it asks for.
+"""Operations of a run, counted from the products that it asks for, and of a rollout in closed form.
 
 PyTorch's own counter follows which kernels a release has: 2.14 leaves out the CPU's attention that 2.15 counts. The calls
 seen here are of its public interface, which stays: a share of the machine's peak means the same under every release.
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from wmbench.models.predictor import FrameCausalViT
 
 MATRIX_PRODUCTS = ("matmul", "__matmul__", "bmm", "mm")
 NOT_COUNTED = ("einsum", "addmm", "baddbmm", "conv1d", "conv3d", "bilinear")
@@ -65,3 +66,22 @@ COUNTS: dict[str, Callable[..., int]] = {
     "scaled_dot_product_attention": of_attention,
     "conv2d": of_convolution,
 }
+
+
+def rollout_flops(predictor: FrameCausalViT, horizon: int) -> float:
+    """Operations (two for a multiplication with its addition) of one rollout from one frame, as we compute it."""
+    num_hist = predictor.pos_embedding.shape[1] // predictor.tokens_inside
+    width, inner = predictor.pos_embedding.shape[2], predictor.layers[0][0].to_out[0].in_features  # type: ignore[index]
+    hidden, tokens, depth = predictor.layers[0][1].net[1].out_features, predictor.tokens_inside, len(predictor.layers)  # type: ignore[index]
+
+    def layer(new: int, seen: int, asked: int) -> float:
+        """Keys and values of the new frames; what the last `asked` of them look for, see and make of it."""
+        attended = sum(range(seen - asked + 1, seen + 1)) * tokens
+        per_token = 2 * width * inner + 2 * inner * width + 4 * width * hidden
+        return tokens * (new * 4 * width * inner + asked * per_token + 4 * inner * attended)
+
+    total = 0.0
+    for step in range(1, horizon + 1):
+        new, seen = (1, step) if step <= num_hist else (num_hist, num_hist)
+        total += (depth - 1) * layer(new, seen, new) + layer(new, seen, 1)
+    return total

@@ -68,6 +68,14 @@ def rollout(model: WorldModel, dense: nn.Module, obs: Obs, plans: Float[Tensor, 
     return z[:, 1:]
 
 
+def costs(
+    model: WorldModel, dense: nn.Module, obs: Obs, goal: Float[Tensor, "N D"], plans: Float[Tensor, "S H A"]
+) -> Float[Tensor, " S"]:
+    """Of one task's plans."""
+    z = rollout(model, dense, obs, plans)
+    return (model.split(z[:, -1])[0] - goal).square().mean((1, 2))
+
+
 def cem_iteration(
     model: WorldModel,
     dense: nn.Module,
@@ -86,8 +94,7 @@ def cem_iteration(
     """
     means = []
     for task in range(len(plans)):
-        z = rollout(model, dense, one(obs, task), plans[task])
-        cost = (model.split(z[:, -1])[0] - goal[task]).square().mean((1, 2))
+        cost = costs(model, dense, one(obs, task), goal[task], plans[task])
         float(cost.min())  # the original logs it, for which the host waits
         means.append(plans[task, cost.argsort()[:num_elites]].mean(0))
     mean = torch.stack(means)

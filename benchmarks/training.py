@@ -117,7 +117,7 @@ def lewm(
         def plain_step() -> None:
             losses = plain.loss(*original.read_batch(windows, next(batches), device))
             take_step(optimizer, recipe_of(cfg), 1000, losses.total)
-            for value in losses:
+            for value in losses.parts.values():
                 value.item()
 
         return {"batch_size": batch_size, **measure(trainings, twice, plain_step, device, repeats)}

@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -161,7 +161,9 @@ def test_the_planning_benchmark_finds_equal_plans_and_writes_its_figures(load, t
     monkeypatch.setattr(sys, "argv", ["planning.py", *words])
     planning.main()
     figures = json.loads(output.read_text())
+    assert figures["cost_difference_fp32"] <= 1e-5 and figures["lewm_cost_difference"] <= 1e-5
     assert figures["plan_difference_fp32"] <= 1e-4 and figures["lewm_plan_difference"] <= 1e-4
+    assert figures["plans_changed_fp32"] == figures["lewm_plans_changed"] == 0
     assert figures["speedup_fp32"] == figures["seconds_plain"] / figures["seconds_fp32"]
     assert (figures["speedup_bf16"] is None) == (figures["bf16_reason"] is not None)
     assert figures["fraction_of_peak_fp32"] == figures["flops_per_s_fp32"] / 1e12
@@ -170,6 +172,37 @@ def test_the_planning_benchmark_finds_equal_plans_and_writes_its_figures(load, t
     assert peaks[0] * 16 > 2 * figures["memory"][0]["bound [GB]"]  # what 16 tasks would take together
     assert sum(figures["time_goes_to"].values()) == pytest.approx(1)
     assert "speedup_fp32" in capsys.readouterr().out
+
+
+def test_plans_that_change_places_by_rounding_do_not_count_as_different(load, monkeypatch):
+    """Their costs are the same; the share of tasks whose plan is another one is told."""
+    planning = load("planning")
+    iteration = planning.Iteration(planning.build(("encoder=lewm_small", *SMALL), torch.device("cpu")), 2, 5)
+    dense = planning.original.densely(iteration.model.predictor, 3)
+    ours = iteration.ours(iteration.model)()
+    swapped = ours.clone()
+    swapped[1, 2, 3] += 0.5
+    found = iteration.differences(dense, ours, swapped)
+    assert found["cost_difference"] <= 1e-5
+    assert found["plan_difference"] == pytest.approx(0.5) and found["plans_changed"] == 0.5
+    monkeypatch.setattr(planning.original, "costs", lambda *_: iteration.cost(iteration.model)(iteration.plans)[0] * 1.01)
+    assert iteration.differences(dense, ours, ours)["cost_difference"] > 1e-3
+
+
+def test_time_on_a_gpu_is_counted_once(load):
+    """The profiler gives each kernel's time with its operator too."""
+    kind = torch.autograd.DeviceType
+    operator = {"device_type": kind.CPU, "self_cpu_time_total": 100.0}
+    events = [
+        SimpleNamespace(key="aten::addmm", self_device_time_total=6.0, **operator),
+        SimpleNamespace(key="aten::native_layer_norm", self_device_time_total=3.0, **operator),
+        SimpleNamespace(key="ampere_sgemm_128x64_tn", self_device_time_total=6.0, device_type=kind.CUDA),
+        SimpleNamespace(key="vectorized_layer_norm_kernel", self_device_time_total=3.0, device_type=kind.CUDA),
+        SimpleNamespace(key="triton_fused_0", self_device_time_total=1.0, device_type=kind.CUDA),
+        SimpleNamespace(key="plan", self_device_time_total=10.0, device_type=kind.CUDA, is_user_annotation=True),
+    ]
+    found = load("machine").time_by_kind(events, on_gpu=True)
+    assert found == {"matrix products": 0.6, "LayerNorm": 0.3, "the rest": pytest.approx(0.1)}
 
 
 def test_an_unknown_setting_of_a_benchmark_is_named(load):
