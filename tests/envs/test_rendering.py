@@ -226,3 +226,9 @@ def test_a_home_that_cannot_be_written_to_does_not_keep_warp_from_compiling(monk
     monkeypatch.setenv("WARP_CACHE_PATH", "/proc/nowhere")
     assert rendering._kernel_folder() is None  # what was asked for is taken as it is
     rendering._kernel_folder.cache_clear()
+
+
+def test_looking_for_warp_again_leaves_it_the_place_of_its_kernels():
+    for _ in range(2):
+        _, wp = rendering._import_warp()
+        assert wp.config.kernel_cache_dir is not None

@@ -203,7 +203,8 @@ def _import_warp():
     import warp as wp
 
     wp.config.log_level = wp.LOG_ERROR
-    wp.config.kernel_cache_dir = _kernel_folder()
+    if folder := _kernel_folder():  # never back to None, which warp's init has replaced by a path
+        wp.config.kernel_cache_dir = folder
     with _silent_stderr():  # its C++ part warns of a missing CUDA driver whatever the level
         wp.init()
     import mujoco_warp as mjw
