@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from wmbench.commands.configuration import CONF, default_config, is_open, keys_of, nearest, unknown_key
 from wmbench.commands.quoting import in_quotes
 
+NO_SETTINGS = OmegaConf.create({})
+
 # Settings that say where a command writes, by the last part of their key, and variables that move what libraries keep.
 WRITTEN = ("output", "output_dir", "tasks_dir", "ckpt_base_path", "dir")
 VARIABLES = (
@@ -65,7 +67,7 @@ def _unknown(wrong: str, config_name: str) -> str:
     return unknown_key(wrong, keys_of(default))
 
 
-def told(error: BaseException, cfg: DictConfig | None = None) -> str:
+def told(error: BaseException, cfg: DictConfig = NO_SETTINGS) -> str:
     """An error's message as one line; of a file that cannot be written, with the setting or variable that moves it."""
     if not (isinstance(error, OSError) and error.strerror and error.filename):
         return " ".join(str(error).split())
@@ -73,12 +75,12 @@ def told(error: BaseException, cfg: DictConfig | None = None) -> str:
     return f"{error.filename}: {error.strerror}" + (f"; {' or '.join(movers)} moves it" if movers else "")
 
 
-def _movers(path: Path, cfg: DictConfig | None) -> Iterator[str]:
+def _movers(path: Path, cfg: DictConfig) -> Iterator[str]:
     def leads_to(place: str | Path) -> bool:
         here, there = path.absolute(), Path(place).absolute()
         return here == there or here in there.parents or there in here.parents
 
-    for key in keys_of(cfg) if cfg is not None else ():
+    for key in keys_of(cfg):
         if key.rpartition(".")[2] in WRITTEN and isinstance(place := OmegaConf.select(cfg, key), str) and leads_to(place):
             yield f"{key}=FOLDER"
     set_ones = [name for name in VARIABLES if name in os.environ and leads_to(os.environ[name])]

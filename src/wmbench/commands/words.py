@@ -55,7 +55,7 @@ def example(word: str, config_name: str) -> str:
 
 def expand_globs(settings: list[str]) -> tuple[list[str], bool]:
     """model_name='maze_*' becomes the runs that match; and whether they are several."""
-    given = dict(setting.partition("=")[::2] for setting in settings)
+    given = {key: value for key, _, value in (setting.partition("=") for setting in settings)}
     base, pattern = given.get("ckpt_base_path", "checkpoints"), given.get("model_name", "")
     if "*" not in pattern:
         return settings, False
