@@ -2,10 +2,13 @@
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 import time
 
 import pytest
-from command_line import run
+from command_line import ROOT, run
 
 
 def test_the_shipped_model_plans_right_after_installation(tmp_path):
@@ -34,3 +37,22 @@ def test_the_demo_ends_with_a_table_and_a_report_and_goes_on_where_it_was(tmp_pa
     again = run(tmp_path, command)
     assert "$ python train.py" not in again and "$ python plan.py" not in again
     assert "is complete already" in again
+
+
+def test_a_package_installed_without_a_checkout_brings_configurations_and_the_shipped_model(tmp_path):
+    source, site, work = tmp_path / "source", tmp_path / "site", tmp_path / "work"
+    for name in ("src", "conf", "checkpoints/point_maze_lewm"):
+        shutil.copytree(
+            ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
+        )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (wheel,) = (source / "dist").glob("*.whl")
+    shutil.unpack_archive(wheel, site, "zip")
+    work.mkdir()
+    door = shutil.copy(ROOT / "plan.py", work)  # as typed in a checkout, which Python puts behind what is installed
+    given = "model_name=point_maze_lewm protocol.num_tasks=1 planner.num_iters=1 baselines=false num_videos=0"
+    run(work, f"{door} {given}", PYTHONPATH=str(site))
+    assert len(list(work.glob("plan_outputs/*/summary.json"))) == 1
