@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from wmbench.models.predictor import FrameCausalViT
+
+from wmbench.models.vit import FrameCausalViT
 
 MATRIX_PRODUCTS = ("matmul", "__matmul__", "bmm", "mm")
 NOT_COUNTED = ("einsum", "addmm", "baddbmm", "conv1d", "conv3d", "bilinear")
