@@ -215,6 +215,15 @@ def test_fetch_gets_what_the_encoder_asks_for(encoder):
         ({"weights": "some.pth"}, r"pretrained=false leaves weights=some\.pth unread"),
         ({"model": "vit_smal_patch16_224"}, r"'vit_smal_patch16_224'\) is none of timm.*similar: vit_small_patch16_224"),
         ({"model": "vit_small_patch16_224.dinno"}, r"is none of timm.*vit_small_patch16_224\.dino"),
+        (
+            {"model": "timm/vit_tiny_patch16_224.augreg_in21k"},
+            r"is an address.*take encoder.model=vit_tiny_patch16_224\.aug",
+        ),
+        (
+            {"model": "hf-hub:timm/vit_small_patch16_224.dino"},
+            r"is an address.*take encoder.model=vit_small_patch16_224\.dino",
+        ),
+        ({"model": "hf_hub:me/vit_smal_patch16_224"}, r"is an address.*; similar: vit_small_patch16_224"),
         ({"model": "resnet18.tv_in1k", "architecture": {}}, r"'resnet18\.tv_in1k'\) has no row of tokens at one scale"),
         ({"model": "vit_base_patch16_siglip_256.v2_webli", "output": "cls"}, r"siglip_256\.v2_webli has no CLS token"),
     ],
@@ -222,6 +231,24 @@ def test_fetch_gets_what_the_encoder_asks_for(encoder):
 def test_settings_that_do_not_fit_are_refused_by_name(settings, message):
     with pytest.raises(InstantiationException, match=message):
         instantiate(config("timm"), **{"pretrained": False, "architecture": TINY} | settings)
+
+
+@pytest.mark.parametrize("name", ["dinov2", "dinov3", "dinov3_convnext", "timm", "mae"])
+@pytest.mark.parametrize("source", ["hf-hub:timm/", "timm/", "local-dir:/some/where/"])
+def test_an_address_in_place_of_a_name_is_refused_and_asks_no_network(name: str, source: str, monkeypatch):
+    def asked(*arguments, **options):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr("socket.create_connection", asked)
+    settings = {"pretrained": False, "model": f"{source}{config(name).model}"}
+    with pytest.raises(InstantiationException, match=r"is an address, .*; take encoder\.model="):
+        instantiate(config(name), **settings)
+
+
+def test_a_name_whose_weights_have_several_tags_is_refused_with_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(InstantiationException, match=r"has weights under \d+ names.*vit_small_patch16_224\.dino"):
+        instantiate(config("timm"), model="vit_small_patch16_224")
 
 
 def test_without_weights_and_network_the_error_says_what_to_do(build: Build, tmp_path, monkeypatch):

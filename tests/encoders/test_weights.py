@@ -202,3 +202,11 @@ def test_an_untrained_network_leaves_every_random_state_alone(monkeypatch: pytes
     assert torch.equal(torch.get_rng_state(), before)
     with initial_weights(pretrained=False, seed=3):
         assert torch.equal(torch.randn(4), drawn)
+
+
+def test_where_the_hub_is_switched_off_it_is_not_asked(cache, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("wmbench.encoders.weights.urlopen", None)
+    release = Release("x", "https://huggingface.co/timm/x/resolve/main/x.pth", sha256=None, licence="MIT", access="open")
+    with pytest.raises(FileNotFoundError, match=r"could not be downloaded \(HF_HUB_OFFLINE is set\).*\n.*encoder=x"):
+        fetch(release)

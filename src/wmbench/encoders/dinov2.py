@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from difflib import get_close_matches
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,30 @@ def build_trunk(model: str, architecture: Mapping[str, Any]) -> Any:
     """
     import timm  # seconds to import, which other encoders need not wait for
 
+    check_address(model)
     return timm.create_model(model, num_classes=0, **{"init_values": 1.0, **architecture})
+
+
+def check_address(model: str) -> None:
+    """Refuse an address in place of a name, which timm would try to reach five times over.
+
+    Raises:
+        ValueError: with the name that it ends in, or similar ones.
+    """
+    name = model.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    if name != model:
+        import timm
+
+        meant = f"; take encoder.model={name}" if timm.is_model(name.partition(".")[0]) else similar(name)
+        raise ValueError(f"model ({model!r}) is an address, where timm's plain name is needed{meant}")
+
+
+def similar(model: str) -> str:
+    """`; similar: a, b` among the names that have weights, or nothing."""
+    import timm
+
+    near = get_close_matches(model, timm.list_models(pretrained=True), n=3)
+    return f"; similar: {', '.join(near)}" if near else ""
 
 
 def load_trunk(trunk: "VisionTransformer", path: Path, model: str) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
-from wmbench.encoders.dinov2 import DINO
+from wmbench.encoders.dinov2 import DINO, check_address
 from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
 
 STRIDE = 16  # of ConvNeXt's third stage: the ViTs' patch
@@ -139,6 +139,7 @@ def build_convnext(model: str, depths: Sequence[int] | None, dims: Sequence[int]
     """timm's ConvNeXt without a classifier. LayerScale starts at 1, as in build_trunk."""
     import timm  # seconds to import, which other encoders need not wait for
 
+    check_address(model)
     sizes: dict[str, Any] = {"depths": depths, "dims": dims}
     given = {name: tuple(size) for name, size in sizes.items() if size is not None}
     return timm.create_model(model, **{"num_classes": 0, "ls_init_value": 1.0, **given})

@@ -1,7 +1,6 @@
 """Any Vision Transformer of timm by name, frozen: its own grid, prefix tokens and pixel statistics."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
-from wmbench.encoders.dinov2 import OUTPUTS, bake_positions
+from wmbench.encoders.dinov2 import OUTPUTS, bake_positions, check_address, similar
 from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
 
 POSITIONS = ("timm", "hub")
@@ -55,6 +54,8 @@ class TimmViT(Encoder):
         for name, value, known in (("output", output, OUTPUTS), ("positions", positions, POSITIONS)):
             if value not in known:
                 raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+        if pretrained and weights is None and not release.path.exists():
+            check_tagged(model)
         with initial_weights(pretrained, seed):
             trunk = build_trunk(model, architecture)
         if output == "cls" and trunk.cls_token is None:
@@ -100,15 +101,27 @@ def build_trunk(model: str, architecture: Mapping[str, Any]) -> Any:
     """timm's VisionTransformer, Eva or Beit at the size it was trained at, with random weights and no classifier."""
     import timm  # seconds to import, which other encoders need not wait for
 
+    check_address(model)
     try:
         trunk = timm.create_model(model, num_classes=0, **architecture)
     except RuntimeError as error:  # what timm raises for a name it does not know
-        near = get_close_matches(model, timm.list_models(pretrained=True), n=3)
-        also = f"; similar: {', '.join(near)}" if near else ""
-        raise ValueError(f"model ({model!r}) is none of timm {timm.__version__}'s: {error}{also}") from None
+        raise ValueError(f"model ({model!r}) is none of timm {timm.__version__}'s: {error}{similar(model)}") from None
     if not all(hasattr(trunk, part) for part in ("patch_embed", "num_prefix_tokens", "set_input_size")):
         raise ValueError(f"model ({model!r}) has no row of tokens at one scale; take a plain ViT, such as one named vit_*")
     return trunk
+
+
+def check_tagged(model: str) -> None:
+    """Refuse a name without its tag, under which no weights are published.
+
+    Raises:
+        ValueError: with the names that have some.
+    """
+    import timm
+
+    tagged = timm.list_models(f"{model}.*", pretrained=True) if "." not in model else []
+    if tagged:
+        raise ValueError(f"model ({model!r}) has weights under {len(tagged)} names; take one: {', '.join(tagged[:5])}")
 
 
 def has_computed_buffers(trunk: nn.Module) -> bool:

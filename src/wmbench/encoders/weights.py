@@ -170,6 +170,8 @@ def file_hash(path: Path) -> str:
 
 
 def _download(release: Release, path: Path) -> None:
+    if "huggingface.co/" in release.url and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise OSError("HF_HUB_OFFLINE is set")
     with urlopen(release.url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
         if response.headers.get_content_type() == "text/html":
             raise OSError(f"{release.url} is a page, not a file")  # a form to fill in, a quota that is used up
