@@ -38,8 +38,6 @@ def main(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     compiled = is_compiled(cfg.compile, device)
     runs.wandb_mode(cfg.wandb)  # a wrong word is refused before anything is loaded
-    torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = cfg.tf32  # of convolutions, which PyTorch would round
     cfg.arm = arm_of(cfg)
     recipe, cache = Recipe.of(cfg.training, cfg.encoder_lr if cfg.train_encoder else None), Cache(**cfg.cache)
     episodes = open_episodes(cfg.env.data)

@@ -32,7 +32,7 @@ from wmbench.encoders.state import State
 from wmbench.evaluation.table import markdown_of
 from wmbench.machine import pick_device
 from wmbench.models.adaln import AdaLNBlock
-from wmbench.models.precision import set_precision
+from wmbench.models.precision import Precision, set_precision
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent
@@ -152,9 +152,9 @@ def dino_wm_iteration(iteration: Iteration, repeats: int, checkout: str) -> dict
         set_precision(models[name], name.removesuffix("_compiled"), compiled=name.endswith("_compiled"))
         ways[name] = iteration.ours(models[name])
     seconds = {}
-    if "tf32" in ways:  # a switch of the whole process
-        seconds = medians({"tf32": ways.pop("tf32")}, device, repeats)
-        torch.set_float32_matmul_precision("highest")
+    if "tf32" in ways:
+        with Precision(tf32=True).applied():
+            seconds = medians({"tf32": ways.pop("tf32")}, device, repeats)
     seconds |= medians(ways, device, repeats)
     seconds["plain_with_decoder"] = seconds_of(with_decoder, device)
     figures: dict[str, Any] = {"tasks": len(iteration.plans), "samples": iteration.plans.shape[1], "horizon": HORIZON}

@@ -29,7 +29,13 @@ from wmbench.store import load_mapping, load_tensors, own_state, save_mapping, s
 ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
 UNMATCHED = {"pool": None, "width": None, "standardise": False, "layer_norm": False, "projection": "random"}
 MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCausalViT"}  # a run names classes by these
-OLDER = {"concat_dim": 1, "matched": UNMATCHED, "train_encoder": False, "encoder_lr": 1e-6}  # of older runs
+OLDER = {
+    "concat_dim": 1,
+    "matched": UNMATCHED,
+    "train_encoder": False,
+    "encoder_lr": 1e-6,
+    "precision": "auto",
+}  # of older runs
 
 
 def read_config(path: Path, remedy: str, needed: tuple[str, ...] = ("encoder",)) -> DictConfig:

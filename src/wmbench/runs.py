@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from wmbench.checkpoint import OLDER, read_config
 from wmbench.data.episodes import EpisodeSet
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
+from wmbench.models.precision import applied_precision
 from wmbench.models.world_model import WorldModel
 from wmbench.provenance import git_commit, versions
 from wmbench.store import DECODER_RESUME, load_mapping, save_mapping, steps_done
@@ -41,6 +43,7 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
             "weights_hash": weights_hash(unmatched(model.encoder)) if model.encoder.frozen else "trained with the model",
             "parameters": sum(p.numel() for p in model.encoder.parameters()),
         },
+        "precision": asdict(applied_precision(next(model.parameters()).device)),
         "predictor_parameters": sum(p.numel() for p in model.predictor.parameters()),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),

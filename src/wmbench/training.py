@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from wmbench.checkpoint import save_weights
 from wmbench.data.windows import Windows, ahead
 from wmbench.machine import progress_bar
 from wmbench.models.base import Losses
+from wmbench.models.precision import applied_precision
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 from wmbench.store import load_resume, save_resume
@@ -278,8 +279,8 @@ def losses_of(model: WorldModel, obs: Obs, action: torch.Tensor) -> Losses:
 
 
 def autocast(device: torch.device) -> AbstractContextManager:
-    """bf16 on a GPU, full precision on the CPU."""
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    """What losses are computed under: the command's precision, by default bf16 on a GPU and fp32 on the CPU."""
+    return applied_precision(device).autocast(device)
 
 
 def _trial_step(model: WorldModel, train: Windows, batch_size: int) -> float:

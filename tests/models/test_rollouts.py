@@ -127,15 +127,6 @@ def test_a_precision_that_is_not_known_or_not_here_is_refused(model: WorldModel)
         set_precision(model, "tf32", compiled=False)
 
 
-@pytest.mark.slow  # a compiler runs for half a minute
-@pytest.mark.parametrize("model", ["vit"], indirect=True)
-def test_a_compiled_rollout_is_the_same(model: WorldModel):
-    situated = situation(1)
-    expected = model.rollout(*situated)
-    set_precision(model, "fp32", compiled=True)
-    torch.testing.assert_close(model.rollout(*situated), expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(("wide", "out"), [(404, 12), (16, 404), (5, 7), (8, 16)])
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_padding_to_what_tensor_cores_like_changes_nothing(wide: int, out: int, has_bias: bool):

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -30,6 +31,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         failed: list[str] = []
 
         @functools.wraps(run)
+        def precisely(cfg: DictConfig) -> None:
+            with precision_of(cfg).applied():
+                run(cfg)
+
+        @functools.wraps(run)
         def main() -> None:
             if {"--help", "-h"} & set(sys.argv[1:]):
                 return print(help_text(run.__globals__["__doc__"], config_name))
@@ -37,7 +43,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             try:
                 sys.argv[1:] = read(sys.argv[1:], config_name)
                 if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                    return wrap(run)()
+                    return wrap(precisely)()
                 os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
                 wrap(job)()
             except KeyboardInterrupt:
@@ -52,7 +58,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
             try:
                 check_settings(cfg, config_name)
-                return run(cfg)
+                return precisely(cfg)
             except InstantiationException as error:
                 problem = told(error.__cause__ or error, cfg)
             except (OmegaConfBaseException, ValueError, OSError) as error:
@@ -70,3 +76,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return main
 
     return decorate
+
+
+def precision_of(cfg: DictConfig) -> Any:
+    """What a command computes with, put back before the next job of a sweep."""
+    from wmbench.machine import pick_device  # loads PyTorch, for which --help does not wait
+    from wmbench.models.precision import precision_named
+
+    return precision_named(cfg.get("precision", "auto"), pick_device(cfg.get("device", "auto")), cfg.get("tf32", False))

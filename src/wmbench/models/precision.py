@@ -1,5 +1,9 @@
-"""Faster rollouts by switches that a result names: TF32, bf16, torch.compile. Training has its own."""
+"""How numbers are rounded on the way: one value, applied as a context and recorded."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,9 +11,64 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.models.base import Predictor
+from wmbench.models.compiled import CompiledPredictor
 from wmbench.models.world_model import WorldModel
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a command computes with; fp32, truly, by default.
+
+    bf16: matrix products of training's losses or planning's rollouts are bf16; what is added up stays fp32.
+    tf32: the factors of all other matrix products and of cudnn's convolutions (which PyTorch would round unasked) are
+        rounded to 10 bits, on CUDA GPUs that can.
+    """
+
+    bf16: bool = False
+    tf32: bool = False
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Sets the process's switches, and puts them back."""
+        before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        token = _applied.set(self)
+        _switch("high" if self.tf32 else "highest", self.tf32)
+        try:
+            yield
+        finally:
+            _switch(*before)
+            _applied.reset(token)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        """What losses are computed under; their backward passes follow by themselves."""
+        return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+
+_applied: ContextVar[Precision | None] = ContextVar("precision", default=None)
+
+
+def precision_named(name: str, device: torch.device, tf32: bool = False) -> Precision:
+    """The precision of a command.
+
+    Args:
+        name: fp32, tf32, bf16, or auto, which is training's: bf16 on a GPU, fp32 elsewhere.
+        tf32: beside it.
+
+    Raises:
+        ValueError: a precision that there is not, or not on this device.
+    """
+    if name != "auto":
+        _check(name)
+    if name == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision=tf32 needs a CUDA GPU, and this is {device.type}; use fp32 or bf16")
+    return Precision(name == "bf16" or (name == "auto" and device.type == "cuda"), tf32 or name == "tf32")
+
+
+def applied_precision(device: torch.device) -> Precision:
+    """The one that is applied; where none is, training's own."""
+    return _applied.get() or precision_named("auto", device)
 
 
 class Bf16Predictor(Predictor):
@@ -43,20 +102,24 @@ def set_precision(model: WorldModel, precision: str, compiled: bool) -> None:
     """Make a trained model's predictions faster, for planning; its encoder stays as it is.
 
     Args:
-        precision: `fp32`; `tf32` rounds the factors of matrix products to 10 bits, on CUDA GPUs that can; `bf16` to 7.
-        compiled: let torch.compile fuse what lies between the products: a minute at first, per shape of a rollout.
+        precision: of the rollouts; `tf32` is also to be applied, as a command does for its whole run.
+        compiled: let torch.compile fuse what lies between the products: a minute at first, per shape of a step.
 
     Raises:
         ValueError: a precision that there is not, or not on this device.
     """
-    device = next(model.parameters()).device
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if precision == "tf32":
-        if device.type != "cuda":
-            raise ValueError(f"precision=tf32 needs a CUDA GPU, and this is {device.type}; use fp32 or bf16")
-        torch.set_float32_matmul_precision("high")
-    if precision == "bf16":
+    _check(precision)
+    if precision_named(precision, next(model.parameters()).device).bf16:
         model.predictor = Bf16Predictor(model.predictor)
     if compiled:
-        model.predictor.step = torch.compile(model.predictor.step)  # type: ignore[method-assign]
+        model.predictor = CompiledPredictor(model.predictor)
+
+
+def _check(name: str) -> None:
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision {name!r}; known: {', '.join(PRECISIONS)}")
+
+
+def _switch(matmul: str, cudnn: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = cudnn

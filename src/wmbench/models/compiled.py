@@ -1,0 +1,57 @@
+"""Rollouts through torch.compile, one graph for each shape of a step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure
+
+from wmbench.models.base import Predictor
+
+
+class CompiledPredictor(Predictor):
+    """A predictor whose steps are compiled, for any batch; for inference.
+
+    A step that cannot be compiled whole ends the program: what is called compiled never runs as it is written.
+
+    Args:
+        backend: torch.compile's.
+    """
+
+    def __init__(self, predictor: Predictor, backend: str | Callable[..., Any] = "inductor"):
+        super().__init__()
+        self.predictor, self.backend = predictor, backend
+        self._steps: dict[Any, Callable[[Any, Tensor], tuple[Tensor, Any]]] = {}
+
+    def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
+        return self.predictor(z, action)
+
+    def begin(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], num_plans: int) -> Any:
+        return self.predictor.begin(z, past, num_plans)
+
+    def step(self, state: Any, action: Float[Tensor, "BS A"]) -> tuple[Float[Tensor, "BS N D"], Any]:
+        state, action = tree_map_only(Tensor, _own, (state, action))
+        tensors = [leaf for leaf in tree_leaves((state, action)) if isinstance(leaf, Tensor)]
+        # The compiler takes equal sizes for the same size, and a size of one for a constant.
+        shapes = tuple((x.shape[1:], len(x) == 1, len(x) == len(action), x.dtype, x.requires_grad) for x in tensors)
+        kind = shapes, tree_structure(state), torch.is_grad_enabled()
+        if kind not in self._steps:
+            self._steps[kind] = self._compiled()
+        for tensor in tensors:
+            if len(tensor) > 1:
+                torch._dynamo.mark_dynamic(tensor, 0)
+        return self._steps[kind](state, action)
+
+    def _compiled(self) -> Callable[[Any, Tensor], tuple[Tensor, Any]]:
+        def step(state: Any, action: Tensor) -> tuple[Tensor, Any]:
+            return self.predictor.step(state, action)
+
+        step.__code__ = step.__code__.replace()  # the compiler's limit of 8 graphs counts those of one code object
+        return torch.compile(step, fullgraph=True, backend=self.backend)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor that is no view: the compiler also asks what a view is of."""
+    return tensor.clone(memory_format=torch.contiguous_format) if tensor._is_view() else tensor
