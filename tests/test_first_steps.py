@@ -2,10 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 from command_line import ROOT, run
@@ -19,11 +19,17 @@ def test_the_shipped_model_plans_right_after_installation(tmp_path):
 
 @pytest.mark.slow
 def test_the_shipped_model_solves_nine_of_ten_tasks(tmp_path):
-    began = time.perf_counter()
+    def worked_s() -> float:
+        return sum(os.times()[2:4])  # processor time of the commands that have ended
+
+    began = worked_s()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    started = worked_s()
     run(tmp_path, "plan.py model_name=point_maze_lewm")
+    ended = worked_s()
     (summary,) = (tmp_path / "plan_outputs").glob("*_demo/summary.json")
     assert json.loads(summary.read_text())["success"] >= 0.9
-    assert time.perf_counter() - began < 120
+    assert ended - started < 150 * (started - began)  # two minutes of two cores, where PyTorch starts in 1.6 s
 
 
 def test_the_demo_ends_with_a_table_and_a_report_and_goes_on_where_it_was(tmp_path):
