@@ -58,9 +58,13 @@ class FixedPlan(CEM):
 
 
 class World:
-    """The tasks' true positions, and a record of who looked when."""
+    """The tasks' true positions, and a record of who looked when.
 
-    def __init__(self, num_tasks: int):
+    limit: of the actions that are executed, in the environment's units; the simulator's is 1.
+    """
+
+    def __init__(self, num_tasks: int, limit: float = np.inf):
+        self.limit = limit
         self.position = torch.zeros(num_tasks, 2)
         self.looks: list[int] = []  # numbers of the blocks before which someone looked
         self.horizons: list[int] = []  # of the plans
@@ -81,7 +85,8 @@ class World:
             actions = agent.act(look, active)
             if len(agent.decisions) > plans_before:
                 self.horizons.append(agent.imagined.shape[1])
-            normalised = agent.model.normalizer.normalize_action(torch.from_numpy(actions).flatten(1))
+            executed = torch.from_numpy(actions.clip(-self.limit, self.limit))
+            normalised = agent.model.normalizer.normalize_action(executed.flatten(1))
             self.position[torch.as_tensor(active)] += displacement(normalised)
             self.actions.append(actions)
         return self
@@ -137,8 +142,11 @@ def test_it_does_not_look_for_a_plan_that_the_episodes_end_prevents():
 
 @pytest.mark.parametrize(("num_taken", "num_context"), [(1, 1), (1, 3), (2, 3), (3, 2), (3, 1)])
 def test_a_context_is_of_real_frames_with_the_blocks_between_them(num_taken: int, num_context: int):
-    agent = make_agent(num_taken=num_taken, num_context=num_context)
-    World(3).run(agent, blocks=7)
+    """As the simulator executed them: samples of a planner without bounds leave the actuator's range."""
+    planner = CEM(num_samples=30, num_elites=5, num_iters=4, init_std=4.0)
+    agent = make_agent(planner=planner, num_taken=num_taken, num_context=num_context)
+    world = World(3, limit=1.0).run(agent, blocks=7)
+    assert np.abs(world.actions).max() > 1
     lengths = set()
     for frames, past in agent.model.contexts:
         assert past.shape[1] == frames.shape[1] - 1
@@ -200,14 +208,14 @@ def test_a_world_model_is_planned_with_like_any_other():
 def test_plans_do_not_change_with_the_number_of_rollouts_at_once(at_once: int, monkeypatch: pytest.MonkeyPatch):
     """One sample of one task, part of one, one, two or all four at a time."""
     expected = World(4).run(make_agent(num_context=2), blocks=4)
-    monkeypatch.setattr("wmbench.planning.agent.rollouts_at_once", lambda *_: at_once)
+    monkeypatch.setattr("wmbench.planning.rollout_cost.rollouts_at_once", lambda *_: at_once)
     found = World(4).run(make_agent(num_context=2), blocks=4)
     np.testing.assert_array_equal(found.actions, expected.actions)
 
 
 @pytest.mark.parametrize("at_once", [3, 30, 70])
 def test_never_more_rollouts_run_than_fit_into_memory(at_once: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("wmbench.planning.agent.rollouts_at_once", lambda *_: at_once)
+    monkeypatch.setattr("wmbench.planning.rollout_cost.rollouts_at_once", lambda *_: at_once)
     agent = make_agent()
     World(4).run(agent, blocks=2)
     at_a_time = [rolled_out for rolled_out in agent.model.rolled_out if rolled_out > 1]
@@ -223,7 +231,7 @@ def test_running_out_of_memory_halves_what_runs_at_once_and_changes_nothing_else
             return super().rollout(z, past, plans)
 
     expected = World(4).run(make_agent(), blocks=3)
-    monkeypatch.setattr("wmbench.planning.agent.rollouts_at_once", lambda *_: 100)
+    monkeypatch.setattr("wmbench.planning.rollout_cost.rollouts_at_once", lambda *_: 100)
     found = World(4).run(make_agent(model=Small()), blocks=3)
     np.testing.assert_array_equal(found.actions, expected.actions)
 
@@ -336,7 +344,7 @@ def test_a_forecast_counts_the_steps_of_every_rollout(monkeypatch: pytest.Monkey
     """Seconds of one rolled out step (a clock that adds one a rollout) times samples, iterations, tasks and horizons."""
     ticks = iter(range(100))
     monkeypatch.setattr("wmbench.planning.agent.time.perf_counter", lambda: float(next(ticks)))
-    monkeypatch.setattr("wmbench.planning.agent.rollouts_at_once", lambda *_: 3)
+    monkeypatch.setattr("wmbench.planning.rollout_cost.rollouts_at_once", lambda *_: 3)
     agent = make_agent(horizon=4, shrinking=True)
     steps = 4 + 3 + 2 + 1 + 3 + 2 + 1  # seven blocks
     assert agent.forecast(observed(GOALS[:1]), num_tasks=4, blocks=7) == pytest.approx(4 * 30 * 4 * steps / (3 * 4))
@@ -393,6 +401,7 @@ def test_clipped_actions_stay_inside_the_actuators_range():
         ({"horizon": 0}, r"agent.horizon \(0\) must be positive"),
         ({"num_context": 0}, r"agent.num_context \(0\) must be positive"),
         ({"memory_gb": 0}, r"agent.memory_gb \(0\) must be positive"),
+        ({"memory_gb": np.nan}, r"agent.memory_gb \(nan\) must be positive"),
         ({"num_taken": 0}, r"agent.num_taken \(0\) must be between 1 and horizon \(3\)"),
         ({"num_taken": 4}, r"agent.num_taken \(4\) must be between 1 and horizon \(3\)"),
     ],

@@ -70,8 +70,8 @@ def test_plans_stay_within_the_bounds():
     ("changed", "message"),
     [
         ({"num_iters": 0}, r"num_iters \(0\) must be positive"),
-        ({"lr": 0}, r"lr \(0\) must be positive"),
-        ({"action_noise": -1}, r"action_noise \(-1\) not negative"),
+        ({"lr": 0}, r"planner.lr \(0\) must be positive"),
+        ({"action_noise": -1}, r"planner.action_noise \(-1\) must not be negative"),
         ({"start": "warm"}, "unknown start 'warm'; known: randn, zero"),
     ],
 )

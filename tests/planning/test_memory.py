@@ -55,7 +55,27 @@ def test_as_many_run_as_fit_beside_what_one_takes_anyway(memory_gb: float, expec
     assert rollouts_at_once(run, CPU, memory_gb) == expected
 
 
+def test_what_a_library_takes_once_is_not_taken_for_a_rollouts(monkeypatch: pytest.MonkeyPatch):
+    """A workspace of 9 kB, kept from the first run on; two kilobytes a rollout."""
+    monkeypatch.setattr("wmbench.planning.memory.free_bytes", lambda device: 2e9)
+    workspace: list[Tensor] = []
+
+    def run(count: int) -> None:
+        workspace[:] = workspace or [kilobytes(9)]
+        kilobytes(2 * count)
+
+    assert rollouts_at_once(run, CPU, memory_gb=20e-6) == 10
+
+
+def test_rollouts_that_seem_to_take_nothing_take_all_that_is_seen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("wmbench.planning.memory.free_bytes", lambda device: 2e9)
+    assert rollouts_at_once(lambda count: kilobytes(8), CPU, memory_gb=20e-6) == 5
+
+
 def test_only_a_lack_of_memory_is_taken_for_one():
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -1,5 +1,7 @@
 """The planning objective: visual and proprio distances of the last frame, or of all with growing weights."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -57,8 +59,10 @@ def test_alpha_weighs_the_proprio_of_the_first_token_beside_the_visual_mean(mode
     ("settings", "message"),
     [
         ({"mode": "first"}, "unknown objective mode 'first'; known: last, all"),
-        ({"alpha": -1}, r"objective alpha \(-1\) must not be negative"),
-        ({"base": 0}, r"base \(0\) must be positive"),
+        ({"alpha": -1}, r"objective.alpha \(-1\) must not be negative"),
+        ({"alpha": math.nan}, r"objective.alpha \(nan\) must not be negative"),
+        ({"base": math.inf}, r"objective.base \(inf\) must be positive"),
+        ({"base": 0}, r"objective.base \(0\) must be positive"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(settings: dict, message: str):

@@ -154,18 +154,28 @@ def test_a_budget_of_another_form_is_refused(name: str):
         ("cem", {"init_std": 0.0}, r"init_std \(0.0\) must be positive"),
         ("icem", {"num_elites": 11}, r"num_elites \(11\) must be at least 2 and at most half of num_samples \(20\)"),
         ("icem", {"noise_beta": -1}, r"noise_beta \(-1\) must not be negative"),
-        ("icem", {"sample_decay": 0.5}, r"sample_decay \(0.5\) at least 1"),
+        ("icem", {"sample_decay": 0.5}, r"sample_decay \(0.5\) must be at least 1"),
         ("icem", {"kept_fraction": 2}, r"kept_fraction \(2\) must be in \[0, 1\]"),
-        ("icem", {"momentum": 1}, r"momentum \(1\) in \[0, 1\)"),
+        ("icem", {"momentum": 1}, r"momentum \(1\) must be in \[0, 1\)"),
         ("mppi", {"num_samples": 1}, r"num_samples \(1\) must be at least 2"),
         ("mppi", {"temperature": 0}, r"temperature \(0\) must be positive"),
         ("mppi", {"std_decay": 1.5}, r"std_decay \(1.5\) must be above 0 and at most 1"),
         ("adam", {"lr": 0}, r"lr \(0\) must be positive"),
         ("random_shooting", {"num_samples": 0}, r"num_samples \(0\) must be positive"),
+        *(
+            (name, {setting: number}, rf"{setting} \({number}\)")
+            for name, setting in (
+                *(("cem", "init_std"), ("adam", "lr"), ("gd", "lr"), ("gd", "action_noise"), ("mppi", "temperature")),
+                *(("mppi", "std_decay"), ("icem", "noise_beta"), ("icem", "sample_decay"), ("icem", "momentum")),
+                ("icem", "kept_fraction"),
+            )
+            for number in ("nan", "inf", -1)
+        ),
         ("nevergrad", {"num_iters": 0}, r"num_iters \(0\) must be positive"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(name: str, changed: dict, message: str):
-    with pytest.raises(Exception, match=message) as raised:
+    changed = {setting: float(value) if isinstance(value, str) else value for setting, value in changed.items()}
+    with pytest.raises(Exception, match=rf"planner\.{message}") as raised:
         make(name, **changed)
     assert isinstance(raised.value.__cause__, ValueError)

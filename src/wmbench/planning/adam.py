@@ -1,5 +1,7 @@
 """Adam on the actions themselves, from several starts."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -35,8 +37,8 @@ class Adam(Planner):
         lr: int | float,
         budget: int | float | str | None = None,
     ):
-        if lr <= 0:
-            raise ValueError(f"lr ({lr}) must be positive")
+        if not 0 < lr < math.inf:
+            raise ValueError(f"planner.lr ({lr}) must be positive")
         # Each step is a backward and a forward pass; the starts are scored beside the first.
         super().__init__(num_samples, init_std, Budget(budget, num_iters, lambda k: (3 + (k == 0)) * num_samples))
         self.init_std, self.lr = init_std, lr

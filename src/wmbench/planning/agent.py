@@ -12,10 +12,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
-from wmbench.planning.memory import MEASURED, is_out_of_memory, rollouts_at_once
+from wmbench.planning.memory import MEASURED
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
 from wmbench.planning.planner import Cost, Planner
+from wmbench.planning.rollout_cost import RolloutCost
 from wmbench.shapes import Obs
 
 ENCODED_AT_ONCE = 64  # frames
@@ -85,7 +86,7 @@ class Agent:
         for name, value in (("horizon", horizon), ("num_context", num_context)):
             if value < 1:
                 raise ValueError(f"agent.{name} ({value}) must be positive")
-        if memory_gb <= 0:
+        if not memory_gb > 0:  # nor nan
             raise ValueError(f"agent.memory_gb ({memory_gb}) must be positive")
         if not 1 <= num_taken <= horizon:
             raise ValueError(f"agent.num_taken ({num_taken}) must be between 1 and horizon ({horizon})")
@@ -94,7 +95,14 @@ class Agent:
         self.model, self.planner, self.objective = model, planner, objective
         self.horizon, self.num_taken, self.shrinking, self.num_context = horizon, num_taken, shrinking, num_context
         self.clip_actions, self.memory_gb, self.seed = clip_actions, memory_gb, seed
-        self._room: int | None = None  # rollouts that fit into memory at once
+        self._costs = RolloutCost(
+            model,
+            objective,
+            num_context=num_context,
+            horizon=horizon,
+            memory_gb=memory_gb,
+            has_gradients=planner.needs_gradients,
+        )
         self.decisions: list[Decision] = []
 
     @torch.no_grad()
@@ -102,7 +110,7 @@ class Agent:
         """Seconds that planning `blocks` model steps for each task takes if none is solved early, from one rollout."""
         self._device = example["visual"].device
         z = self._encode(example).to(self._device)[:, None]
-        room, seconds = self._measure_room(z[:, 0]), 0.0
+        room, seconds = self._costs.room(z[:, 0]), 0.0
         for at_once in (min(room, MEASURED[1]), min(room, 512)):
             if seconds > 0.2:
                 break  # more at once would take long to try, and a rollout hardly less time
@@ -156,7 +164,7 @@ class Agent:
             self._make_plan(active)
             self._note_decision(time.perf_counter() - looked, len(active))
         block, self._plan = self._plan[:, 0], self._plan[:, 1:]
-        self._past.append(block)
+        self._past.append(block.clamp(*self._limits))  # what the actuator executes of it
         self._queue -= 1
         self._block += 1
         self._blocks_left -= 1
@@ -179,28 +187,13 @@ class Agent:
     def cost(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], goal: Float[Tensor, "B N D"]) -> Cost:
         """Cost of plans from z, in as many rollouts at once as fit into memory."""
 
-        def score(tasks: slice, plans: Tensor) -> Tensor:
-            rollout = self.model.rollout(z[tasks], past[tasks], plans)
-            return self.objective(self.model, z[tasks, -1], rollout, goal[tasks])
+        return self._costs.of(z, past, goal)
 
-        def cost(plans: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
-            num_tasks, num_samples = plans.shape[:2]
-            room = self._measure_room(z[:1, -1])
-            together = min(num_tasks, max(1, room // num_samples))
-            parts = -(-num_samples * together // max(room, together))
-            groups = [slice(first, min(first + together, num_tasks)) for first in range(0, num_tasks, together)]
-            try:
-                return torch.cat(
-                    [torch.cat([score(g, part) for part in plans[g].tensor_split(parts, 1)], dim=1) for g in groups]
-                )
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or room == 1:
-                    raise
-            torch.cuda.empty_cache()  # does nothing without a GPU
-            self._room = room // 2
-            return cost(plans)
-
-        return cost
+    @property
+    def _limits(self) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"]]:
+        """The actuator's range, in normalised units."""
+        blocks = torch.ones(self._block_dim, device=self._device)
+        return self.model.normalizer.normalize_action(-blocks), self.model.normalizer.normalize_action(blocks)
 
     @property
     def _block_dim(self) -> int:
@@ -236,11 +229,8 @@ class Agent:
         mean = zero.clone()
         z = torch.stack(self._frames, 1)
         past = torch.stack(self._past, 1) if self._past else mean[:, :0]
-        low, high = (
-            self.model.normalizer.normalize_action(mean.new_full((self._block_dim,), limit)) for limit in (-1.0, 1.0)
-        )
-        bounds = (low, high) if self.clip_actions else None
-        room = self._measure_room(z[:1, -1].to(self._device))
+        bounds = self._limits if self.clip_actions else None
+        room = self._costs.room(z[:1, -1].to(self._device))
         chunk = max(1, room // self.planner.num_samples)
         imagined = self._goal[:, None].repeat(1, horizon, 1, 1)
         for first in range(0, len(active), chunk):
@@ -261,24 +251,6 @@ class Agent:
         took = self._look_seconds + plan_seconds
         self.decisions.append(Decision(took, plan_seconds, num_tasks, is_first=not self.decisions))
         self._look_seconds = 0.0
-
-    def _measure_room(self, frame: Float[Tensor, "1 N D"]) -> int:
-        """Rollouts that fit into memory at once, measured on the longest that there will be, from any frame."""
-        if self._room is None:
-            z = frame[:, None].repeat(1, self.num_context, 1, 1)
-            past = z.new_zeros(1, self.num_context - 1, self._block_dim)
-
-            def run(count: int) -> None:
-                plans = z.new_zeros(1, count, self.horizon, self._block_dim)
-                with torch.set_grad_enabled(self.planner.needs_gradients):
-                    plans.requires_grad_(self.planner.needs_gradients)
-                    rollout = self.model.rollout(z, past, plans)
-                    cost = self.objective(self.model, frame, rollout, frame)
-                    if self.planner.needs_gradients:
-                        torch.autograd.grad(cost.sum(), plans)
-
-            self._room = rollouts_at_once(run, frame.device, self.memory_gb)
-        return self._room
 
 
 class Floor:

@@ -22,7 +22,7 @@ class Budget:
 
     def __init__(self, limit: int | float | str | None, num_iters: int, evaluations: Callable[[int], int]):
         if num_iters < 1:
-            raise ValueError(f"num_iters ({num_iters}) must be positive")
+            raise ValueError(f"planner.num_iters ({num_iters}) must be positive")
         seconds = re.fullmatch(r"(\d+\.?\d*)s", str(limit))
         self.seconds = float(seconds[1]) if seconds else None
         most = limit if isinstance(limit, int) and not isinstance(limit, bool) else None

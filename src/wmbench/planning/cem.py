@@ -24,9 +24,9 @@ class CEM(Planner):
         budget: int | float | str | None = None,
     ):
         if num_elites > num_samples:
-            raise ValueError(f"num_elites ({num_elites}) must not exceed num_samples ({num_samples})")
+            raise ValueError(f"planner.num_elites ({num_elites}) must not exceed num_samples ({num_samples})")
         if num_elites < 2:
-            raise ValueError(f"num_elites ({num_elites}) must be at least 2")
+            raise ValueError(f"planner.num_elites ({num_elites}) must be at least 2")
         super().__init__(num_samples, init_std, Budget(budget, num_iters, lambda iteration: num_samples))
         self.num_elites, self.init_std = num_elites, init_std
 

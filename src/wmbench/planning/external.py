@@ -36,7 +36,9 @@ class Nevergrad(Planner):
         registry = library().optimizers.registry
         if optimizer not in registry:
             near = difflib.get_close_matches(optimizer, list(registry), n=5, cutoff=0.3)
-            raise ValueError(f"unknown nevergrad optimizer {optimizer!r}; near it: {', '.join(near) or 'none'}")
+            raise ValueError(
+                f"planner.optimizer: unknown nevergrad optimizer {optimizer!r}; near it: {', '.join(near) or 'none'}"
+            )
         super().__init__(num_samples, init_std, Budget(budget, num_iters, lambda iteration: num_samples))
         self.optimizer, self.init_std = registry[optimizer], init_std
 

@@ -1,5 +1,7 @@
 """Gradient descent on the actions themselves, as DINO-WM does it."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,10 +32,12 @@ class GradientDescent(Planner):
     def __init__(
         self, num_iters: int, lr: int | float, action_noise: int | float, start: str, budget: int | float | str | None = None
     ):
-        if lr <= 0 or action_noise < 0:
-            raise ValueError(f"lr ({lr}) must be positive and action_noise ({action_noise}) not negative")
+        if not 0 < lr < math.inf:
+            raise ValueError(f"planner.lr ({lr}) must be positive")
+        if not 0 <= action_noise < math.inf:
+            raise ValueError(f"planner.action_noise ({action_noise}) must not be negative")
         if start not in STARTS:
-            raise ValueError(f"unknown start {start!r}; known: {', '.join(STARTS)}")
+            raise ValueError(f"planner.start: unknown start {start!r}; known: {', '.join(STARTS)}")
         super().__init__(1, None, Budget(budget, num_iters, lambda iteration: 3))
         self.lr, self.action_noise, self.start = lr, action_noise, start
 

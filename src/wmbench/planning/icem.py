@@ -1,5 +1,7 @@
 """Improved cross-entropy method: coloured noise, kept elites, fewer samples with every iteration."""
 
+import math
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -43,11 +45,17 @@ class ICEM(Planner):
         budget: int | float | str | None = None,
     ):
         if not 2 <= num_elites <= num_samples / 2:
-            raise ValueError(f"num_elites ({num_elites}) must be at least 2 and at most half of num_samples ({num_samples})")
-        if noise_beta < 0 or sample_decay < 1:
-            raise ValueError(f"noise_beta ({noise_beta}) must not be negative and sample_decay ({sample_decay}) at least 1")
-        if not 0 <= kept_fraction <= 1 or not 0 <= momentum < 1:
-            raise ValueError(f"kept_fraction ({kept_fraction}) must be in [0, 1] and momentum ({momentum}) in [0, 1)")
+            raise ValueError(
+                f"planner.num_elites ({num_elites}) must be at least 2 and at most half of num_samples ({num_samples})"
+            )
+        for name, value, is_sound, rule in (
+            ("noise_beta", noise_beta, 0 <= noise_beta < math.inf, "must not be negative"),
+            ("sample_decay", sample_decay, 1 <= sample_decay < math.inf, "must be at least 1"),
+            ("kept_fraction", kept_fraction, 0 <= kept_fraction <= 1, "must be in [0, 1]"),
+            ("momentum", momentum, 0 <= momentum < 1, "must be in [0, 1)"),
+        ):
+            if not is_sound:
+                raise ValueError(f"planner.{name} ({value}) {rule}")
 
         def population(iteration: int) -> int:
             return max(int(num_samples * sample_decay**-iteration), 2 * num_elites)

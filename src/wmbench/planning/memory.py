@@ -18,8 +18,12 @@ def rollouts_at_once(run: Callable[[int], Any], device: torch.device, memory_gb:
     Args:
         run: as many rollouts at once as it is told.
     """
-    few, more = (peak_bytes(lambda count=count: run(count), device) for count in MEASURED)
-    each = max(1, (more - few) // (MEASURED[1] - MEASURED[0]))
+    with torch.compiler.set_stance("force_eager"):  # what is measured is not worth a graph
+        run(MEASURED[0])  # libraries take their workspaces, which are none of the rollouts' own
+        few, more = (peak_bytes(lambda count=count: run(count), device) for count in MEASURED)
+    each = (more - few) // (MEASURED[1] - MEASURED[0])
+    if each <= 0:  # something else was held meanwhile; no rollout takes more than all of it
+        each = max(1, few // MEASURED[0])
     fixed = max(0, few - MEASURED[0] * each)
     return max(1, int(min(memory_gb * 1e9, free_bytes(device) / 2) - fixed) // each)
 
@@ -52,8 +56,9 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Of a GPU, or of a CPU, whose allocator has no error class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """Of a GPU or its matrix libraries, or of a CPU, whose allocator has no error class of its own."""
+    told = ("not enough memory", "_STATUS_ALLOC_FAILED", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in told)
 
 
 class _LiveTensors(TorchDispatchMode):

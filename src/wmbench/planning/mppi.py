@@ -1,5 +1,7 @@
 """Model-predictive path integral control: every sample counts, the cheaper the more."""
 
+import math
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,11 +34,11 @@ class MPPI(Planner):
         budget: int | float | str | None = None,
     ):
         if num_samples < 2:
-            raise ValueError(f"num_samples ({num_samples}) must be at least 2: their costs are compared")
-        if temperature <= 0:
-            raise ValueError(f"temperature ({temperature}) must be positive")
+            raise ValueError(f"planner.num_samples ({num_samples}) must be at least 2: their costs are compared")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"planner.temperature ({temperature}) must be positive")
         if not 0 < std_decay <= 1:
-            raise ValueError(f"std_decay ({std_decay}) must be above 0 and at most 1")
+            raise ValueError(f"planner.std_decay ({std_decay}) must be above 0 and at most 1")
         super().__init__(num_samples, init_std, Budget(budget, num_iters, lambda iteration: num_samples))
         self.init_std, self.temperature, self.std_decay = init_std, temperature, std_decay
 

@@ -1,5 +1,6 @@
 """How far predicted latents are from the goal's: what a planner minimises."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,11 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ValueError(f"unknown objective mode {self.mode!r}; known: {', '.join(MODES)}")
-        if self.alpha < 0 or self.base <= 0:
-            raise ValueError(f"objective alpha ({self.alpha}) must not be negative and base ({self.base}) must be positive")
+            raise ValueError(f"objective.mode: unknown objective mode {self.mode!r}; known: {', '.join(MODES)}")
+        if not 0 <= self.alpha < math.inf:
+            raise ValueError(f"objective.alpha ({self.alpha}) must not be negative")
+        if not 0 < self.base < math.inf:
+            raise ValueError(f"objective.base ({self.base}) must be positive")
 
     def __call__(
         self, model: Any, start: Float[Tensor, "B N D"], z: Float[Tensor, "B S H N D"], goal: Float[Tensor, "B N D"]

@@ -1,5 +1,6 @@
 """What every planner shares: it sees cost(plans) and nothing else."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -27,9 +28,9 @@ class Planner(ABC):
 
     def __init__(self, num_samples: int, init_std: int | float | None, budget: Budget):
         if num_samples < 1:
-            raise ValueError(f"num_samples ({num_samples}) must be positive")
-        if init_std is not None and init_std <= 0:
-            raise ValueError(f"init_std ({init_std}) must be positive")
+            raise ValueError(f"planner.num_samples ({num_samples}) must be positive")
+        if init_std is not None and not 0 < init_std < math.inf:  # as for every number here: nan is none
+            raise ValueError(f"planner.init_std ({init_std}) must be positive")
         self.num_samples, self.budget = num_samples, budget
 
     @property

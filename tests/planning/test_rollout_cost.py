@@ -1,0 +1,93 @@
+"""Costs and gradients of plans, a few rollouts after another."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from wmbench.planning.memory import peak_bytes
+from wmbench.planning.objective import Objective
+from wmbench.planning.rollout_cost import RolloutCost
+
+TASKS, SAMPLES, HORIZON, ACTION = 3, 5, 4, 2
+Z, GOAL = torch.randn(TASKS, 1, 1, ACTION), torch.randn(TASKS, 1, ACTION)
+NOTHING = torch.zeros(TASKS, 0, ACTION)
+
+
+class Curved:
+    """A latent that every action bends, over many steps whose graph a gradient needs."""
+
+    frameskip, normalizer = 1, SimpleNamespace(action_mean=torch.zeros(ACTION))
+    most = 10**6  # rollouts whose gradients fit
+
+    def split(self, z: Tensor) -> tuple[Tensor, None]:
+        return z, None
+
+    def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+        latent = z[:, -1:].expand(-1, plans.shape[1], -1, -1)
+        latents = []
+        for step in range(plans.shape[2]):
+            for _ in range(10):
+                latent = torch.sin(latent + plans[:, :, step, None] ** 2)
+            latents.append(latent)
+        rolled_out = torch.stack(latents, 2)
+        if rolled_out.requires_grad:
+            rolled_out.register_hook(self.fail)
+        return rolled_out
+
+    def fail(self, gradient: Tensor) -> None:
+        if gradient.shape[0] * gradient.shape[1] > self.most:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def costs_of(at_once: int, model: Any = None) -> RolloutCost:
+    sizes = {"num_context": 1, "horizon": HORIZON, "memory_gb": 1, "has_gradients": True}
+    costs = RolloutCost(model or Curved(), Objective(), **sizes)
+    costs._room = at_once
+    return costs
+
+
+def slopes(costs: RolloutCost, plans: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = plans.clone().requires_grad_()
+    found = costs.of(Z, NOTHING, GOAL)(leaf)
+    return found.detach(), torch.autograd.grad((weight * found).sum(), leaf)[0]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5, 7, 10])
+def test_gradients_of_a_few_rollouts_after_another_are_those_of_all_at_once(at_once: int):
+    plans, weight = torch.randn(TASKS, SAMPLES, HORIZON, ACTION), torch.rand(TASKS, SAMPLES)
+    leaf = plans.clone().requires_grad_()
+    model = Curved()
+    whole = Objective()(model, Z[:, -1], model.rollout(Z, NOTHING, leaf), GOAL)
+    (expected,) = torch.autograd.grad((weight * whole).sum(), leaf)
+    found, gradient = slopes(costs_of(at_once), plans, weight)
+    torch.testing.assert_close(found, whole.detach())
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_a_graph_ends_with_its_chunk():
+    plans, weight = torch.randn(TASKS, 100, HORIZON, ACTION), torch.ones(TASKS, 100)
+    few, all_of_them = (
+        peak_bytes(lambda at_once=at_once: slopes(costs_of(at_once), plans, weight), torch.device("cpu"))
+        for at_once in (5, 300)
+    )
+    assert few < all_of_them / 2  # costs and gradients of all are kept, of which a plan has as many numbers as a frame here
+
+
+def test_a_gradient_for_which_memory_lacks_is_computed_in_halves():
+    plans, weight = torch.randn(TASKS, SAMPLES, HORIZON, ACTION), torch.ones(TASKS, SAMPLES)
+    small = Curved()
+    small.most = 4
+    costs = costs_of(15, small)
+    expected, found = slopes(costs_of(15), plans, weight), slopes(costs, plans, weight)
+    assert costs._room == 3
+    torch.testing.assert_close(found, expected)
+
+
+def test_plans_that_nobody_differentiates_have_costs_alone():
+    plans = torch.randn(TASKS, SAMPLES, HORIZON, ACTION)
+    assert not costs_of(3).of(Z, NOTHING, GOAL)(plans).requires_grad
+    with torch.no_grad():
+        assert not costs_of(3).of(Z, NOTHING, GOAL)(plans.requires_grad_()).requires_grad
