@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.random_patch import RandomPatch
@@ -376,6 +377,22 @@ def test_a_decision_is_the_looks_since_the_last_one_and_its_plan(monkeypatch: py
     for active in ([0, 1, 2, 3], [0, 1, 2], [0, 1, 2], [2]):
         agent.act(lambda active=active: look(np.array(active)), np.array(active))
     assert agent.decisions == [(11.0, 1.0, 4, True), (21.0, 1.0, 3, False)]
+
+
+def test_a_forecast_and_the_measuring_of_memory_compile_nothing():
+    compiler = CompileCounter()
+
+    class Compiled(Drift):
+        rolled = staticmethod(torch.compile(lambda plans: displacement(plans).cumsum(2), backend=compiler))
+
+        def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+            return z[:, -1:, None] + self.rolled(plans)[:, :, :, None]
+
+    agent = make_agent(model=Compiled())
+    agent.forecast(observed(GOALS[:1]), num_tasks=4, blocks=7)
+    assert compiler.frame_count == 0
+    World(4).run(agent, blocks=1)
+    assert compiler.frame_count > 0
 
 
 def test_actions_are_the_plans_in_environment_units():

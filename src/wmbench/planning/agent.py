@@ -116,7 +116,8 @@ class Agent:
                 break  # more at once would take long to try, and a rollout hardly less time
             plans = z.new_zeros(1, at_once, self.horizon, self._block_dim)
             began = time.perf_counter()
-            self.model.rollout(z, plans[:, 0, :0], plans).sum().item()
+            with torch.compiler.set_stance("force_eager"):  # compiling, a minute once, says nothing of the rest
+                self.model.rollout(z, plans[:, 0, :0], plans).sum().item()
             seconds = time.perf_counter() - began
         plans_made, steps, rest, left = 0, 0, 0, blocks
         while left > 0:
