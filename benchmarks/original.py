@@ -178,6 +178,6 @@ def training_step(
     (loss + drawn.total).backward()
     for optimizer in optimizers:
         optimizer.step()
-    logged = {"loss": loss + drawn.total, "z_loss": loss, "decoder_loss": drawn.total, "recon": drawn.reconstruction}
-    logged |= {"diff": drawn.diff, "recon_pred": imagined.reconstruction, "diff_pred": imagined.diff}
+    logged = {"loss": loss + drawn.total, "z_loss": loss, "decoder_loss": drawn.total, **drawn.parts}
+    logged |= {f"{name}_pred": value for name, value in imagined.parts.items()}
     return {name: value.item() for name, value in logged.items()}  # the host waits for each

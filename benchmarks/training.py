@@ -34,7 +34,9 @@ from wmbench.data.packing import Packing
 from wmbench.data.windows import ResidentFrames, StoredFrames, Windows, ahead
 from wmbench.machine import peak_memory, pick_device
 from wmbench.models.world_model import WorldModel
-from wmbench.training import Recipe, compile_predictor, losses_of, optimizer_of, take_step
+from wmbench.training.loop import take_step
+from wmbench.training.recipe import Recipe
+from wmbench.training.world_model import compile_predictor, losses_of, optimizer_of
 
 DEFAULTS = {"device": "auto", "output": "", "batch_size": 0, "repeats": 3, "lewm": True}
 DINO_WM = ["experiment=dino_wm", "encoder.pretrained=false", "decoder=vqvae"]
@@ -124,7 +126,7 @@ def lewm(
 
 
 class Training:
-    """Steps as training.fit takes them, on a copy of the model."""
+    """Steps as training/loop.py takes them, on a copy of the model."""
 
     def __init__(
         self, stack: ExitStack, model: WorldModel, cfg: DictConfig, windows: Windows, batch_size: int, precision: str
@@ -234,7 +236,7 @@ def plain_optimizers(plain: WorldModel, cfg: DictConfig) -> list[torch.optim.Opt
 
 
 def recipe_of(cfg: DictConfig) -> Recipe:
-    return Recipe(**{name: value for name, value in cfg.training.items() if name != "regularizer"})
+    return Recipe.of(cfg.training)
 
 
 def precisions(device: torch.device) -> list[str]:

@@ -21,7 +21,7 @@ from wmbench.commands import CONF, fail
 from wmbench.evaluation.published import RULE, paper_row, verdict
 from wmbench.evaluation.results import Result, find_summaries, read_asked, sentence
 from wmbench.files import write_text
-from wmbench.training import autocast
+from wmbench.training.trainee import autocast
 
 ROOT = Path(__file__).parents[1]
 RETRAIN = "python train.py experiment=dino_wm env.data=data/point_maze.h5"

@@ -15,12 +15,7 @@ from wmbench.commands.words import read
 from wmbench.envs.mazes import MAPS, Maze
 
 ROOT = Path(__file__).parents[1]
-CONFIG_OF = {
-    "train.py": "train",
-    "plan.py": "plan",
-    "scripts/collect.py": "collect",
-    "scripts/train_tokenizer.py": "tokenizer",
-}
+CONFIG_OF = {"train.py": "train", "plan.py": "plan", "scripts/collect.py": "collect", "pretrain.py": "pretrain"}
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:

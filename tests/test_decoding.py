@@ -20,7 +20,6 @@ from wmbench.checkpoint import load_decoder, save_decoder
 from wmbench.commands import CONF
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
-from wmbench.decoding import fit_decoder, samples, validate_decoder
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.envs.vector import PointMazes
@@ -33,7 +32,9 @@ from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import open_decoder
 from wmbench.shapes import Obs
-from wmbench.training import Recipe
+from wmbench.training import loop
+from wmbench.training.decoder import DecoderTrainee, samples, validate_decoder
+from wmbench.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 NUM_HIST, FRAMESKIP = 2, 3
@@ -98,7 +99,8 @@ def windows(numbered_episodes: Callable) -> tuple[Windows, Windows]:
 def train(model: WorldModel, decoder: nn.Module, windows: tuple[Windows, Windows], run: Path, **changed) -> nn.Module:
     run.mkdir(exist_ok=True)
     options = {"recipe": make_recipe(), "seed": 1, "announce": lambda seconds: None, "log": lambda row: None} | changed
-    fit_decoder(model, decoder, CONFIG, *windows, run=run, **options)
+    trainee = DecoderTrainee(model, decoder, CONFIG, *windows, options.pop("recipe"), options.pop("seed"))
+    loop.train(trainee, run, **options)
     return decoder
 
 
@@ -237,7 +239,7 @@ def test_a_run_keeps_one_decoder_until_it_is_deleted(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["vqvae", "transposed_conv"])
 def test_a_configured_decoder_has_a_recipe(name: str):
-    Recipe(**compose([f"decoder={name}"]).decoder.training)
+    Recipe.of(compose([f"decoder={name}"]).decoder.training)
 
 
 def compose(overrides: list[str]) -> DictConfig:

@@ -37,7 +37,9 @@ LONG |= {"grad_clip": None, "save_every": 10, "valid_every": 5, "valid_batches":
 
 def check(done: int = 30, **changed: object) -> None:
     """As a run of 40 steps at a rate that does not fall, of which so many are done, is taken up again."""
-    check_same("it is a run", {"training": LONG | changed, "seed": 0}, {"training": LONG, "seed": 0}, done, "stop")
+    check_same(
+        "it is a run with other", {"training": LONG | changed, "seed": 0}, {"training": LONG, "seed": 0}, done, "stop"
+    )
 
 
 def test_a_run_may_go_on_longer_where_no_step_done_would_have_had_another_rate():
@@ -51,8 +53,8 @@ def test_a_run_may_go_on_longer_where_no_step_done_would_have_had_another_rate()
 
 def test_a_run_whose_rate_falls_keeps_its_length():
     falling = {"training": LONG | {"cosine": True}}
-    with pytest.raises(ValueError, match=r"with other training\.max_steps; stop"):
-        check_same("it is a run", {"training": falling["training"] | {"max_steps": 80}}, falling, 0, "stop")
+    with pytest.raises(ValueError, match=r"with other training\.max_steps \(0 steps are done; .*; stop"):
+        check_same("it is a run with other", {"training": falling["training"] | {"max_steps": 80}}, falling, 0, "stop")
 
 
 @pytest.mark.parametrize("changed", [{"lr": 0.2}, {"batch_size": 5}, {"max_steps": 80, "grad_clip": 1.0}])

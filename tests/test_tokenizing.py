@@ -16,17 +16,18 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch import Tensor, nn
 
-from wmbench import training
 from wmbench.commands import CONF
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.models.decoder import VQVAEDecoder, frames_to_pixels
 from wmbench.shapes import Obs
-from wmbench.tokenizing import fit_tokenizer, psnr, validate_tokenizer
-from wmbench.training import Recipe
+from wmbench.training import loop
+from wmbench.training.metrics import Metrics
+from wmbench.training.recipe import Recipe
+from wmbench.training.tokenizer import TokenizerTrainee, psnr, validate_tokenizer
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_tokenizer.py"
+SCRIPT = Path(__file__).parents[1] / "pretrain.py"
 TINY = [
     "encoder.pretrained=false",
     "encoder.backbone.image_size=32",
@@ -62,7 +63,7 @@ def train(name: str, windows: tuple[Windows, Windows], run: Path, **changed) -> 
     decoder = make_decoder(tokenizer)
     torch.manual_seed(3)
     recipe = Recipe(**{**RECIPE, **changed})
-    fit_tokenizer(tokenizer, decoder, *windows, recipe, run, seed=1, l1_weight=0.5, announce=lambda seconds: None)
+    loop.train(TokenizerTrainee(tokenizer, decoder, *windows, recipe, 1, 0.5), run, announce=lambda seconds: None)
     return tokenizer, decoder
 
 
@@ -95,19 +96,19 @@ def test_a_training_stopped_at_any_step_ends_as_if_it_had_not_been(
     name: str, windows: tuple[Windows, Windows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """By Ctrl-C before the first save, and by a power cut while logging step 6, when step 4 was saved; both draw."""
-    append = training._append_row
+    append = Metrics.append
     whole = learned(*train(name, windows, tmp_path / "whole"))
     for run, step, error in ((tmp_path / "early", 3, KeyboardInterrupt), (tmp_path / "cut", 6, RuntimeError)):
 
-        def stop(path: Path, row: dict, step: int = step, error: type[BaseException] = error) -> None:
+        def stop(metrics: Metrics, row: dict, step: int = step, error: type[BaseException] = error) -> None:
             if row["step"] == step and error is RuntimeError:
                 raise RuntimeError
             if row["step"] == step:
                 os.kill(os.getpid(), signal.SIGINT)
-            append(path, row)
+            append(metrics, row)
 
         with monkeypatch.context() as patch, pytest.raises(error):
-            patch.setattr(training, "_append_row", stop)
+            patch.setattr(Metrics, "append", stop)
             train(name, windows, run)
         resumed = learned(*train(name, windows, run))
         assert all(torch.equal(tensor, whole[key]) for key, tensor in resumed.items())
@@ -137,7 +138,7 @@ def test_psnr_of_an_error_of_a_tenth_of_the_range_is_20_db():
 
 @pytest.fixture
 def script(numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Exit status, output and error of scripts/train_tokenizer.py at tiny size."""
+    """Exit status, output and error of pretrain.py at tiny size."""
     episodes = numbered_episodes(num_episodes=4, length=6)
     monkeypatch.setenv("DATASET_DIR", str(tmp_path))
 

@@ -22,26 +22,30 @@ from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.sigreg import SIGReg
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
-from wmbench.training import Recipe, fit, validate
+from wmbench.training import loop
+from wmbench.training.recipe import Recipe
+from wmbench.training.world_model import WorldModelTrainee, compile_predictor, validate
 
 NUM_HIST, FRAMESKIP = 2, 3
 OPTIONS = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": FRAMESKIP, "num_hist": NUM_HIST}
 
 
+FALLING = {
+    "max_steps": 11,  # two epochs and a bit, at four windows of twenty a step
+    "batch_size": 4,
+    "lr": 0.01,
+    "weight_decay": 0.01,
+    "warmup_fraction": 0.2,
+    "cosine": True,
+    "grad_clip": 1.0,
+    "save_every": 4,
+    "valid_every": 3,
+    "valid_batches": 2,
+}
+
+
 def make_recipe(**changed) -> Recipe:
-    settings = {
-        "max_steps": 11,  # two epochs and a bit, at four windows of twenty a step
-        "batch_size": 4,
-        "lr": 0.01,
-        "weight_decay": 0.01,
-        "warmup_fraction": 0.2,
-        "cosine": True,
-        "grad_clip": 1.0,
-        "save_every": 4,
-        "valid_every": 3,
-        "valid_batches": 2,
-    }
-    return Recipe(**settings | changed)
+    return Recipe(**FALLING | changed)
 
 
 def make_lewm() -> WorldModel:
@@ -78,7 +82,10 @@ def windows(numbered_episodes: Callable) -> tuple[Windows, Windows]:
 def train(model: WorldModel, windows: tuple[Windows, Windows], run: Path, recipe: Recipe | None = None, **changed):
     run.mkdir(exist_ok=True)
     options = {"seed": 1, "announce": lambda seconds: None, "log": lambda row: None} | changed
-    return fit(model, *windows, recipe or make_recipe(), run, **options)
+    trainee = WorldModelTrainee(model, *windows, recipe or make_recipe(), options.pop("seed"))
+    if options.pop("compiled", False):
+        compile_predictor(model, lambda: loop.trial_step(trainee))
+    loop.train(trainee, run, **options)
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
@@ -364,4 +371,4 @@ def test_settings_that_no_training_can_have_are_refused_by_name(name: str, value
 
 def test_a_setting_that_there_is_not_is_refused_by_name():
     with pytest.raises(ValueError, match="training has other settings than it should: foo; known: batch_size, cosine"):
-        Recipe.of(vars(make_recipe()) | {"foo": 1, "regularizer": None})
+        Recipe.of({**FALLING, "foo": 1, "regularizer": None})

@@ -18,11 +18,15 @@ from wmbench.models.precision import applied_precision
 from wmbench.models.world_model import WorldModel
 from wmbench.provenance import git_commit, versions
 from wmbench.store import DECODER_RESUME, load_mapping, save_mapping, steps_done
-from wmbench.training import Recipe
+from wmbench.training.recipe import Recipe
 
 # May differ when a run is taken up again.
 FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "decoder", "cache", "compile", "tf32")
 FREE_STEPS = ("save_every", "valid_every", "valid_batches")  # of a recipe: how often a training is looked at, not what it is
+
+
+def folder_of(cfg: DictConfig) -> Path:
+    return Path(cfg.ckpt_base_path) / "outputs" / cfg.model_name
 
 
 def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
@@ -31,9 +35,8 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
     Raises:
         ValueError: the folder holds a run of another configuration or of other data.
     """
-    run = Path(cfg.ckpt_base_path) / "outputs" / cfg.model_name
-    config = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(config, dict)
+    run = folder_of(cfg)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
     provenance = {
         "data": episodes.provenance,
         "encoder": {
@@ -51,10 +54,9 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
     }
     if (run / "config.yaml").exists():
         remedy = f"give another model_name= (or arm=), or delete {run}"
-        before = OmegaConf.to_container(read_config(run / "config.yaml", remedy, ()))
-        complete = OmegaConf.to_container(OmegaConf.merge(OLDER, config))
-        assert isinstance(before, dict) and isinstance(complete, dict)
-        check_same(f"{run} holds a run", complete, before, steps_done(run), remedy)
+        before: Any = OmegaConf.to_container(read_config(run / "config.yaml", remedy, ()))
+        complete: Any = OmegaConf.to_container(OmegaConf.merge(OLDER, config))
+        check_same(f"{run} holds a run with other", complete, before, steps_done(run), remedy)
         if load_mapping(run / "provenance.json", remedy, ("data",))["data"]["hash"] != episodes.hash:
             raise ValueError(f"{run} was trained on other data than {episodes.path}; give another model_name= or delete it")
         if config["training"] != before["training"]:
@@ -71,7 +73,8 @@ def check_same(
     """Refuse to go on with a training under another configuration. Its length may change where no step done would differ.
 
     Args:
-        what: of which `before` is the configuration.
+        what: the refusal's beginning, which the settings that differ follow.
+        before: what the training was begun with.
         done: steps of it.
         free: outermost keys that may differ.
 
@@ -82,15 +85,16 @@ def check_same(
     names = [name for name in _changed(config, before) if name not in free and name.split(".")[0] not in free]
     if not names:
         return
+    rule = ""
     if {"training.max_steps", "training.warmup_fraction"}.issuperset(names):
         now, then = Recipe.of(config["training"]), Recipe.of(before["training"])
         if now.schedule == then.schedule and now.max_steps >= done:
             return
-        what += (
+        rule = (
             f" ({done} steps are done; training.max_steps may be any number from there on where the rate does not depend on "
             f"it: under training.cosine=false with the same {then.warmup} steps of training.warmup_fraction)"
         )
-    raise ValueError(f"{what} with other {', '.join(names)}; {remedy}")
+    raise ValueError(f"{what} {', '.join(names)}{rule}; {remedy}")
 
 
 def note_source(run: Path, step: int, facts: Mapping[str, str]) -> None:
@@ -108,18 +112,20 @@ def note_source(run: Path, step: int, facts: Mapping[str, str]) -> None:
     save_mapping(path, provenance)
 
 
-def open_decoder(run: Path, config: DictConfig) -> None:
+def open_decoder(run: Path, config: DictConfig | None) -> None:
     """Begin the run's decoder, or go on with the same one.
 
     Raises:
         ValueError: the run holds a decoder of another configuration.
     """
-    path, now = run / "decoder.yaml", OmegaConf.to_container(config)
-    assert isinstance(now, dict)
+    if not config:
+        return
+    path = run / "decoder.yaml"
+    now: Any = OmegaConf.to_container(config)
     if path.exists():
         remedy = f"delete {run / 'decoder*'} to train another"
         before = load_mapping(path, remedy)
-        check_same(f"{run} holds a decoder", now, before, steps_done(run, DECODER_RESUME), remedy, free=())
+        check_same(f"{run} holds a decoder with other", now, before, steps_done(run, DECODER_RESUME), remedy, free=())
         if before == now:
             return
     save_mapping(path, now)

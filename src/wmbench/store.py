@@ -47,7 +47,9 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 def save_mapping(path: Path, mapping: Mapping[str, Any]) -> None:
     """Write a .yaml or .json file."""
-    text = json.dumps(mapping, indent=2) + "\n" if path.suffix == ".json" else OmegaConf.to_yaml(OmegaConf.create(mapping))
+    text = (
+        json.dumps(mapping, indent=2) + "\n" if path.suffix == ".json" else OmegaConf.to_yaml(OmegaConf.create({**mapping}))
+    )
     with writing(path) as temporary:
         temporary.write_text(text)
 

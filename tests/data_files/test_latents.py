@@ -36,7 +36,9 @@ from wmbench.encoders.random_patch import RandomPatch
 from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
-from wmbench.training import Recipe, fit
+from wmbench.training import loop
+from wmbench.training.recipe import Recipe
+from wmbench.training.world_model import WorldModelTrainee
 
 CPU = torch.device("cpu")
 FRAMESKIP, NUM_HIST = 2, 2
@@ -200,7 +202,8 @@ def test_training_from_tokens_is_training_from_frames(name: str, dtype: str, num
         rows: list[dict[str, float | int]] = []
         run = tmp_path / f"run{len(losses)}"
         run.mkdir()
-        fit(make_model(ENCODERS[name]()), *shown, recipe, run, seed=1, announce=lambda seconds: None, log=rows.append)
+        trainee = WorldModelTrainee(make_model(ENCODERS[name]()), *shown, recipe, seed=1)
+        loop.train(trainee, run, announce=lambda seconds: None, log=rows.append)
         losses.append([(row["loss"], row["valid_prediction"]) for row in rows])
     np.testing.assert_allclose(*losses, rtol=0 if dtype == "float32" else 1e-3)
 

@@ -126,7 +126,7 @@ def as_resnet(encoder: DictConfig, folder: Path) -> None:
 
 
 def as_tokenizer(encoder: DictConfig, folder: Path) -> None:
-    """Its head in the file that scripts/train_tokenizer.py writes."""
+    """Its head in the file that pretrain.py writes."""
     shrink(encoder.backbone, folder)
     tokenizer = instantiate(encoder, for_training=True)
     tokenizer.save_head(folder / "head.safetensors", {})

@@ -109,7 +109,7 @@ def test_names_of_a_file_of_the_authors_are_translated_and_nothing_else_passes(
 @pytest.mark.parametrize("name", ["dino_tok", "dino_tok_s", "dino_tok_vq", "vfm_vae_pointmaze"])
 def test_a_missing_head_names_the_command_that_trains_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATASET_DIR", str(tmp_path))
-    with pytest.raises(InstantiationException, match=f"scripts/train_tokenizer.py encoder={name} ") as error:
+    with pytest.raises(InstantiationException, match=f"pretrain.py encoder={name} ") as error:
         build(name, "encoder.pretrained=true")
     assert f"no trained tokenizer {tmp_path / 'tokenizers' / name}.safetensors" in str(error.value.__cause__)
 

@@ -19,7 +19,9 @@ from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import Encoder
 from wmbench.models.world_model import WorldModel
-from wmbench.training import Recipe, fit
+from wmbench.training import loop
+from wmbench.training.recipe import Recipe
+from wmbench.training.world_model import WorldModelTrainee
 
 CHOICES = sorted(Path(CONF, "encoder").glob("*.yaml"))
 TARGETS = {OmegaConf.load(path).get("_target_"): path.stem for path in CHOICES}  # an encoder of each family
@@ -49,9 +51,10 @@ def windows(numbered_episodes: Callable) -> tuple[Windows, Windows]:
 
 def run_fit(model: WorldModel, windows: tuple[Windows, Windows], run: Path, encoder_lr: float, **changed) -> None:
     run.mkdir(exist_ok=True)
-    options = {"seed": 1, "announce": lambda seconds: None, "log": lambda row: None}
+    options = {"announce": lambda seconds: None, "log": lambda row: None}
     recipe = Recipe(**FIT | {name: value for name, value in changed.items() if name in FIT}, encoder_lr=encoder_lr)
-    fit(model, *windows, recipe, run, **options | {name: v for name, v in changed.items() if name not in FIT})
+    options |= {name: value for name, value in changed.items() if name not in FIT}
+    loop.train(WorldModelTrainee(model, *windows, recipe, seed=1), run, **options)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -60,9 +60,9 @@ def test_losses_are_the_originals(
         (record.z, record.obs["visual"]) if kind == "reconstructed" else (record.predict["T3"], record.obs["visual"][:, 1:])
     )
     loss = decoder_loss(recorded_decoder, z[..., :16].flatten(0, 1), frames.flatten(0, 1))
-    assert_recorded(loss.reconstruction[None], record.loss[f"decoder_recon_loss_{kind}"])
+    assert_recorded(loss.parts["reconstruction"][None], record.loss[f"decoder_recon_loss_{kind}"])
     assert_recorded(loss.total[None], record.loss[f"decoder_loss_{kind}"])
-    assert loss.diff == record.loss[f"decoder_vq_loss_{kind}"].item() == 0
+    assert loss.parts["diff"] == record.loss[f"decoder_vq_loss_{kind}"].item() == 0
     if kind == "reconstructed":
         assert_recorded(loss.total[None] + record.loss["z_loss"], record.loss["loss"])
 
@@ -164,8 +164,8 @@ def test_nothing_behind_the_latents_learns_from_the_loss():
     loss.total.backward()
     assert x.grad is None
     assert all(p.grad is not None for p in decoder.parameters())
-    torch.testing.assert_close(loss.total, loss.reconstruction + COMMITMENT * loss.diff)
-    assert COMMITMENT == 0.25 and loss.diff > 0
+    torch.testing.assert_close(loss.total, loss.parts["reconstruction"] + COMMITMENT * loss.parts["diff"])
+    assert COMMITMENT == 0.25 and loss.parts["diff"] > 0
 
 
 def test_frames_survive_the_way_to_pixels_and_back():

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from wmbench.commands import command
 from wmbench.models.precision import Precision, applied_precision, precision_named
-from wmbench.training import autocast
+from wmbench.training.trainee import autocast
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

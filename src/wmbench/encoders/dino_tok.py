@@ -32,10 +32,10 @@ class DinoTok(Tokenizer):
         num_codes: of each codebook; None for continuous tokens.
         pretrained: False leaves the backbone untrained, and the head as well unless `weights` are given: a control.
         weights: the trained head; None for `file`.
-        file: where scripts/train_tokenizer.py leaves the trained head.
+        file: where pretrain.py leaves the trained head.
         seed: of untrained weights.
         architecture: arguments of timm's class in place of the backbone's own, for small networks.
-        for_training: leave the head untrained and let it train; scripts/train_tokenizer.py alone asks for it.
+        for_training: leave the head untrained and let it train; pretrain.py alone asks for it.
 
     Raises:
         ValueError: a backbone without patch tokens of a DINO, a size that does not fit, or a head of another network.

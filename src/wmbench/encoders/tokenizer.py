@@ -15,7 +15,7 @@ from wmbench.encoders.weights import check_state, file_hash, read_state
 
 
 class Tokenizer(Encoder):
-    """Tokens from a head that scripts/train_tokenizer.py trained to keep what frames look like; the backbone stays as it is.
+    """Tokens from a head that pretrain.py trained to keep what frames look like; the backbone stays as it is.
 
     A subclass writes `tokens` and, where training sees other ones, `sample`.
 
@@ -26,7 +26,7 @@ class Tokenizer(Encoder):
         method: what the head is, for tables and logs.
         file: the head's weights, as head_file gives it; None leaves it untrained.
         seed: of an untrained head.
-        for_training: a head that can be trained, for scripts/train_tokenizer.py.
+        for_training: a head that can be trained, for pretrain.py.
 
     Raises:
         ValueError: a file of another head, or one trained over another backbone or at another size.
@@ -34,7 +34,7 @@ class Tokenizer(Encoder):
 
     note = "reimplemented, trained on PointMaze"
     official: Mapping[str, str] = {}  # the head's tensors: their names in a file of the method's authors
-    remedy: str = "; give encoder.weights= a file of this encoder, or train it with scripts/train_tokenizer.py"
+    remedy: str = "; give encoder.weights= a file of this encoder, or train it with pretrain.py"
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ def head_file(pretrained: bool, weights: str | None, file: str, for_training: bo
 
     Args:
         weights: a file that was asked for, with whatever backbone.
-        file: where scripts/train_tokenizer.py leaves them under the encoder's name, read where the backbone is pretrained.
+        file: where pretrain.py leaves them under the encoder's name, read where the backbone is pretrained.
 
     Raises:
         FileNotFoundError: no such file; the message names the command that makes it.
@@ -135,7 +135,7 @@ def head_file(pretrained: bool, weights: str | None, file: str, for_training: bo
     if not path.is_file():
         raise FileNotFoundError(
             f"no trained tokenizer {path}. Train it on your frames:\n"
-            f"python scripts/train_tokenizer.py encoder={Path(file).stem} env.data=PATH.h5\n"
+            f"python pretrain.py encoder={Path(file).stem} env.data=PATH.h5\n"
             "or say where it is with encoder.weights=PATH.\n"
             "What runs now: encoder.pretrained=false, the same network untrained"
         )

@@ -200,8 +200,9 @@ def losses_of(model: WorldModel, decoder: VQVAEDecoder, record: dict[str, Any]) 
     losses = {"z_loss": latent, "z_visual_loss": model.split(squared)[0].mean(), "z_proprio_loss": proprio.mean()}
     frames = {"pred": (prediction, obs["visual"][:, 1:]), "reconstructed": (z, obs["visual"])}
     for source, (latents, target) in frames.items():
-        reconstruction, diff, total = decoder_loss(decoder, model.split(latents)[0].flatten(0, 1), target.flatten(0, 1))
-        losses |= {f"decoder_{kind}loss_{source}": v for kind, v in (("recon_", reconstruction), ("vq_", diff), ("", total))}
+        total, parts = decoder_loss(decoder, model.split(latents)[0].flatten(0, 1), target.flatten(0, 1))
+        kinds = {"recon_": parts["reconstruction"], "vq_": parts["diff"], "": total}
+        losses |= {f"decoder_{kind}loss_{source}": value for kind, value in kinds.items()}
     losses["loss"] = latent + losses["decoder_loss_reconstructed"]
     return {name: value[None] for name, value in losses.items()}
 

@@ -1,7 +1,5 @@
 """Decoders: frames from visual latents, to see what a model believes. They never train it."""
 
-from typing import NamedTuple
-
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
@@ -9,21 +7,20 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from wmbench.encoders.codebook import COMMITMENT, Codebook
+from wmbench.models.base import Losses
 
 DECODED_AT_ONCE = 64  # frames
 
 
-class DecoderLoss(NamedTuple):
-    reconstruction: Float[Tensor, ""]  # mean squared error of pixels in [-1, 1]
-    diff: Float[Tensor, ""]  # mean squared distance of latents to their codes, 0 without quantisation
-    total: Float[Tensor, ""]
+def decoder_loss(decoder: nn.Module, visual: Float[Tensor, "F N D"], target: Float[Tensor, "F 3 h w"]) -> Losses:
+    """DINO-WM's loss; the latents are detached, so nothing behind them learns from it.
 
-
-def decoder_loss(decoder: nn.Module, visual: Float[Tensor, "F N D"], target: Float[Tensor, "F 3 h w"]) -> DecoderLoss:
-    """DINO-WM's loss; the latents are detached, so nothing behind them learns from it."""
+    Its parts: `reconstruction`, the mean squared error of pixels in [-1, 1], and `diff`, the mean squared distance of
+    latents to their codes, 0 without quantisation.
+    """
     pixels, diff = decoder(visual.detach())
     reconstruction = nn.functional.mse_loss(pixels, target)
-    return DecoderLoss(reconstruction, diff, reconstruction + COMMITMENT * diff)
+    return Losses(reconstruction + COMMITMENT * diff, {"reconstruction": reconstruction, "diff": diff})
 
 
 def frames_to_pixels(frames: UInt8[Tensor, "*B h w 3"]) -> Float[Tensor, "*B 3 h w"]:

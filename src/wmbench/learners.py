@@ -1,0 +1,178 @@
+"""What train.py and pretrain.py train, and where, from their configurations."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from wmbench import runs
+from wmbench.caching import Cache, choose_source, source_facts
+from wmbench.checkpoint import build_decoder
+from wmbench.commands import command_line
+from wmbench.data.episodes import EpisodeSet
+from wmbench.data.normalizer import fit_normalizer
+from wmbench.data.windows import Windows
+from wmbench.encoders.base import Encoder, weights_hash
+from wmbench.encoders.matched import Matched
+from wmbench.encoders.tokenizer import Tokenizer
+from wmbench.evaluation.diagnostics import fit_probe
+from wmbench.evaluation.figures import decoder_figure
+from wmbench.machine import optional
+from wmbench.models.world_model import WorldModel
+from wmbench.provenance import git_commit, versions
+from wmbench.store import load_mapping, load_resume, save_mapping, steps_done
+from wmbench.training import loop
+from wmbench.training.cost import forecast
+from wmbench.training.decoder import DecoderTrainee, samples
+from wmbench.training.recipe import Recipe
+from wmbench.training.trainee import Trainee
+from wmbench.training.world_model import WorldModelTrainee, compile_predictor, optimizer_of
+
+PROBED = 1000  # frames
+
+
+def learn(trainee: Trainee, run: Path, what: str, cfg: DictConfig, name: str = "") -> None:
+    """Train to the end, told what it takes before the first step.
+
+    Args:
+        what: the forecast's beginning.
+        name: of the log in wandb.
+    """
+    count, recipe = len(trainee.windows), trainee.recipe
+    if recipe.batch_size > count:
+        print(f"note: {recipe.where}.batch_size ({recipe.batch_size}) is more than there is: every step takes all {count}")
+    done = steps_done(run, trainee.resume)
+    with runs.wandb_log(cfg.get("wandb", "disabled"), name, OmegaConf.to_container(cfg, resolve=True)) as log:
+        loop.train(trainee, run, announce=lambda seconds: print(forecast(what, trainee, done, seconds)), log=log)
+
+
+def world_model_trainee(
+    cfg: DictConfig, model: WorldModel, train: Windows, valid: Windows, recipe: Recipe, run: Path
+) -> WorldModelTrainee:
+    """The model with what it looks at: frames, or their tokens from the cache; matched features are measured once."""
+    device, episodes = next(model.parameters()).device, train.episodes
+    done = load_resume(run, model, optimizer_of(model, recipe))
+    num_frames = max(0, recipe.max_steps - done) * recipe.batch_size * train.num_frames
+    source = choose_source(model, episodes, Cache(**cfg.cache), num_frames, device)
+    if done < recipe.max_steps:
+        runs.note_source(run, done, source_facts(source, device, model.encoder.frozen))
+    train, valid = train.showing(source), valid.showing(source)
+    if isinstance(model.encoder, Matched) and model.encoder.std is not None:
+        if not done:
+            model.encoder.fit(train, model.normalizer)
+        print(f"features are divided by their standard deviation, {model.encoder.std.median():.3g} in the median")
+    trainee = WorldModelTrainee(model, train, valid, recipe, cfg.seed)
+    if is_compiled(cfg.compile, device) and done < recipe.max_steps:
+        compile_predictor(model, lambda: loop.trial_step(trainee))
+    return trainee
+
+
+def check_words(cfg: DictConfig, device: torch.device) -> None:
+    """Refuse what would be found wrong only after the data are loaded or the world model is trained.
+
+    Raises:
+        ValueError: a word that there is not, or a decoder's recipe that cannot be.
+    """
+    is_compiled(cfg.compile, device)
+    runs.wandb_mode(cfg.wandb)
+    Cache(**cfg.cache)
+    if cfg.decoder:
+        Recipe.of(cfg.decoder.training, where="decoder.training")
+
+
+def is_compiled(choice: str | bool, device: torch.device) -> bool:
+    if choice not in ("auto", True, False):
+        raise ValueError(f"compile ({choice!r}) must be auto, true or false")
+    return device.type == "cuda" if choice == "auto" else bool(choice)
+
+
+def new_decoder(cfg: DictConfig, encoder: Encoder, image_size: int) -> nn.Module:
+    """Drawn from a random state of its own, so that the world model's training is the same with it and without."""
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg.seed)
+        return build_decoder(cfg.decoder, encoder.embed_dim, encoder.grid, image_size)
+
+
+def train_decoder(
+    cfg: DictConfig, model: WorldModel, decoder: nn.Module, frames: Windows, valid: Windows, run: Path
+) -> None:
+    """The second phase: the world model is finished and stays as it is."""
+    recipe = Recipe.of(cfg.decoder.training, where="decoder.training")
+    trainee = DecoderTrainee(model, decoder, cfg.decoder, frames, valid, recipe, cfg.seed)
+    learn(trainee, run, f"{run}: a decoder on {len(frames):,} frames", cfg, f"{cfg.model_name}_decoder")
+    picture = run / "decoder.png"
+    optional(picture.name, lambda: decoder_figure(picture, samples(model, decoder, valid, count=6)))
+    if picture.exists():
+        print(f"what it draws: {picture}")
+
+
+def new_tokenizer(cfg: DictConfig) -> Tokenizer:
+    """With a head to train.
+
+    Raises:
+        ValueError: an encoder that is no tokenizer.
+    """
+    if not issubclass(get_class(cfg.encoder._target_), Tokenizer):
+        raise ValueError(
+            f"{cfg.encoder._target_} has no head to train: encoder= dino_tok, dino_tok_s, dino_tok_vq or vfm_vae_pointmaze"
+        )
+    return instantiate(cfg.encoder, for_training=True)
+
+
+def head_file(cfg: DictConfig) -> Path:
+    """Where the trained head goes; its training's folder is of the same name without the suffix."""
+    output = Path(cfg.output).expanduser()
+    if output.suffix != ".safetensors":
+        raise ValueError(f"output ({output}) must end in .safetensors")
+    return output
+
+
+def open_pretraining(run: Path, cfg: DictConfig, tokenizer: Tokenizer, episodes: EpisodeSet) -> dict[str, Any]:
+    """Begin a head's training, or go on with the same one; returns what its provenance.json says.
+
+    Raises:
+        ValueError: the folder holds a training of another configuration, on other data or over another backbone.
+    """
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    known = {
+        "config": {name: value for name, value in config.items() if name not in ("device", "output")},
+        "data_hash": episodes.hash,
+        "backbone": tokenizer.backbone.source,
+        "backbone_hash": weights_hash(tokenizer.backbone),
+    }
+    path, remedy = run / "provenance.json", "delete it or give another output="
+    begun = {
+        "source": tokenizer.source,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "versions": versions(("wmbench", "torch", "timm")),
+    }
+    if path.exists():
+        begun = load_mapping(path, remedy, tuple(known))
+        before, now = ({**node["config"], **{n: node[n] for n in known if n != "config"}} for node in (begun, known))
+        runs.check_same(f"{run} holds a training with another", now, before, steps_done(run), remedy, free=())
+    provenance = begun | known
+    if provenance != begun or not path.exists():
+        save_mapping(path, provenance)
+    return provenance
+
+
+def ball_position_r2(tokenizer: Tokenizer, train: Windows, valid: Windows) -> float:
+    """How well the ball's position can be read linearly from a frame's tokens."""
+    looks = WorldModel(
+        tokenizer, None, fit_normalizer(train.episodes), proprio="none", proprio_embed_dim=0, frameskip=1, num_hist=1
+    )
+    return fit_probe(looks.to(next(tokenizer.parameters()).device).eval(), train, valid, PROBED).r2
+
+
+def next_command(cfg: DictConfig) -> str:
+    """What trains a world model on this tokenizer."""
+    settings = {"encoder": HydraConfig.get().runtime.choices["encoder"], "env.data": cfg.env.data}
+    if not cfg.encoder.pretrained or cfg.output != cfg.encoder.file:
+        settings |= {"encoder.pretrained": str(cfg.encoder.pretrained).lower(), "encoder.weights": cfg.output}
+    return command_line("train.py", settings)

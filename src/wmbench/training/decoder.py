@@ -1,0 +1,107 @@
+"""A decoder as a trainee: it learns to draw from the latents of a trained world model, which it leaves as it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor, nn
+
+from wmbench.checkpoint import save_decoder
+from wmbench.data.windows import Windows
+from wmbench.models.base import Losses
+from wmbench.models.decoder import decode_frames, decoder_loss, frames_to_pixels
+from wmbench.models.world_model import WorldModel
+from wmbench.shapes import Obs
+from wmbench.store import DECODER_RESUME
+from wmbench.training.recipe import Recipe
+from wmbench.training.trainee import Trainee, autocast
+
+
+class DecoderTrainee(Trainee):
+    """Learns from the model's latents of single frames.
+
+    Args:
+        config: the decoder's, kept with its weights.
+        train: windows of one frame, so that a batch of the recipe is so many frames.
+        valid: windows of two frames or more, the later ones of which are also decoded from the model's prediction.
+    """
+
+    what, resume, metrics = "training decoder", DECODER_RESUME, "decoder_metrics.csv"
+    shown, anew = "valid {valid_reconstruction:.4f}", "another decoder (delete this run's decoder* files)"
+
+    def __init__(
+        self,
+        model: WorldModel,
+        decoder: nn.Module,
+        config: Mapping[str, Any],
+        train: Windows,
+        valid: Windows,
+        recipe: Recipe,
+        seed: int,
+    ):
+        is_fused = next(decoder.parameters()).device.type == "cuda"
+        optimizer = torch.optim.Adam(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=is_fused)
+        super().__init__(decoder, optimizer, train, recipe, seed)
+        self.model, self.config, self.valid = model.eval(), config, valid
+
+    def forward(self, batch: tuple[Obs, Tensor]) -> Losses:
+        obs, _ = batch
+        return _losses(self.module, _encode(self.model, obs), obs)
+
+    def validate(self) -> dict[str, float]:
+        return validate_decoder(self.model, self.module, self.valid, self.recipe)
+
+    def save(self, run: Path, step: int) -> None:
+        save_decoder(run, self.config, self.module)
+
+
+@torch.no_grad()
+def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, recipe: Recipe) -> dict[str, float]:
+    """Mean squared pixel errors over the same held-out windows every time: of what the encoder saw, and of predictions."""
+    device = next(model.parameters()).device
+    decoder.eval()
+    batches = valid.batches(max(1, recipe.batch_size // valid.num_frames), seed=0)
+    errors = []
+    for _ in range(recipe.valid_batches):
+        obs, action = valid.get(next(batches), device)
+        seen = Obs(visual=obs["visual"][:, 1:], proprio=obs["proprio"][:, 1:])
+        losses = [_losses(decoder, z, seen) for z in _seen_and_predicted(model, obs, action)]
+        errors.append(torch.stack([loss.parts["reconstruction"] for loss in losses]))
+    decoder.train()
+    reconstruction, prediction = torch.stack(errors).mean(0).tolist()
+    return {"valid_reconstruction": reconstruction, "valid_prediction": prediction}
+
+
+@torch.no_grad()
+def samples(model: WorldModel, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "3 n h w 3"]:
+    """The last frames of evenly spread windows: real, decoded from their latents, and from the model's predictions."""
+    index = np.unique(np.linspace(0, len(valid) - 1, count).astype(int))
+    obs, action = valid.get(index, next(model.parameters()).device)
+    decoded = [decode_frames(decoder.eval(), z[:, -1]) for z in _seen_and_predicted(model.eval(), obs, action)]
+    return np.stack([obs["visual"][:, -1].cpu().numpy(), *decoded])
+
+
+@torch.no_grad()
+def _encode(model: WorldModel, obs: Obs) -> Float[Tensor, "B T N D"]:
+    """Visual latents."""
+    with autocast(obs["visual"].device):
+        return model.split(model.encode(obs))[0].float()
+
+
+@torch.no_grad()
+def _seen_and_predicted(model: WorldModel, obs: Obs, action: Tensor) -> tuple[Tensor, Tensor]:
+    """Visual latents (B T-1 N D) of all frames but the first, and what the model predicts for them one step ahead."""
+    with autocast(action.device):
+        z = model.encode(obs)
+        predicted = model.predict(z[:, :-1], model.normalizer.normalize_action(action)[:, :-1])
+    return model.split(z[:, 1:])[0].float(), model.split(predicted)[0].float()
+
+
+def _losses(decoder: nn.Module, visual: Float[Tensor, "B T N D"], obs: Obs) -> Losses:
+    target = frames_to_pixels(obs["visual"].flatten(0, 1))
+    with autocast(visual.device):
+        return decoder_loss(decoder, visual.flatten(0, 1), target)

@@ -1,0 +1,175 @@
+"""The one loop for everything that learns: resuming, a trial step, the steps, metrics, saving, Ctrl-C and divergence."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wmbench.machine import free_disk, progress_bar, size
+from wmbench.store import load_resume, not_finite, save_resume, training_state
+from wmbench.training.cost import disk_bytes
+from wmbench.training.metrics import Metrics, Row
+from wmbench.training.recipe import Recipe
+from wmbench.training.trainee import Trainee
+
+Log = Callable[[Row], None]
+NEVER = 2**62  # a step that no training reaches
+
+
+def train(trainee: Trainee, run: Path, *, announce: Callable[[float], None], log: Log = lambda row: None) -> None:
+    """Train to recipe.max_steps, going on from what `run` holds, and leave the module in evaluation mode.
+
+    Args:
+        announce: told the seconds that the remaining steps will take, from a trial step, before the first one.
+        log: told every row of metrics.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step in progress is finished and saved.
+        ValueError: a loss, a weight or a measurement that is not finite; nothing of it is saved.
+        OSError: too little room on the disk, before the first step or while saving.
+    """
+    step = load_resume(run, trainee.module, trainee.optimizer, trainee.resume)
+    trainee.module.train()
+    if step < trainee.recipe.max_steps:
+        needed, free = disk_bytes(trainee, step), free_disk(run / trainee.resume)
+        if needed > free:
+            raise OSError(
+                f"{trainee.what} needs {size(needed)} of disk and {run} has {size(free)} free; make room, save less often "
+                f"({trainee.recipe.where}.save_every, now {trainee.recipe.save_every}) or give ckpt_base_path=ANOTHER_DISK"
+            )
+        announce((trainee.recipe.max_steps - step) * trial_step(trainee))
+    with closing(trainee.batches(step)) as batches:
+        _take_steps(trainee, batches, run, step, log)
+    trainee.module.eval()
+
+
+def _take_steps(trainee: Trainee, batches: Any, run: Path, step: int, log: Log) -> None:
+    recipe, watch = trainee.recipe, _Watch(trainee, run, step)
+    metrics = Metrics(run / trainee.metrics, step)
+    bar = progress_bar(total=recipe.max_steps, initial=step, desc=trainee.what, unit=" steps", smoothing=0.05)
+    started, started_step = time.perf_counter(), step
+    with bar, _StopRequest() as stop:
+        while step < recipe.max_steps:
+            losses = trainee.forward(next(batches))
+            watch.note(step + 1, take_step(trainee.optimizer, recipe, step, losses.total))
+            step += 1
+            bar.update()
+            is_last = step == recipe.max_steps
+            is_measured, is_saved = (step % every == 0 or is_last for every in (recipe.valid_every, recipe.save_every))
+            if is_measured or is_saved or stop.requested:
+                watch.check()
+            if is_measured:
+                row: Row = {"step": step, "loss": losses.total.item()}
+                row |= {name: part.item() for name, part in losses.parts.items()} | trainee.validate()
+                watch.check_row(row)
+                row["steps_per_s"] = (step - started_step) / (time.perf_counter() - started)
+                metrics.append(row)
+                log(row)
+                bar.set_postfix_str(f"loss {row['loss']:.4f}, {trainee.shown.format(**row)}", refresh=False)
+            if is_saved or stop.requested:
+                watch.check_state(step)
+                if is_saved:
+                    trainee.save(run, step)
+                save_resume(run, step, trainee.module, trainee.optimizer, trainee.resume)
+                watch.saved = step
+            if stop.requested and step < recipe.max_steps:
+                raise KeyboardInterrupt
+
+
+def take_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, loss: Tensor) -> Tensor:
+    """Step number `step` down the gradient of the loss; nothing here waits for a GPU.
+
+    Returns:
+        A number that is finite if the loss and, where it is clipped, the gradient are.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr_at(step, group.get("peak_lr"))
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    health = loss.detach()
+    if recipe.grad_clip is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        health = health + nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
+    optimizer.step()
+    return health
+
+
+def trial_step(trainee: Trainee) -> float:
+    """Seconds of a step, measured on one that leaves no trace, even if it fails: buffers and random state are put back."""
+    buffers = [buffer.clone() for buffer in trainee.module.buffers()]
+    try:
+        with torch.random.fork_rng(), closing(trainee.batches(0)) as batches:
+            for _ in range(2):  # the first one warms up
+                began = time.perf_counter()
+                loss = trainee.forward(next(batches)).total
+                loss.backward()
+                loss.item()
+                seconds = time.perf_counter() - began
+    finally:
+        for parameter in trainee.module.parameters():
+            parameter.grad = None
+        for buffer, before in zip(trainee.module.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    return seconds
+
+
+class _Watch:
+    """Finds the first step whose numbers are not finite, without waiting for a GPU until somebody needs to know."""
+
+    def __init__(self, trainee: Trainee, run: Path, saved: int):
+        self.trainee, self.run, self.saved = trainee, run, saved
+        self.first_bad = torch.tensor(NEVER, device=trainee.device)
+
+    def note(self, step: int, health: Tensor) -> None:
+        self.first_bad = torch.minimum(self.first_bad, torch.where(health.isfinite(), NEVER, step))
+
+    def check(self) -> None:
+        if (step := int(self.first_bad)) < NEVER:
+            self._stop("the loss or its gradient", step)
+
+    def check_row(self, row: Row) -> None:
+        for name, value in row.items():
+            if not math.isfinite(value):
+                self._stop(name, int(row["step"]))
+
+    def check_state(self, step: int) -> None:
+        if bad := not_finite(training_state(self.trainee.module, self.trainee.optimizer)):
+            self._stop(f"{bad[0]} ({len(bad)} such)", step)
+
+    def _stop(self, what: str, step: int) -> None:
+        recipe, path = self.trainee.recipe, self.run / self.trainee.resume
+        good = f"the last good weights are those of step {self.saved}, in {path}" if self.saved else "nothing was saved yet"
+        raise ValueError(
+            f"{self.trainee.what}: {what} is not finite since step {step} of {recipe.max_steps}; {good}. Train "
+            f"{self.trainee.anew} with a lower {recipe.where}.lr ({recipe.lr:g}), a longer {recipe.where}.warmup_fraction "
+            f"({recipe.warmup_fraction:g}) or a lower {recipe.where}.grad_clip ({recipe.grad_clip or 'null'})"
+        )
+
+
+class _StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a wish, since a step must not be left half done; a second one stops."""
+
+    requested = False
+
+    def __enter__(self) -> "_StopRequest":
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True

@@ -1,0 +1,104 @@
+"""A tokenizer as a trainee: its head and a decoder learn together to draw a frame from the frame's tokens."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image
+from torch import Tensor, nn
+
+from wmbench.data.windows import Windows
+from wmbench.encoders.tokenizer import Tokenizer
+from wmbench.models.base import Losses
+from wmbench.models.decoder import decode_frames, frames_to_pixels
+from wmbench.shapes import Obs
+from wmbench.training.recipe import Recipe
+from wmbench.training.trainee import Trainee, autocast
+
+
+class TokenizerTrainee(Trainee):
+    """Learns with the decoder, which nobody needs once the head is trained.
+
+    Args:
+        tokenizer: built for training.
+        train, valid: windows of one frame.
+        l1_weight: of the mean absolute error of pixels, which is added to the mean squared one.
+    """
+
+    what, shown, anew = "training tokenizer", "PSNR {valid_psnr:.1f} dB", "with another output="
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        decoder: nn.Module,
+        train: Windows,
+        valid: Windows,
+        recipe: Recipe,
+        seed: int,
+        l1_weight: int | float,
+    ):
+        module = nn.ModuleDict({"head": tokenizer.head, "decoder": decoder})
+        is_fused = next(module.parameters()).device.type == "cuda"
+        optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=is_fused)
+        super().__init__(module, optimizer, train, recipe, seed)
+        self.tokenizer, self.decoder, self.valid, self.l1_weight = tokenizer, decoder, valid, l1_weight
+
+    def forward(self, batch: tuple[Obs, Tensor]) -> Losses:
+        visual = batch[0]["visual"]
+        target = frames_to_pixels(visual[:, 0])
+        tokens, penalty = self.tokenizer.sample(self.tokenizer.preprocess(visual))  # in full precision, as models get them
+        with autocast(visual.device):
+            pixels, _ = self.decoder(tokens)
+        reconstruction = nn.functional.mse_loss(pixels.float(), target)
+        l1 = nn.functional.l1_loss(pixels.float(), target)
+        return Losses(reconstruction + self.l1_weight * l1 + penalty.float(), {"reconstruction": reconstruction})
+
+    def validate(self) -> dict[str, float]:
+        error = validate_tokenizer(self.tokenizer, self.decoder, self.valid, self.recipe)
+        return {"valid_reconstruction": error, "valid_psnr": psnr(error), **self.tokenizer.usage()}
+
+    def save(self, run: Path, step: int) -> None:
+        """The head is written once, when it is finished."""
+
+
+@torch.no_grad()
+def validate_tokenizer(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, recipe: Recipe) -> float:
+    """Mean squared error of pixels in [-1, 1] over the same held-out frames every time, from the tokens that models see."""
+    device = next(decoder.parameters()).device
+    decoder.eval()
+    batches = valid.batches(recipe.batch_size, seed=0)
+    errors = []
+    for _ in range(recipe.valid_batches):
+        visual = frames(valid, next(batches), device)
+        tokens = tokenizer.tokens(tokenizer.preprocess(visual))
+        with autocast(device):
+            pixels, _ = decoder(tokens)
+        errors.append(nn.functional.mse_loss(pixels.float(), frames_to_pixels(visual[:, 0])))
+    decoder.train()
+    return torch.stack(errors).mean().item()
+
+
+def psnr(error: float) -> float:
+    """Peak signal-to-noise ratio [dB] of a mean squared error of pixels in [-1, 1], whose range is 2; at most 126."""
+    return 10 * float(np.log10(4 / max(error, 1e-12)))
+
+
+@torch.no_grad()
+def reconstructions(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "2 n h w 3"]:
+    """Evenly spread frames: real, and drawn from their tokens."""
+    index = np.unique(np.linspace(0, len(valid) - 1, count).astype(int))
+    visual = frames(valid, index, next(decoder.parameters()).device)
+    drawn = decode_frames(decoder.eval(), tokenizer.tokens(tokenizer.preprocess(visual)))
+    return np.stack([visual[:, 0].cpu().numpy(), drawn])
+
+
+def picture(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int = 6) -> Image.Image:
+    """Real frames above, drawn ones below."""
+    return Image.fromarray(rearrange(reconstructions(tokenizer, decoder, valid, count), "rows n h w c -> (rows h) (n w) c"))
+
+
+def frames(windows: Windows, index: ndarray, device: torch.device) -> UInt8[Tensor, "F 1 h w 3"]:
+    return windows.get(index, device)[0]["visual"]

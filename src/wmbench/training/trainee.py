@@ -1,0 +1,61 @@
+"""What the loop asks of everything that learns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy import ndarray
+from torch import nn
+
+from wmbench.data.windows import Windows, ahead
+from wmbench.models.base import Losses
+from wmbench.models.precision import applied_precision
+from wmbench.store import RESUME
+from wmbench.training.recipe import Recipe
+
+
+class Trainee(ABC):
+    """Something that learns: its module, the optimiser over it, and its files in a run's folder.
+
+    A subclass may change: `what` it is called while it trains, the names of its files `resume` and `metrics`, what the
+    progress bar shows of a row of metrics (`shown`), and how a user trains it with another recipe (`anew`).
+
+    Args:
+        module: what learns, with all buffers that a step moves.
+        train: windows that batches are drawn from.
+        seed: of the batches' order.
+    """
+
+    what, resume, metrics, shown, anew = "training", RESUME, "metrics.csv", "", "under another model_name="
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, train: Windows, recipe: Recipe, seed: int):
+        self.module, self.optimizer, self.windows, self.recipe, self.seed = module, optimizer, train, recipe, seed
+        self.device = next(module.parameters()).device
+
+    def batches(self, first_step: int) -> Generator[Any, None, None]:
+        """Endless batches on the device; the next one is read while one is in use."""
+        order: Iterator[ndarray] = self.windows.batches(self.recipe.batch_size, self.seed, first_step)
+        return ahead(lambda index: self.windows.get(index, self.device), order)
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Losses: ...
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Columns of metrics beside the losses; weights, buffers, modes and random state are left as they were."""
+
+    @abstractmethod
+    def save(self, run: Path, step: int) -> None:
+        """Write the weights that others load."""
+
+    def num_files(self, num_saves: int) -> int:
+        """Files of weights that so many saves leave behind."""
+        return 1
+
+
+def autocast(device: torch.device) -> AbstractContextManager:
+    """What losses are computed under: the command's precision, by default bf16 on a GPU and fp32 on the CPU."""
+    return applied_precision(device).autocast(device)

@@ -1,0 +1,78 @@
+"""A world model as a trainee: it learns to predict, and its encoder with it where that is not frozen."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wmbench.checkpoint import save_weights
+from wmbench.data.windows import Windows
+from wmbench.models.base import Losses
+from wmbench.models.world_model import WorldModel
+from wmbench.shapes import Obs
+from wmbench.training.recipe import Recipe
+from wmbench.training.trainee import Trainee, autocast
+
+
+class WorldModelTrainee(Trainee):
+    """The windows to train on and to validate on are of frames or of their tokens."""
+
+    shown = "valid {valid_prediction:.4f}"
+
+    def __init__(self, model: WorldModel, train: Windows, valid: Windows, recipe: Recipe, seed: int):
+        super().__init__(model, optimizer_of(model, recipe), train, recipe, seed)
+        self.model, self.valid = model, valid
+
+    def forward(self, batch: tuple[Obs, Tensor]) -> Losses:
+        return losses_of(self.model, *batch)
+
+    def validate(self) -> dict[str, float]:
+        return {"valid_prediction": validate(self.model, self.valid, self.recipe)}
+
+    def save(self, run: Path, step: int) -> None:
+        save_weights(run, step, self.model)
+
+    def num_files(self, num_saves: int) -> int:
+        return num_saves
+
+
+def optimizer_of(model: WorldModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW; for an encoder with a rate of its own without weight decay, which makes it DINO-WM's second optimiser, Adam."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    own = set() if recipe.encoder_lr is None else set(model.encoder.parameters())
+    groups: list[dict[str, Any]] = [{"params": [p for p in trained if p not in own]}]
+    if own:
+        groups.append({"params": [p for p in trained if p in own], "peak_lr": recipe.encoder_lr, "weight_decay": 0.0})
+    fused = trained[0].device.type == "cuda"
+    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+
+
+def compile_predictor(model: WorldModel, trial: Callable[[], object]) -> None:
+    """Compile what most of a step is spent on; where a trial shows that it cannot be, say so and leave it as it was."""
+    model.predictor.forward = torch.compile(model.predictor.forward)  # type: ignore[method-assign]
+    try:
+        trial()
+    except Exception as error:  # whatever the compiler misses on this machine
+        del model.predictor.forward
+        print(f"note: torch.compile fails here ({str(error).strip().partition(chr(10))[0]}); training goes on without it")
+
+
+@torch.no_grad()
+def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
+    """Mean one-step prediction error over the same held-out windows every time."""
+    device = next(model.parameters()).device
+    model.eval()
+    batches = valid.batches(recipe.batch_size, seed=0)
+    with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
+        losses = [
+            losses_of(model, *valid.get(next(batches), device)).parts["prediction"] for _ in range(recipe.valid_batches)
+        ]
+    model.train()
+    return torch.stack(losses).mean().item()
+
+
+def losses_of(model: WorldModel, obs: Obs, action: torch.Tensor) -> Losses:
+    with autocast(action.device):
+        return model.loss(obs, action)
