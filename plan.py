@@ -10,13 +10,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from wmbench.checkpoint import list_runs
 from wmbench.commands import command
+from wmbench.commands.players import baseline, evaluation_of, possible_baselines, tasks_of, trained
 from wmbench.evaluation.evaluate import evaluate
 from wmbench.evaluation.results import note_asked
 from wmbench.evaluation.row import BASELINES
 from wmbench.evaluation.targets import read_targets
-from wmbench.players import baseline, evaluation_of, possible_baselines, tasks_of, trained
+from wmbench.runs.find import list_runs
 
 
 @command("plan")

@@ -9,15 +9,15 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig
 
-from wmbench.checkpoint import build_decoder
 from wmbench.commands import command
+from wmbench.commands.learners import ball_position_r2, head_file, learn, new_tokenizer, next_command, open_pretraining
 from wmbench.data.official import open_episodes
 from wmbench.data.windows import split_windows
 from wmbench.encoders.weights import file_hash
 from wmbench.files import exclusive
-from wmbench.learners import ball_position_r2, head_file, learn, new_tokenizer, next_command, open_pretraining
 from wmbench.machine import optional, pick_device
-from wmbench.training.recipe import Recipe
+from wmbench.runs.build import build_decoder
+from wmbench.runs.recipe import Recipe
 from wmbench.training.tokenizer import TokenizerTrainee, picture
 
 

@@ -11,19 +11,19 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from wmbench import runs
-from wmbench.arms import arm_of
-from wmbench.checkpoint import build_world_model
 from wmbench.commands import command, plan_line
+from wmbench.commands.arms import arm_of
+from wmbench.commands.learners import check_words, learn, new_decoder, train_decoder, world_model_trainee
 from wmbench.data.facts import complete
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
 from wmbench.data.windows import Windows, split_windows
-from wmbench.evaluation.diagnostics import fit_probe
+from wmbench.diagnostics.probe import fit_probe
 from wmbench.files import exclusive
-from wmbench.learners import check_words, learn, new_decoder, train_decoder, world_model_trainee
 from wmbench.machine import pick_device
-from wmbench.training.recipe import Recipe
+from wmbench.runs.build import build_world_model
+from wmbench.runs.folder import folder_of, open_decoder, open_run
+from wmbench.runs.recipe import Recipe
 
 
 @command("train")
@@ -43,9 +43,9 @@ def main(cfg: DictConfig) -> None:
     train, valid = train.looking_back(model.lookback), valid.looking_back(model.lookback)
     frames = Windows(episodes, train.which, 1, cfg.frameskip).looking_back(model.lookback)
     decoder = new_decoder(cfg, model.encoder, episodes.image_size).to(device) if cfg.decoder else None
-    with exclusive(runs.folder_of(cfg), "wait for it, or give another model_name="):
-        run = runs.open_run(cfg, model, episodes)
-        runs.open_decoder(run, cfg.decoder)
+    with exclusive(folder_of(cfg), "wait for it, or give another model_name="):
+        run = open_run(cfg, model, episodes)
+        open_decoder(run, cfg.decoder)
         trainee = world_model_trainee(cfg, model, train, valid, recipe, run)
         learn(trainee, run, f"{run}: {len(train):,} windows of {len(train.which)} episodes", cfg, cfg.model_name)
         probe = fit_probe(model, trainee.windows, trainee.valid)

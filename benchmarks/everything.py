@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 from machine import settings, shares
 
-from wmbench.evaluation.table import markdown_of
 from wmbench.machine import pick_device
+from wmbench.reports.table import markdown_of
 
 ROOT = Path(__file__).parents[1]
 PAGE, FIGURES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks"

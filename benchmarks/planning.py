@@ -25,11 +25,9 @@ from machine import has_bf16, machine, matmul_peak, medians, seconds_of, setting
 from operations import rollout_flops
 from torch import Tensor, nn
 
-from wmbench.checkpoint import build_decoder, build_world_model
 from wmbench.commands import CONF
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.state import State
-from wmbench.evaluation.table import markdown_of
 from wmbench.machine import pick_device
 from wmbench.models.adaln import AdaLNBlock
 from wmbench.models.precision import Precision, set_precision
@@ -40,6 +38,8 @@ from wmbench.planning.cem import CEM
 from wmbench.planning.memory import peak_bytes
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
+from wmbench.reports.table import markdown_of
+from wmbench.runs.build import build_decoder, build_world_model
 from wmbench.shapes import Obs
 
 DEFAULTS = {"device": "auto", "tasks": 1, "samples": 0, "repeats": 5, "scaling": True, "dino_wm": "", "output": ""}

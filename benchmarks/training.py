@@ -24,18 +24,18 @@ from machine import machine, matmul_peak, medians, seconds_of, settings, shown, 
 from omegaconf import DictConfig
 from operations import operations_of
 
-from wmbench.caching import identity, own_tokens
-from wmbench.checkpoint import build_decoder, build_world_model
 from wmbench.commands import CONF
 from wmbench.data import episodes as storage
-from wmbench.data.latents import LatentFile
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.packing import Packing
+from wmbench.data.token_file import LatentFile
 from wmbench.data.windows import ResidentFrames, StoredFrames, Windows, ahead
 from wmbench.machine import peak_memory, pick_device
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.build import build_decoder, build_world_model
+from wmbench.runs.recipe import Recipe
 from wmbench.training.loop import take_step
-from wmbench.training.recipe import Recipe
+from wmbench.training.source import identity, own_tokens
 from wmbench.training.world_model import compile_predictor, losses_of, optimizer_of
 
 DEFAULTS = {"device": "auto", "output": "", "batch_size": 0, "repeats": 3, "lewm": True}

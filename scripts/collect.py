@@ -25,7 +25,7 @@ from wmbench.envs.rendering import make_renderer, resolve
 from wmbench.envs.vector import PointMazes
 from wmbench.files import exclusive, write_text, writing
 from wmbench.machine import num_cores, progress_bar, size
-from wmbench.provenance import versions
+from wmbench.runs.provenance import versions
 
 CHUNK = 8  # episodes between two entries of the progress file
 

@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 
 from wmbench.commands import fail
-from wmbench.evaluation.published import add_published, published_markdown
-from wmbench.evaluation.report import write_report
 from wmbench.evaluation.results import find_summaries
-from wmbench.evaluation.table import make_table, missing_baselines, to_markdown, write_table
+from wmbench.reports.published import add_published, published_markdown
+from wmbench.reports.report import write_report
+from wmbench.reports.table import make_table, missing_baselines, to_markdown, write_table
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 from wmbench.commands import fail
-from wmbench.evaluation.report import write_report
 from wmbench.evaluation.results import find_summaries, sentence
-from wmbench.evaluation.table import make_table, to_markdown, write_table
 from wmbench.machine import duration
+from wmbench.reports.report import write_report
+from wmbench.reports.table import make_table, to_markdown, write_table
 
 ROOT = Path(__file__).parents[1]
 ROWS = ("lewm_small", "state")

@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wmbench.commands import choices, encoder_config, explain
 from wmbench.encoders.base import Encoder
-from wmbench.evaluation.table import markdown_of
 from wmbench.machine import pick_device, progress_bar
+from wmbench.reports.table import markdown_of
 from wmbench.shapes import Obs
 
 MOST_TIMED = 100e6  # parameters; a larger network takes long to build, which is worth it where its weights are cached

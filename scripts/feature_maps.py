@@ -16,8 +16,8 @@ from PIL import Image
 from wmbench.commands import encoder_config, explain, fail
 from wmbench.data.official import open_episodes
 from wmbench.encoders.base import Encoder
-from wmbench.evaluation.feature_maps import feature_map, feature_sheet, spread_frames, tokens_of
 from wmbench.machine import pick_device
+from wmbench.reports.feature_maps import feature_map, feature_sheet, spread_frames, tokens_of
 
 
 def main() -> None:

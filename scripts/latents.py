@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from wmbench.commands import fail
-from wmbench.data.latents import read_about, read_journal
+from wmbench.data.token_file import read_about, read_journal
 from wmbench.files import try_lock
 from wmbench.machine import duration, size
 

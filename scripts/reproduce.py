@@ -16,11 +16,11 @@ import hydra
 import torch
 from hydra.utils import instantiate
 
-from wmbench.checkpoint import ACTION_DIM
 from wmbench.commands import CONF, fail
-from wmbench.evaluation.published import RULE, paper_row, verdict
 from wmbench.evaluation.results import Result, find_summaries, read_asked, sentence
 from wmbench.files import write_text
+from wmbench.reports.published import RULE, paper_row, verdict
+from wmbench.runs.build import ACTION_DIM
 from wmbench.training.trainee import autocast
 
 ROOT = Path(__file__).parents[1]

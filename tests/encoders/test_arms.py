@@ -8,12 +8,12 @@ import pytest
 from in_process import compose
 from omegaconf import OmegaConf
 
-from wmbench.arms import arm_of, differences, is_matched, note_of, plain_config
 from wmbench.commands import CONF, encoder_config
+from wmbench.commands.arms import arm_of, differences, is_matched, note_of, plain_config
 from wmbench.encoders.matched import matched
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.evaluation.row import cache_of
-from wmbench.runs import note_source
+from wmbench.runs.folder import note_source
 
 ENCODERS = sorted(path.stem for path in Path(CONF, "encoder").glob("*.yaml"))
 OTHERS = {True: False, False: True}

@@ -9,7 +9,6 @@ from einops import rearrange
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from wmbench.checkpoint import build_world_model
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.lewm import LeWM, SmallLeWM
@@ -17,6 +16,7 @@ from wmbench.encoders.pixels import Pixels
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.encoders.state import State
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.build import build_world_model
 from wmbench.shapes import Obs
 
 CONF = Path(__file__).parents[2] / "conf"

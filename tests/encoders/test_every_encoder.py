@@ -14,13 +14,13 @@ from miniature import shrink
 from omegaconf import OmegaConf
 from PIL import Image
 
-from wmbench.checkpoint import load_decoder, load_run
 from wmbench.commands import CONF
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.envs.vector import PointMazes
-from wmbench.evaluation import evaluate
 from wmbench.models.decoder import TransposedConvDecoder, VQVAEDecoder
+from wmbench.reports import show
+from wmbench.runs.load import load_decoder, load_run
 
 NAMES = sorted(path.stem for path in Path(CONF, "encoder").glob("*.yaml"))
 PLAN = "device=cpu baselines=false num_videos=0 protocol.num_tasks=2 protocol.max_steps=6 agent.horizon=2"
@@ -41,7 +41,7 @@ def plan() -> Iterator[Callable[[str, Path], None]]:
     """plan.py without what takes it longest: frames, the picture of paths, composing its settings."""
     module, settings = command("plan"), compose("plan", PLAN)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "paths_figure", lambda *arguments: None)
+        patch.setattr(show, "paths_figure", lambda *arguments: None)
         patch.setattr(PointMazes, "renderer", Noise())
 
         def call(model_name: str, folder: Path) -> None:

@@ -13,11 +13,11 @@ from in_process import compose
 from miniature import shrink
 from omegaconf import DictConfig, OmegaConf
 
-from wmbench.caching import identity
 from wmbench.commands import CONF
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.timm_vit import TimmViT
 from wmbench.shapes import Obs
+from wmbench.training.source import identity
 
 NAMES = sorted(path.stem for path in Path(CONF, "encoder").glob("*.yaml"))
 CHOICES: dict[str, tuple[Any, ...]] = {

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wmbench.checkpoint import UNMATCHED, build_world_model, load_run, save_weights, step_path
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import Encoder, weights_hash
@@ -24,9 +23,12 @@ from wmbench.encoders.state import State
 from wmbench.models.base import Predictor
 from wmbench.models.projected import Projected
 from wmbench.models.world_model import WorldModel
-from wmbench.runs import open_run
+from wmbench.runs.build import UNMATCHED, build_world_model
+from wmbench.runs.find import step_path
+from wmbench.runs.folder import open_run
+from wmbench.runs.load import load_run, save_weights
+from wmbench.runs.store import load_resume, save_resume
 from wmbench.shapes import Obs
-from wmbench.store import load_resume, save_resume
 
 ALL = {"pool": 2, "width": 7, "standardise": True}
 OFF = {"pool": None, "width": None, "standardise": False}

@@ -13,14 +13,15 @@ from miniature import shrink
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from wmbench.checkpoint import build_world_model, load_run
 from wmbench.commands import CONF
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import Encoder
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.build import build_world_model
+from wmbench.runs.load import load_run
+from wmbench.runs.recipe import Recipe
 from wmbench.training import loop
-from wmbench.training.recipe import Recipe
 from wmbench.training.world_model import WorldModelTrainee
 
 CHOICES = sorted(Path(CONF, "encoder").glob("*.yaml"))

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from wmbench.envs.vector import PointMazes
-from wmbench.evaluation import evaluate as engine
 from wmbench.evaluation.conditions import Conditions
-from wmbench.evaluation.episodes import Rules
+from wmbench.evaluation.episode_loop import Rules
 from wmbench.evaluation.evaluate import Evaluation, Player, evaluate
 from wmbench.evaluation.results import read_summary
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import exclusive
 from wmbench.planning.agent import Floor
+from wmbench.reports import show
 
 START = np.array([[1.0, 1.0, 0, 0], [3.0, 1.0, 0, 0]])
 TASKS = Tasks(START, START + (0.3, 0, 0, 0), np.arange(2))
@@ -52,13 +52,14 @@ def evaluation(num_videos: int = 0, **conditions) -> Evaluation:
         Conditions(**settings | conditions, max_steps=10),
         "a: 1\n",
         num_videos,
+        show.show_outcome,
     )
 
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(engine, "paths_figure", lambda *given: None)
-    monkeypatch.setattr(engine, "write_videos", lambda *given: None)
+    monkeypatch.setattr(show, "paths_figure", lambda *given: None)
+    monkeypatch.setattr(show, "write_videos", lambda *given: None)
 
 
 def test_the_same_evaluation_is_played_once_and_tells_the_same_twice(tmp_path: Path, capsys):
@@ -99,7 +100,7 @@ def test_what_cannot_be_shown_costs_a_note_and_no_result(what: str, error: Excep
         assert "solved 2 of 2" in capsys.readouterr().out, "so does its sentence"
         raise error
 
-    monkeypatch.setattr(engine, what, fail)
+    monkeypatch.setattr(show, what, fail)
     assert evaluate(evaluation(num_videos=1), tmp_path)
     assert capsys.readouterr().err.count("note: ") == 1
 

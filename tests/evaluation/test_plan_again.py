@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import PLAN, refuse, run
 
-from wmbench.checkpoint import SHIPPED
+from wmbench.runs.find import SHIPPED
 
 COMMAND = PLAN.replace("num_videos=1", "num_videos=0") + " model_name=point_maze_lewm"
 

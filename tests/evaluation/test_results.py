@@ -9,7 +9,7 @@ import pytest
 
 from wmbench.envs.mazes import Maze
 from wmbench.evaluation.conditions import Conditions
-from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.episode_loop import Outcome
 from wmbench.evaluation.results import Result, Score, find_summaries, read_summary, save_result
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.tasks import Tasks

@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from plain_dino_wm import CONFIG, random_record
 from torch import Tensor, nn
 
-from wmbench.checkpoint import load_decoder, load_run
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.importers import checkpoint
 from wmbench.importers.checkpoint import converted, import_checkpoint, is_released, verify_checkpoint
 from wmbench.importers.golden import relative_error
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.load import load_decoder, load_run
 
 POINT_MAZE = {"proprio_dim": 4, "action_dim": 6}  # three actions a block
 CLASSES = {

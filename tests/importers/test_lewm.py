@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from wmbench.checkpoint import load_run
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.importers.golden import relative_error
 from wmbench.importers.golden_lewm import recompute_lewm
 from wmbench.importers.lewm import build_lewm, import_lewm, load_lewm
+from wmbench.runs.load import load_run
 from wmbench.shapes import Obs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "import_lewm.py"

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wmbench.checkpoint import build_world_model
 from wmbench.data.normalizer import Normalizer
 from wmbench.models.adaln import AdaLNPredictor
+from wmbench.runs.build import build_world_model
 
 CONF = Path(__file__).parents[2] / "conf"
 FRAMES, DIM, ACTION = 4, 5, 7

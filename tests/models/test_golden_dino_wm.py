@@ -6,9 +6,9 @@ import hydra
 import pytest
 import torch
 
-from wmbench.checkpoint import build_world_model
 from wmbench.data.normalizer import Normalizer
 from wmbench.importers.golden import recompute, recompute_cem, relative_error
+from wmbench.runs.build import build_world_model
 
 CONF = Path(__file__).parents[2] / "conf"
 WORLD_MODEL = {

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from wmbench.commands import CONF
+from wmbench.commands.players import make_agent
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Planner
-from wmbench.players import make_agent
 
 TASKS, HORIZON, FRAMESKIP, ACTION = 3, 2, 5, 5  # ACTION: of a block
 BOTTOM = torch.linspace(0.8, 1.6, TASKS * HORIZON * ACTION).reshape(TASKS, HORIZON, ACTION)  # of each task's bowl

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from wmbench.commands.configuration import CONF, default_config, is_group, is_open, keys_of, unknown_key
-from wmbench.evaluation.table import BASELINES
+from wmbench.reports.table import BASELINES
 
 # Settings that take more than one kind of value; their readers check them.
 MIXED = ("compile", "cache.enabled", "wandb", "checkpoint", "env.maze")

@@ -8,11 +8,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from wmbench.checkpoint import list_runs
 from wmbench.commands.ancestor import translate
 from wmbench.commands.configuration import CONF, choices, default_config, is_group, keys_of, nearest
 from wmbench.commands.messages import fail
 from wmbench.commands.quoting import in_quotes, parse, quoted, split, unquoted
+from wmbench.runs.find import list_runs
 
 
 def read(arguments: list[str], config_name: str) -> list[str]:

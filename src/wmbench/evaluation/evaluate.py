@@ -16,15 +16,14 @@ from torch import Tensor
 
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.conditions import Conditions, digest
-from wmbench.evaluation.episodes import Actor, Outcome, Rules, observe, run_episodes
-from wmbench.evaluation.figures import paths_figure
-from wmbench.evaluation.film import Plans, write_videos
+from wmbench.evaluation.episode_loop import Actor, Outcome, Rules, observe, run_episodes
 from wmbench.evaluation.results import Result, Score, Summary, read_summary, save_result, sentence
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import exclusive, write_text
 from wmbench.machine import duration, optional, peak_memory, progress_bar, size
 
+Plans = dict[int, Float[ndarray, "n H 2"]]  # block of actions -> imagined positions at the end of each planned block
 FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video
 
 
@@ -53,6 +52,7 @@ class Evaluation:
     """All that a result follows from.
 
     config: the settings as they were given, to be kept with the result.
+    show: draws what can be shown of an outcome into its folder.
     commit: of the source, where it is known.
     """
 
@@ -62,6 +62,7 @@ class Evaluation:
     conditions: Conditions
     config: str
     num_videos: int
+    show: "Callable[[Evaluation, Outcome, Thoughts, Path], None]"
     commit: str | None = None
 
     @property
@@ -130,7 +131,7 @@ def evaluate(evaluation: Evaluation, root: Path, is_needed: bool = True) -> Summ
         write_text(folder / "config.yaml", evaluation.config)
         save_result(folder, result, evaluation.tasks, outcome, evaluation.player.env.maze)
         print(sentence(result.summary))
-        _show(evaluation, outcome, thoughts, folder)
+        evaluation.show(evaluation, outcome, thoughts, folder)
     return result.summary | {"folder": str(folder)}
 
 
@@ -176,14 +177,6 @@ def _result(evaluation: Evaluation, outcome: Outcome, seconds: float) -> Result:
         device=str(evaluation.player.device),
         commit=evaluation.commit,
     )
-
-
-def _show(evaluation: Evaluation, outcome: Outcome, thoughts: Thoughts, folder: Path) -> None:
-    player, tasks, videos = evaluation.player, evaluation.tasks, evaluation.num_videos
-    optional("paths.png", lambda: paths_figure(folder / "paths.png", player.env.maze, tasks, outcome))
-    if videos and not player.row.is_baseline:
-        material = (thoughts.plans, player.frameskip, videos, thoughts.imagine)
-        optional("videos", lambda: write_videos(folder, player.env, tasks, outcome, *material))
 
 
 def _file_name(row: str) -> str:

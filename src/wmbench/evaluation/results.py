@@ -15,7 +15,7 @@ import pandas as pd
 
 from wmbench.envs.mazes import Maze
 from wmbench.evaluation.conditions import Conditions
-from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.episode_loop import Outcome
 from wmbench.evaluation.row import BASELINES, Row
 from wmbench.evaluation.statistics import wilson
 from wmbench.evaluation.tasks import Tasks

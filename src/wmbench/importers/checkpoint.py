@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wmbench.checkpoint import ACTION_DIM, PROPRIO_DIM, save_decoder, step_path
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
 from wmbench.encoders.weights import file_hash
@@ -24,6 +23,9 @@ from wmbench.importers.golden import LIMIT, relative_error
 from wmbench.importers.released import Released, checkpoint_file, read_hydra, read_released
 from wmbench.importers.weights import check_names
 from wmbench.models.decoder import ResidualBlock, VQVAEDecoder
+from wmbench.runs.build import ACTION_DIM, PROPRIO_DIM
+from wmbench.runs.find import step_path
+from wmbench.runs.load import save_decoder
 
 OUTPUTS = ("predict", "action_embedding", "proprio_embedding", "decoded")  # recorded
 KNOWN_SIZES = ("dim", "num_tokens", "num_hist", "action_dim")  # of the predictor, which build_world_model finds out

@@ -12,7 +12,6 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from wmbench.checkpoint import ACTION_DIM, PROPRIO_DIM, save_weights
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
 from wmbench.encoders.lewm import LeWM
@@ -20,6 +19,8 @@ from wmbench.encoders.weights import file_hash, read_state
 from wmbench.importers.weights import identity_projections, load_strictly
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.build import ACTION_DIM, PROPRIO_DIM
+from wmbench.runs.load import save_weights
 
 FRAMESKIP = 5  # of every release
 UNIFORM_STD = 0.57735  # of actions uniform in [-1, 1]

@@ -14,12 +14,12 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from yaml import YAMLError
 
-from wmbench.checkpoint import ACTION_DIM, PROPRIO_DIM
 from wmbench.importers.golden import decoder_of_record
 from wmbench.importers.pickles import StoredTensor, Stub, read_checkpoint, state_dict, submodules
 from wmbench.importers.weights import affine_names, check_names, load_predictor, load_strictly
 from wmbench.models.decoder import VQVAEDecoder
 from wmbench.models.vit import FrameCausalViT
+from wmbench.runs.build import ACTION_DIM, PROPRIO_DIM
 
 CLASSES = {
     "predictor": "models.vit.ViTPredictor",

@@ -1,7 +1,7 @@
 """What a training will take: time, disk and memory, before its first step."""
 
 from wmbench.machine import duration, peak_memory, size
-from wmbench.store import own_state
+from wmbench.runs.store import own_state
 from wmbench.training.trainee import Trainee
 
 

@@ -10,14 +10,14 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from wmbench.checkpoint import save_decoder
 from wmbench.data.windows import Windows
 from wmbench.models.base import Losses
 from wmbench.models.decoder import decode_frames, decoder_loss, frames_to_pixels
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.load import save_decoder
+from wmbench.runs.recipe import Recipe
+from wmbench.runs.store import DECODER_RESUME
 from wmbench.shapes import Obs
-from wmbench.store import DECODER_RESUME
-from wmbench.training.recipe import Recipe
 from wmbench.training.trainee import Trainee, autocast
 
 

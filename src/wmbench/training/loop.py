@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from wmbench.machine import free_disk, progress_bar, size
-from wmbench.store import load_resume, not_finite, save_resume, training_state
+from wmbench.runs.recipe import Recipe
+from wmbench.runs.store import load_resume, not_finite, save_resume, training_state
 from wmbench.training.cost import disk_bytes
 from wmbench.training.metrics import Metrics, Row
-from wmbench.training.recipe import Recipe
 from wmbench.training.trainee import Trainee
 
 Log = Callable[[Row], None]

@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from wmbench.store import writing
+from wmbench.runs.store import writing
 
 Row = dict[str, float | int]
 

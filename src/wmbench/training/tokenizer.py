@@ -14,8 +14,8 @@ from wmbench.data.windows import Windows
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.models.base import Losses
 from wmbench.models.decoder import decode_frames, frames_to_pixels
+from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
-from wmbench.training.recipe import Recipe
 from wmbench.training.trainee import Trainee, autocast
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from wmbench.data.windows import Windows, ahead
 from wmbench.models.base import Losses
 from wmbench.models.precision import applied_precision
-from wmbench.store import RESUME
-from wmbench.training.recipe import Recipe
+from wmbench.runs.recipe import Recipe
+from wmbench.runs.store import RESUME
 
 
 class Trainee(ABC):

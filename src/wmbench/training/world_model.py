@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wmbench.checkpoint import save_weights
 from wmbench.data.windows import Windows
 from wmbench.models.base import Losses
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.load import save_weights
+from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
-from wmbench.training.recipe import Recipe
 from wmbench.training.trainee import Trainee, autocast
 
 

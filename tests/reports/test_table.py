@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from wmbench.evaluation.table import make_table, missing_baselines, to_html, to_markdown, write_table
+from wmbench.reports.table import make_table, missing_baselines, to_html, to_markdown, write_table
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Opening a training run's folder: what it was made of, and the refusal to mix two runs in one."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,15 +9,15 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from wmbench.checkpoint import OLDER, read_config
 from wmbench.data.episodes import EpisodeSet
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.models.precision import applied_precision
 from wmbench.models.world_model import WorldModel
-from wmbench.provenance import git_commit, versions
-from wmbench.store import DECODER_RESUME, load_mapping, save_mapping, steps_done
-from wmbench.training.recipe import Recipe
+from wmbench.runs.load import OLDER, read_config
+from wmbench.runs.provenance import git_commit, versions
+from wmbench.runs.recipe import Recipe
+from wmbench.runs.store import DECODER_RESUME, load_mapping, save_mapping, steps_done
 
 # May differ when a run is taken up again.
 FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "decoder", "cache", "compile", "tf32")
@@ -129,41 +128,6 @@ def open_decoder(run: Path, config: DictConfig | None) -> None:
         if before == now:
             return
     save_mapping(path, now)
-
-
-def wandb_mode(choice: object) -> str:
-    """online, offline or disabled, or a switch for the first and the last.
-
-    Raises:
-        ValueError: another word.
-    """
-    words = {"true": "online", "on": "online", "yes": "online", "false": "disabled", "off": "disabled", "no": "disabled"}
-    word = str(choice).lower()
-    mode = words.get(word, word)
-    if mode not in ("online", "offline", "disabled"):
-        raise ValueError(f"wandb ({choice!r}) must be online, offline or disabled")
-    return mode
-
-
-@contextlib.contextmanager
-def wandb_log(choice: object, name: str, config: Any) -> Iterator[Callable[[dict[str, float | int]], None]]:
-    """A function that logs a row of metrics; it does nothing unless wandb was asked for.
-
-    Raises:
-        ValueError: wandb cannot start, for example without a login.
-    """
-    mode = wandb_mode(choice)
-    if mode == "disabled":
-        yield lambda row: None
-        return
-    import wandb
-
-    try:
-        session = wandb.init(project="wmbench", name=name, config=config, mode=mode)  # type: ignore[arg-type]
-    except wandb.Error as error:
-        raise ValueError(f"wandb={mode}: {error}; run `wandb login` first, or use wandb=offline or wandb=disabled") from None
-    with session:
-        yield lambda row: session.log(row, step=int(row["step"]))
 
 
 def _changed(config: Any, before: Any) -> list[str]:

@@ -19,25 +19,25 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from wmbench import caching
-from wmbench.caching import Cache, choose_source, identity, own_tokens, source_facts
-from wmbench.data import latents
+from wmbench.data import token_file as latents
 from wmbench.data import windows as windows_module
 from wmbench.data.episodes import EpisodeSet
-from wmbench.data.latents import FreshTokens, LatentFile, Latents
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.packing import Packing
+from wmbench.data.token_file import FreshTokens, LatentFile, Latents
 from wmbench.data.windows import FrameNumbers, ResidentFrames, StoredFrames, Windows
+from wmbench.diagnostics.probe import fit_probe
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.matched import Matched, matched, unmatched
 from wmbench.encoders.pixels import Pixels
 from wmbench.encoders.random_patch import RandomPatch
-from wmbench.evaluation.diagnostics import fit_probe
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.recipe import Recipe
 from wmbench.training import loop
-from wmbench.training.recipe import Recipe
+from wmbench.training import source as caching
+from wmbench.training.source import Cache, choose_source, identity, own_tokens, source_facts
 from wmbench.training.world_model import WorldModelTrainee
 
 CPU = torch.device("cpu")
@@ -231,7 +231,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np, torch
-from wmbench.data import latents
+from wmbench.data import token_file as latents
 from wmbench.data.episodes import Episodes
 from wmbench.data.packing import Packing
 

@@ -10,26 +10,27 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from wmbench import runs
-from wmbench.caching import Cache, choose_source, source_facts
-from wmbench.checkpoint import build_decoder
 from wmbench.commands import command_line
+from wmbench.commands.wandb_log import wandb_log, wandb_mode
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.windows import Windows
+from wmbench.diagnostics.probe import fit_probe
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import Matched
 from wmbench.encoders.tokenizer import Tokenizer
-from wmbench.evaluation.diagnostics import fit_probe
-from wmbench.evaluation.figures import decoder_figure
 from wmbench.machine import optional
 from wmbench.models.world_model import WorldModel
-from wmbench.provenance import git_commit, versions
-from wmbench.store import load_mapping, load_resume, save_mapping, steps_done
+from wmbench.reports.figures import decoder_figure
+from wmbench.runs.build import build_decoder
+from wmbench.runs.folder import check_same, note_source
+from wmbench.runs.provenance import git_commit, versions
+from wmbench.runs.recipe import Recipe
+from wmbench.runs.store import load_mapping, load_resume, save_mapping, steps_done
 from wmbench.training import loop
 from wmbench.training.cost import forecast
 from wmbench.training.decoder import DecoderTrainee, samples
-from wmbench.training.recipe import Recipe
+from wmbench.training.source import Cache, choose_source, source_facts
 from wmbench.training.trainee import Trainee
 from wmbench.training.world_model import WorldModelTrainee, compile_predictor, optimizer_of
 
@@ -47,7 +48,7 @@ def learn(trainee: Trainee, run: Path, what: str, cfg: DictConfig, name: str = "
     if recipe.batch_size > count:
         print(f"note: {recipe.where}.batch_size ({recipe.batch_size}) is more than there is: every step takes all {count}")
     done = steps_done(run, trainee.resume)
-    with runs.wandb_log(cfg.get("wandb", "disabled"), name, OmegaConf.to_container(cfg, resolve=True)) as log:
+    with wandb_log(cfg.get("wandb", "disabled"), name, OmegaConf.to_container(cfg, resolve=True)) as log:
         loop.train(trainee, run, announce=lambda seconds: print(forecast(what, trainee, done, seconds)), log=log)
 
 
@@ -60,7 +61,7 @@ def world_model_trainee(
     num_frames = max(0, recipe.max_steps - done) * recipe.batch_size * train.num_frames
     source = choose_source(model, episodes, Cache(**cfg.cache), num_frames, device)
     if done < recipe.max_steps:
-        runs.note_source(run, done, source_facts(source, device, model.encoder.frozen))
+        note_source(run, done, source_facts(source, device, model.encoder.frozen))
     train, valid = train.showing(source), valid.showing(source)
     if isinstance(model.encoder, Matched) and model.encoder.std is not None:
         if not done:
@@ -79,7 +80,7 @@ def check_words(cfg: DictConfig, device: torch.device) -> None:
         ValueError: a word that there is not, or a decoder's recipe that cannot be.
     """
     is_compiled(cfg.compile, device)
-    runs.wandb_mode(cfg.wandb)
+    wandb_mode(cfg.wandb)
     Cache(**cfg.cache)
     if cfg.decoder:
         Recipe.of(cfg.decoder.training, where="decoder.training")
@@ -155,7 +156,7 @@ def open_pretraining(run: Path, cfg: DictConfig, tokenizer: Tokenizer, episodes:
     if path.exists():
         begun = load_mapping(path, remedy, tuple(known))
         before, now = ({**node["config"], **{n: node[n] for n in known if n != "config"}} for node in (begun, known))
-        runs.check_same(f"{run} holds a training with another", now, before, steps_done(run), remedy, free=())
+        check_same(f"{run} holds a training with another", now, before, steps_done(run), remedy, free=())
     provenance = begun | known
     if provenance != begun or not path.exists():
         save_mapping(path, provenance)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]  # of the checkout, where the source is in one
+ROOT = Path(__file__).parents[3]  # of the checkout, where the source is in one
 PATIENCE_S = 10  # a file system that hangs must not hold up a training
 
 

@@ -9,8 +9,8 @@ import torch
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
+from wmbench.diagnostics.probe import NUM_FEATURES, Probe, _ridge, fit_probe, folded, load_probe
 from wmbench.encoders.state import State
-from wmbench.evaluation.diagnostics import NUM_FEATURES, Probe, _ridge, fit_probe, folded, load_probe
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from wmbench import store
-from wmbench.store import load_mapping, load_resume, load_tensors, not_finite, save_mapping, save_resume, save_tensors
+from wmbench.runs import store
+from wmbench.runs.store import load_mapping, load_resume, load_tensors, not_finite, save_mapping, save_resume, save_tensors
 
 LARGE = {"a": torch.zeros(50_000)}
 
@@ -29,7 +29,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_file_before(tmp_path: Path):
     """With a limit on the size of files in a process of its own, which stands for a disk without room."""
     script = f"""
 import resource, sys, torch, pathlib
-from wmbench.store import save_mapping, save_tensors
+from wmbench.runs.store import save_mapping, save_tensors
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 for name, save in (("a.safetensors", lambda path: save_tensors(path, {{"a": torch.zeros(50_000)}}, {{}})),
                    ("a.yaml", lambda path: save_mapping(path, {{"a": "x" * 50_000}}))):

@@ -11,26 +11,17 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wmbench import checkpoint, store
-from wmbench.checkpoint import (
-    MOVED,
-    SHIPPED,
-    build_world_model,
-    find_run,
-    latest_step,
-    list_runs,
-    load_run,
-    save_weights,
-    step_of,
-    step_path,
-)
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import weights_hash
 from wmbench.models.base import Predictor
 from wmbench.models.world_model import WorldModel
-from wmbench.runs import open_run
+from wmbench.runs import find, store
+from wmbench.runs.build import build_world_model
+from wmbench.runs.find import SHIPPED, find_run, latest_step, list_runs, step_of, step_path
+from wmbench.runs.folder import open_run
+from wmbench.runs.load import MOVED, load_run, save_weights
+from wmbench.runs.store import load_resume, save_resume
 from wmbench.shapes import Obs
-from wmbench.store import load_resume, save_resume
 
 FROZEN = {
     "encoder": {
@@ -237,7 +228,7 @@ def test_a_frozen_encoder_with_other_weights_is_refused(make_run: Callable):
 
 
 def test_an_unknown_run_is_refused_with_those_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(find, "SHIPPED", tmp_path / "shipped")
     with pytest.raises(FileNotFoundError, match=r"no run 'maze_a'.*found: none; train one with: python train.py"):
         find_run(tmp_path / "base", "maze_a")
     for folder in ("base/outputs/maze_b", "base/maze_c", "shipped/other_d"):

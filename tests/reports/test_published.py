@@ -7,15 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wmbench.evaluation.published import (
-    CAVEAT,
-    HEADING,
-    add_published,
-    load_published,
-    paper_row,
-    published_markdown,
-    verdict,
-)
+from wmbench.reports.published import CAVEAT, HEADING, add_published, load_published, paper_row, published_markdown, verdict
 
 PROTOCOLS = {path.stem for path in (Path(__file__).parents[2] / "conf" / "protocol").glob("*.yaml")}
 CITED = [row for _, row in load_published().iterrows()]

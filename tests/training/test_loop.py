@@ -22,8 +22,8 @@ from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.sigreg import SIGReg
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.recipe import Recipe
 from wmbench.training import loop
-from wmbench.training.recipe import Recipe
 from wmbench.training.world_model import WorldModelTrainee, compile_predictor, validate
 
 NUM_HIST, FRAMESKIP = 2, 3

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wmbench.data.episodes import EpisodeSet
-from wmbench.data.latents import FORMAT, Encode, FreshTokens, LatentFile, Latents, read_about
 from wmbench.data.packing import Packing
+from wmbench.data.token_file import FORMAT, Encode, FreshTokens, LatentFile, Latents, read_about
 from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFrames, fits
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import unmatched

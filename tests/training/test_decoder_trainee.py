@@ -16,27 +16,27 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wmbench.checkpoint import load_decoder, save_decoder
 from wmbench.commands import CONF
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.envs.vector import PointMazes
-from wmbench.evaluation.episodes import Outcome
-from wmbench.evaluation.film import SIZE, film_task
+from wmbench.evaluation.episode_loop import Outcome
 from wmbench.evaluation.tasks import Tasks
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.decoder import TransposedConvDecoder, VQVAEDecoder, decode_frames
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
-from wmbench.runs import open_decoder
+from wmbench.reports.film import SIZE, film_task
+from wmbench.runs.folder import open_decoder
+from wmbench.runs.load import load_decoder, save_decoder
+from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
 from wmbench.training import loop
 from wmbench.training.decoder import DecoderTrainee, samples, validate_decoder
-from wmbench.training.recipe import Recipe
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NUM_HIST, FRAMESKIP = 2, 3
 OPTIONS = {"proprio": "velocity", "proprio_embed_dim": 4, "frameskip": FRAMESKIP, "num_hist": NUM_HIST}
 MODULE = {"channel": 6, "num_res_blocks": 1, "res_channel": 4, "num_codes": 7, "quantize": True}

@@ -21,13 +21,13 @@ from wmbench.data.windows import Windows
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.models.decoder import VQVAEDecoder, frames_to_pixels
+from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
 from wmbench.training import loop
 from wmbench.training.metrics import Metrics
-from wmbench.training.recipe import Recipe
 from wmbench.training.tokenizer import TokenizerTrainee, psnr, validate_tokenizer
 
-SCRIPT = Path(__file__).parents[1] / "pretrain.py"
+SCRIPT = Path(__file__).parents[2] / "pretrain.py"
 TINY = [
     "encoder.pretrained=false",
     "encoder.backbone.image_size=32",

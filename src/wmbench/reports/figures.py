@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
-from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.episode_loop import Outcome
 from wmbench.evaluation.row import BASELINES
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import whole

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wmbench.evaluation.feature_maps import CAPTION, GAP, SIZE, FeatureMap, feature_map, feature_sheet
+from wmbench.reports.feature_maps import CAPTION, GAP, SIZE, FeatureMap, feature_map, feature_sheet
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FRAMES, GRID = 2, (2, 3)

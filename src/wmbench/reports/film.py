@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.envs.rendering import pixel_of
 from wmbench.envs.vector import PointMazes
-from wmbench.evaluation.episodes import Outcome
+from wmbench.evaluation.episode_loop import Outcome
+from wmbench.evaluation.evaluate import Plans
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import whole
 
@@ -21,7 +22,6 @@ CAPTION = 24  # height of the line above it
 PLAN_COLOUR, TRAIL_COLOUR, GOAL_COLOUR = (255, 214, 10), (120, 230, 255), (255, 90, 90)
 FPS = 10  # half of real time
 
-Plans = dict[int, Float[ndarray, "n H 2"]]  # block of actions -> imagined positions at the end of each planned block
 # Task -> frames that the model expected at the end of each block, or None where it cannot draw them.
 Imagine = Callable[[int], UInt8[ndarray, "K H W 3"] | None]
 

@@ -13,18 +13,19 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from wmbench.checkpoint import build_world_model, load_encoder, save_weights
 from wmbench.commands import CONF
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.envs.mazes import Maze
 from wmbench.evaluation.conditions import Conditions
-from wmbench.evaluation.episodes import Outcome
-from wmbench.evaluation.report import write_report
+from wmbench.evaluation.episode_loop import Outcome
 from wmbench.evaluation.results import Result, Score, find_summaries, save_result
 from wmbench.evaluation.row import Row
-from wmbench.evaluation.table import make_table
 from wmbench.evaluation.tasks import Tasks
-from wmbench.runs import open_run
+from wmbench.reports.report import write_report
+from wmbench.reports.table import make_table
+from wmbench.runs.build import build_world_model
+from wmbench.runs.folder import open_run
+from wmbench.runs.load import load_encoder, save_weights
 
 TASKS = Tasks(np.full((2, 4), 1.0), np.full((2, 4), 2.0), np.arange(2))
 PROTOCOL = {"name": "demo", "task_seed": 99, "max_rounds": None}

@@ -11,9 +11,9 @@ from numpy import ndarray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from wmbench.arms import note_of
-from wmbench.checkpoint import find_run, load_decoder, load_run, step_of, step_path
+from wmbench.commands.arms import note_of
 from wmbench.data.official import PUBLISHED, recorded_path
+from wmbench.diagnostics.probe import load_probe
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
@@ -21,8 +21,7 @@ from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
 from wmbench.envs.view import EnvSpec, View
 from wmbench.evaluation.conditions import Conditions
-from wmbench.evaluation.diagnostics import load_probe
-from wmbench.evaluation.episodes import Actor, Rules
+from wmbench.evaluation.episode_loop import Actor, Rules
 from wmbench.evaluation.evaluate import Evaluation, Player
 from wmbench.evaluation.row import BASELINES, Row, cache_of, recipe_of
 from wmbench.evaluation.source import source_version
@@ -35,7 +34,10 @@ from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
-from wmbench.provenance import git_commit
+from wmbench.reports.show import show_outcome
+from wmbench.runs.find import find_run, step_of, step_path
+from wmbench.runs.load import load_decoder, load_run
+from wmbench.runs.provenance import git_commit
 
 
 def trained(cfg: DictConfig) -> Player:
@@ -215,12 +217,12 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
     config = OmegaConf.to_yaml(
         cfg if is_model else OmegaConf.merge(cfg, {"model_name": actor, "row": player.row.row}), resolve=True
     )
-    return Evaluation(player, tasks, rules, conditions, config, cfg.num_videos, git_commit())
+    return Evaluation(player, tasks, rules, conditions, config, cfg.num_videos, show_outcome, git_commit())
 
 
 def _code(planner: str | None) -> dict[str, str]:
     """Versions of the code that plays, and of the code that plans."""
-    code = {"episodes": source_version("wmbench.evaluation.episodes")}
+    code = {"episodes": source_version("wmbench.evaluation.episode_loop")}
     if planner is not None:
         code["planner"] = source_version("wmbench.planning.agent", planner.rpartition(".")[0])
     return code

@@ -13,7 +13,7 @@ from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
-from wmbench.runs import check_same, open_run, wandb_mode
+from wmbench.runs.folder import check_same, open_run
 
 
 def test_a_run_records_the_licence_of_its_encoders_weights_and_the_libraries_that_built_it(
@@ -61,11 +61,3 @@ def test_a_run_whose_rate_falls_keeps_its_length():
 def test_what_a_run_is_may_not_change(changed: dict):
     with pytest.raises(ValueError, match=r"it is a run with other .*; stop"):
         check(**changed)
-
-
-def test_wandb_may_be_a_switch():
-    modes = {True: "online", False: "disabled", "on": "online", "off": "disabled", "Offline": "offline"}
-    assert {choice: wandb_mode(choice) for choice in modes} == modes
-    for word in ("sometimes", 2, None):
-        with pytest.raises(ValueError, match="must be online, offline or disabled"):
-            wandb_mode(word)  # type: ignore[arg-type]

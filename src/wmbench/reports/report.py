@@ -7,14 +7,15 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from wmbench.checkpoint import load_encoder, planned_run
 from wmbench.data.official import open_episodes
-from wmbench.evaluation.feature_maps import FeatureMap, feature_map, feature_sheet, spread_frames, tokens_of
-from wmbench.evaluation.figures import success_figure, training_figure
-from wmbench.evaluation.page import Page
 from wmbench.evaluation.results import sentence
 from wmbench.evaluation.row import BASELINES
-from wmbench.evaluation.table import comparisons, to_html
+from wmbench.reports.feature_maps import FeatureMap, feature_map, feature_sheet, spread_frames, tokens_of
+from wmbench.reports.figures import success_figure, training_figure
+from wmbench.reports.page import Page
+from wmbench.reports.table import comparisons, to_html
+from wmbench.runs.find import planned_run
+from wmbench.runs.load import load_encoder
 
 Row = dict[Any, Any]  # of a table
 NUM_FRAMES = 6  # of a row of maps

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wmbench import provenance
-from wmbench.provenance import git_commit, versions
+from wmbench.runs import provenance
+from wmbench.runs.provenance import git_commit, versions
 
 
 @pytest.fixture(autouse=True)

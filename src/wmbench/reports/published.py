@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from wmbench.evaluation.statistics import wilson
-from wmbench.evaluation.table import html_of, markdown_of, with_interval
+from wmbench.reports.table import html_of, markdown_of, with_interval
 
 HEADING = "Published, not measured here"
 CAVEAT = (

@@ -7,7 +7,7 @@ import torch
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
 from wmbench.envs.vector import PointMazes
-from wmbench.evaluation.episodes import Outcome, Rules, run_episodes
+from wmbench.evaluation.episode_loop import Outcome, Rules, run_episodes
 from wmbench.evaluation.tasks import Tasks, sample_tasks
 from wmbench.planning.agent import Agent, Decision, Floor, RandomAgent, ZeroAgent
 from wmbench.planning.cem import CEM

@@ -1,0 +1,61 @@
+"""The untrained model or decoder that a configuration describes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from wmbench.data.normalizer import Normalizer
+from wmbench.encoders.matched import matched
+from wmbench.envs.view import EnvSpec
+from wmbench.models.projected import Projected
+from wmbench.models.world_model import WorldModel, proprio_part
+
+ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
+UNMATCHED = {"pool": None, "width": None, "standardise": False, "layer_norm": False, "projection": "random"}
+
+
+def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
+    """The untrained model that a training configuration describes."""
+    if cfg.num_hist < 1:
+        raise ValueError(f"num_hist ({cfg.num_hist}) must be at least 1: the predictor needs a frame to start from")
+    if cfg.num_pred != 1:
+        raise ValueError(f"num_pred ({cfg.num_pred}) must be 1: a rollout advances one frame a call")
+    encoder = instantiate(cfg.encoder)
+    if train_encoder := cfg.get("train_encoder", False):
+        encoder.unfreeze()
+    arm = UNMATCHED | dict(cfg.get("matched", {}))
+    encoder = matched(encoder, **arm)
+    regularizer = instantiate(cfg.training.regularizer)
+    if not encoder.frozen and not train_encoder and regularizer is None:
+        raise ValueError("an encoder that trains with the model collapses without training.regularizer; use training=lewm")
+    has_proprio = len(range(PROPRIO_DIM)[proprio_part(cfg.proprio)]) > 0
+    if cfg.concat_dim not in (0, 1):
+        raise ValueError(f"concat_dim ({cfg.concat_dim}) must be 1 (extend every token) or 0 (one more token)")
+    dim = encoder.embed_dim + (has_proprio and cfg.concat_dim == 1) * cfg.proprio_embed_dim
+    build = instantiate(
+        cfg.predictor,
+        _partial_=True,
+        num_tokens=encoder.num_tokens + (has_proprio and cfg.concat_dim == 0),
+        num_hist=cfg.num_hist,
+        action_dim=cfg.frameskip * ACTION_DIM,
+    )
+    return WorldModel(
+        encoder,
+        Projected(build, dim, arm["width"] or dim) if arm["projection"] == "learned" else build(dim=dim),
+        normalizer,
+        proprio=cfg.proprio,
+        proprio_embed_dim=cfg.proprio_embed_dim,
+        concat_dim=cfg.concat_dim,
+        frameskip=cfg.frameskip,
+        num_hist=cfg.num_hist,
+        regularizer=regularizer,
+    )
+
+
+def build_decoder(config: Mapping[str, Any], dim: int, grid: tuple[int, int], image_size: int) -> nn.Module:
+    """The untrained decoder that a configuration describes, from a grid of tokens of width dim to square frames."""
+    module = {name: value for name, value in config.items() if name != "training"}
+    return instantiate(module, _partial_=True)(dim=dim, grid=grid, image_size=image_size)
