@@ -23,7 +23,9 @@ from wmbench.machine import optional
 from wmbench.models.world_model import WorldModel
 from wmbench.reports.figures import decoder_figure
 from wmbench.runs.build import build_decoder
+from wmbench.runs.find import step_path
 from wmbench.runs.folder import check_same, note_source
+from wmbench.runs.load import save_weights
 from wmbench.runs.provenance import git_commit, versions
 from wmbench.runs.recipe import Recipe
 from wmbench.runs.store import load_mapping, load_resume, save_mapping, steps_done
@@ -58,6 +60,8 @@ def world_model_trainee(
     """The model with what it looks at: frames, or their tokens from the cache; matched features are measured once."""
     device, episodes = next(model.parameters()).device, train.episodes
     done = load_resume(run, model, optimizer_of(model, recipe))
+    if done >= recipe.max_steps and not step_path(run, done).exists():  # somebody deleted it, since it was damaged
+        save_weights(run, done, model)
     num_frames = max(0, recipe.max_steps - done) * recipe.batch_size * train.num_frames
     source = choose_source(model, episodes, Cache(**cfg.cache), num_frames, device)
     if done < recipe.max_steps:

@@ -147,10 +147,13 @@ class _Watch:
     def _stop(self, what: str, step: int) -> None:
         recipe, path = self.trainee.recipe, self.run / self.trainee.resume
         good = f"the last good weights are those of step {self.saved}, in {path}" if self.saved else "nothing was saved yet"
+        clip = (
+            f"a lower {recipe.where}.grad_clip ({recipe.grad_clip})" if recipe.grad_clip else f"{recipe.where}.grad_clip=1"
+        )
         raise ValueError(
             f"{self.trainee.what}: {what} is not finite since step {step} of {recipe.max_steps}; {good}. Train "
             f"{self.trainee.anew} with a lower {recipe.where}.lr ({recipe.lr:g}), a longer {recipe.where}.warmup_fraction "
-            f"({recipe.warmup_fraction:g}) or a lower {recipe.where}.grad_clip ({recipe.grad_clip or 'null'})"
+            f"({recipe.warmup_fraction:g}) or {clip}"
         )
 
 

@@ -32,7 +32,7 @@ class Metrics:
     def _write(self) -> None:
         text = io.StringIO(newline="")
         columns = dict.fromkeys(name for row in self.rows for name in row)  # an older run may have had fewer
-        writer = csv.DictWriter(text, list(columns))
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         with writing(self.path) as temporary:
@@ -48,9 +48,10 @@ def _read(path: Path) -> list[dict[str, str | float | int]]:
     rows: list[dict[str, str | float | int]] = []
     for number, row in enumerate(csv.DictReader(lines), start=2):
         try:
-            rows.append({name: value for name, value in row.items() if float(value) is not None})
             int(row["step"])
-        except (TypeError, ValueError, KeyError):  # too few or too many columns, or no numbers
+            [float(value) for value in row.values() if value != ""]  # "" where an older version had no column
+        except (KeyError, TypeError, ValueError):  # too few or too many columns, or no numbers
             remedy = "delete it to go on without the rows so far"
             raise ValueError(f"{path} is damaged in line {number}; {remedy}") from None
+        rows.append(row)
     return rows
