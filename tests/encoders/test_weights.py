@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from wmbench.commands import encoder_config
-from wmbench.encoders.weights import Release, fetch, initial_weights, read_state, weights_file
+from wmbench.encoders.weights import Release, Weights, fetch, read_state
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ def test_without_a_network_the_error_says_what_is_missing_and_every_way_out(cach
 def test_the_error_names_the_setting_that_takes_the_file(cache, tmp_path):
     tower = replace(release_of(tmp_path / "tower.pth"), setting="trunk_weights")
     with pytest.raises(FileNotFoundError, match=r"with encoder\.trunk_weights=PATH\."):
-        weights_file(True, None, tower)
+        _ = Weights(True, None, tower, seed=0).path
     with pytest.raises(ValueError, match=r"leaves trunk_weights=tower\.pth unread"):
-        weights_file(False, "tower.pth", tower)
+        Weights(False, "tower.pth", tower, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,15 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path):
         read_state(tmp_path / "absent.pth")
 
 
-def test_an_untrained_network_leaves_every_random_state_alone(monkeypatch: pytest.MonkeyPatch):
+def test_an_untrained_network_leaves_every_random_state_alone(tmp_path, monkeypatch: pytest.MonkeyPatch):
     """The GPU's too, which torch.manual_seed would seed."""
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the GPU is seeded"))
     before = torch.get_rng_state()
-    with initial_weights(pretrained=False, seed=3):
+    untrained = Weights(False, None, release_of(tmp_path / "vit.pth"), seed=3)
+    with untrained.building():
         drawn = torch.randn(4)
     assert torch.equal(torch.get_rng_state(), before)
-    with initial_weights(pretrained=False, seed=3):
+    with untrained.building():
         assert torch.equal(torch.randn(4), drawn)
 
 

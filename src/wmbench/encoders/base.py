@@ -47,7 +47,7 @@ class Encoder(nn.Module, ABC):
         embed_dim: int,
         pixel_mean: Sequence[float] = IMAGENET_MEAN,
         pixel_std: Sequence[float] = IMAGENET_STD,
-        frozen: bool,
+        frozen: bool = True,
         source: str,
         prefix_tokens: int = 0,
         licence: str = "MIT",

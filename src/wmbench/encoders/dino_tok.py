@@ -15,7 +15,7 @@ from wmbench.encoders.base import Encoder
 from wmbench.encoders.codebook import COMMITMENT, WeightedCodebook
 from wmbench.encoders.dinov2 import DINO
 from wmbench.encoders.tokenizer import Tokenizer, frozen_backbone, head_file
-from wmbench.encoders.weights import initial_weights
+from wmbench.encoders.weights import drawn_from
 
 METHOD = "reimplemented after DINO-Tok's abstract"
 SHALLOW = (1 / 12, 1 / 4)  # how much of the backbone a shallow feature has passed: blocks 1 and 3 of 12
@@ -69,7 +69,7 @@ class DinoTok(Tokenizer):
             raise ValueError(f"DINO-Tok stands on the blocks of a DINOv2 or DINOv3 ViT, not on {type(dino).__name__}")
         depth, width = len(dino.trunk.blocks), dino.embed_dim
         blocks = sorted({max(1, round(part * depth)) - 1 for part in SHALLOW})
-        with initial_weights(False, seed):
+        with drawn_from(seed):
             head = TextureHead(len(blocks) * width, texture_dim)
             if num_codes is not None:
                 head.codebooks = nn.ModuleList(WeightedCodebook(dim, num_codes) for dim in (width, texture_dim))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
-from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
+from wmbench.encoders.weights import REMEDY, Release, Weights, check_state, read_state
 
 if TYPE_CHECKING:
     from timm.models import VisionTransformer
@@ -30,14 +30,12 @@ class DINO(Encoder):
         model: timm's name of the architecture.
         output: "patches" or "cls".
         pixels: "native" (ImageNet's statistics) or "dino_wm" (0.5 and 0.5, which DINO-WM fed it).
-        pretrained: False leaves the network untrained, a control.
         weights: a file in the official or in timm's format; None for `release`.
-        seed: of untrained weights.
+        pretrained, seed: as in Weights.
         architecture: arguments of timm's class in place of the model's own, for small networks.
 
     Raises:
         ValueError: an image_size that the patch does not divide, an unknown option, or weights of another network.
-        FileNotFoundError: no weights and no network; the message says what to do.
     """
 
     def __init__(
@@ -55,28 +53,26 @@ class DINO(Encoder):
         if output not in OUTPUTS:
             raise ValueError(f"output ({output!r}) must be one of {', '.join(OUTPUTS)}")
         statistics = pixel_statistics(pixels)
-        with initial_weights(pretrained, seed):
+        origin = Weights(pretrained, weights, release, seed)
+        with origin.building():
             trunk = build_trunk(model, architecture)
         grid = square_grid(image_size, trunk.patch_embed.patch_size[0], "patch")
-        file = weights_file(pretrained, weights, release)
-        source, licence = provenance(pretrained, weights, release, seed)
         super().__init__(
             image_size=image_size,
             grid=grid if output == "patches" else (1, 1),
             embed_dim=trunk.embed_dim,
             prefix_tokens=trunk.num_prefix_tokens,
             **statistics,
-            frozen=True,
-            source=source,
-            licence=licence,
+            source=origin.source,
+            licence=origin.licence,
         )
         self.output, self.trunk = output, trunk
-        self.fill(file, model)
+        self.fill(origin, model)
         self.freeze()
 
     @abstractmethod
-    def fill(self, file: Path | None, model: str) -> None:
-        """Complete the trunk: its weights from the file (None: it has random ones), its positions for the image size."""
+    def fill(self, origin: Weights, model: str) -> None:
+        """Complete the trunk: its weights, unless it is untrained, and its positions for the image size."""
 
     def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
         features = self.trunk.forward_features(pixels)
@@ -86,9 +82,9 @@ class DINO(Encoder):
 class DINOv2(DINO):
     """DINOv2's ViT/14; see DINO for the arguments."""
 
-    def fill(self, file: Path | None, model: str) -> None:
-        if file:
-            load_trunk(self.trunk, file, model)
+    def fill(self, origin: Weights, model: str) -> None:
+        if origin.pretrained:
+            load_trunk(self.trunk, origin.path, model)
         bake_positions(self.trunk, self.image_size)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
 from wmbench.encoders.dinov2 import DINO, check_address
-from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
+from wmbench.encoders.weights import REMEDY, Release, Weights, check_state, load_strictly, read_state
 
 STRIDE = 16  # of ConvNeXt's third stage: the ViTs' patch
 
@@ -20,9 +20,9 @@ STRIDE = 16  # of ConvNeXt's third stage: the ViTs' patch
 class DINOv3(DINO):
     """DINOv3's ViT/16 at any multiple of 16 pixels; see DINO for the arguments."""
 
-    def fill(self, file: Path | None, model: str) -> None:
-        if file:
-            load_vit(self.trunk, file, model)
+    def fill(self, origin: Weights, model: str) -> None:
+        if origin.pretrained:
+            load_vit(self.trunk, origin.path, model)
 
 
 def load_vit(trunk: Any, path: Path, model: str) -> None:
@@ -95,7 +95,6 @@ class DINOv3ConvNeXt(Encoder):
 
     Raises:
         ValueError: an image_size that 16 does not divide, an unknown option, or weights of another network.
-        FileNotFoundError: no weights and no network; the message says what to do.
     """
 
     def __init__(
@@ -112,22 +111,20 @@ class DINOv3ConvNeXt(Encoder):
     ):
         statistics = pixel_statistics(pixels)
         grid = square_grid(image_size, STRIDE, "stride")
-        with initial_weights(pretrained, seed):
+        origin = Weights(pretrained, weights, release, seed)
+        with origin.building():
             network = build_convnext(model, depths, dims)
-        file = weights_file(pretrained, weights, release)
-        source, licence = provenance(pretrained, weights, release, seed)
         super().__init__(
             image_size=image_size,
             grid=grid,
             embed_dim=network.feature_info[2]["num_chs"],
             prefix_tokens=0,
             **statistics,
-            frozen=True,
-            source=source,
-            licence=licence,
+            source=origin.source,
+            licence=origin.licence,
         )
-        if file:
-            load_convnext(network, file, model)
+        if pretrained:
+            load_convnext(network, origin.path, model)
         self.trunk = nn.Sequential(network.stem, *network.stages[:3])
         self.freeze()
 
@@ -155,11 +152,9 @@ def load_convnext(network: Any, path: Path, model: str) -> None:
     own = network.state_dict()
     is_official = any(name.startswith("downsample_layers") for name in state)
     names = {name: official_convnext_name(name) if is_official else name for name in own}
-    shapes = {names[name]: tensor.shape for name, tensor in own.items()}
-    if is_official:  # where the final norm stands twice
-        shapes |= {f"norms.3.{name}": shapes[f"norm.{name}"] for name in ("weight", "bias")}
-    check_state(f"{path} is not {model}", state, shapes, REMEDY)
-    network.load_state_dict({name: state[names[name]].float() for name in own}, assign=True)
+    twice = ("head.norm.weight", "head.norm.bias") if is_official else ()  # the final norm, which no stage reads
+    also = {f"norms.3.{name.removeprefix('head.norm.')}": own[name].shape for name in twice}
+    load_strictly(network, state, f"{path} is not {model}", names, also)
 
 
 def official_convnext_name(name: str) -> str:

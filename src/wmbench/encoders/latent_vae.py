@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.tokenizer import Tokenizer, frozen_backbone, head_file
-from wmbench.encoders.weights import initial_weights
+from wmbench.encoders.weights import drawn_from
 
 METHOD = "after VFM-VAE, without attention in the adapter"
 LOG_VARIANCES = (-30.0, 20.0)  # clamped as in VFM-VAE
@@ -50,7 +50,7 @@ class LatentVAE(Tokenizer):
         path = head_file(pretrained, weights, file, for_training)
         trunk = frozen_backbone(backbone, pretrained, seed, architecture)
         width = trunk.embed_dim
-        with initial_weights(False, seed):
+        with drawn_from(seed):
             head = nn.Sequential(
                 nn.LayerNorm(width), nn.Linear(width, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 2 * z_dim)
             )

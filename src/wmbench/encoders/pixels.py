@@ -16,7 +16,6 @@ class Pixels(Encoder):
             embed_dim=3 * patch_size**2,
             pixel_mean=DINO_WM_MEAN,
             pixel_std=DINO_WM_STD,
-            frozen=True,
             source="no weights",
         )
         self.patch_size = patch_size

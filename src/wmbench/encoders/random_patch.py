@@ -25,7 +25,6 @@ class RandomPatch(Encoder):
             embed_dim=embed_dim,
             pixel_mean=DINO_WM_MEAN,
             pixel_std=DINO_WM_STD,
-            frozen=True,
             source=f"untrained, seed {seed}",
         )
         patch = image_size // grid

@@ -10,13 +10,12 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder, square_grid
-from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
+from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder, pixel_statistics, square_grid
+from wmbench.encoders.weights import Release, Weights, load_strictly, read_state
 
 STAGES = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
 WIDTH = {"pooled": 512, "layer3": 256}
 STRIDE = {"pooled": 32, "layer3": 16}
-PIXELS = ("native", "dino_wm")
 UNREAD = ("fc.", "lang_enc.", "lang_rew.")  # the classifier, R3M's language model and what compares the two
 
 
@@ -27,14 +26,12 @@ class ResNet18(Encoder):
         output: "pooled" or "layer3".
         pixels: "native" (ImageNet's statistics of RGB in [0, 1]; R3M divides its 0 to 255 itself) or "dino_wm"
             (ImageNet's statistics on top of pixels in [-1, 1], which DINO-WM fed it).
-        pretrained: False leaves the network untrained, a control.
         weights: a file in torchvision's or R3M's format; None for `release`.
         entry, prefix: the file's names: R3M's training checkpoint keeps the network as "convnet." in "r3m".
-        seed: of untrained weights.
+        pretrained, seed: as in Weights.
 
     Raises:
         ValueError: an image_size that the strides do not divide, an unknown option, or weights of another network.
-        FileNotFoundError: no weights and no network; the message says what to do.
     """
 
     def __init__(
@@ -52,23 +49,20 @@ class ResNet18(Encoder):
         if output not in WIDTH:
             raise ValueError(f"output ({output!r}) must be one of {', '.join(WIDTH)}")
         grid = square_grid(image_size, STRIDE[output], f"stride of {output}")  # 196 would give 13 x 13 uneven cells
-        mean, std = resnet_pixels(pixels)
-        with initial_weights(pretrained, seed):
+        statistics = resnet_pixels(pixels)
+        origin = Weights(pretrained, weights, release, seed)
+        with origin.building():
             network = build_network()
-        file = weights_file(pretrained, weights, release)
-        source, licence = provenance(pretrained, weights, release, seed)
         super().__init__(
             image_size=image_size,
             grid=grid if output == "layer3" else (1, 1),
             embed_dim=WIDTH[output],
-            pixel_mean=mean,
-            pixel_std=std,
-            frozen=True,
-            source=source,
-            licence=licence,
+            **statistics,
+            source=origin.source,
+            licence=origin.licence,
         )
-        if file:
-            load_network(network, file, entry, prefix)
+        if pretrained:
+            load_network(network, origin.path, entry, prefix)
         stages = STAGES if output == "pooled" else STAGES[:-1]
         self.trunk = nn.Sequential(OrderedDict((stage, getattr(network, stage)) for stage in stages))
         self.freeze()
@@ -80,13 +74,11 @@ class ResNet18(Encoder):
         return rearrange(features, "f d h w -> f (h w) d")
 
 
-def resnet_pixels(pixels: str) -> tuple[Sequence[float], Sequence[float]]:
+def resnet_pixels(pixels: str) -> dict[str, Sequence[float]]:
     """Mean and standard deviation of x in [0, 1]: ImageNet's, or for "dino_wm" ImageNet's of (x - 0.5) / 0.5."""
-    if pixels not in PIXELS:
-        raise ValueError(f"pixels ({pixels!r}) must be one of {', '.join(PIXELS)}")
-    if pixels == "native":
-        return IMAGENET_MEAN, IMAGENET_STD
-    return [(1 + mean) / 2 for mean in IMAGENET_MEAN], [std / 2 for std in IMAGENET_STD]
+    if pixels != "dino_wm":
+        return pixel_statistics(pixels)
+    return {"pixel_mean": [(1 + m) / 2 for m in IMAGENET_MEAN], "pixel_std": [s / 2 for s in IMAGENET_STD]}
 
 
 def build_network() -> Any:
@@ -106,7 +98,6 @@ def load_network(network: nn.Module, path: Path, entry: str | None, prefix: str)
     """
     found = {name.removeprefix("module."): tensor for name, tensor in read_state(path, entry).items()}
     found = {name: tensor for name, tensor in found.items() if not name.startswith(UNREAD)}
-    shapes = {prefix + name: tensor.shape for name, tensor in network.state_dict().items()}
-    counters = {name: torch.zeros((), dtype=torch.long) for name in shapes if name.endswith("num_batches_tracked")}
-    check_state(f"{path} is no ResNet-18 as this encoder needs it", counters | found, shapes, REMEDY)
-    network.load_state_dict({n.removeprefix(prefix): t for n, t in (counters | found).items()}, assign=True)
+    names = {name: prefix + name for name in network.state_dict()}
+    counters = {theirs: torch.zeros(()) for theirs in names.values() if theirs.endswith("num_batches_tracked")}
+    load_strictly(network, counters | found, f"{path} is no ResNet-18 as this encoder needs it", names)

@@ -26,7 +26,7 @@ class State(Encoder):
     def __init__(self, embed_dim: int, velocity_weight: float, seed: int):
         if embed_dim < PROPRIO_DIM:
             raise ValueError(f"embed_dim ({embed_dim}) must be at least {PROPRIO_DIM}, the size of the state")
-        super().__init__(image_size=1, grid=(1, 1), embed_dim=embed_dim, frozen=True, source="the simulator's state")
+        super().__init__(image_size=1, grid=(1, 1), embed_dim=embed_dim, source="the simulator's state")
         columns = torch.randn(embed_dim, PROPRIO_DIM, generator=torch.Generator().manual_seed(seed))
         weight = torch.tensor([1.0, 1.0, velocity_weight, velocity_weight])
         self.register_buffer("lift", torch.linalg.qr(columns).Q * weight * (embed_dim / PROPRIO_DIM) ** 0.5)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
 from wmbench.encoders.dinov2 import OUTPUTS, bake_positions, check_address, similar
-from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
+from wmbench.encoders.weights import Release, Weights, drawn_from, load_strictly, read_state
 
 POSITIONS = ("timm", "hub")
 
@@ -26,15 +26,13 @@ class TimmViT(Encoder):
         positions: how a learned position table is resampled for another size: "timm" (bicubic, antialiased) or "hub"
             (as DINO's authors do it).
         pixels: "native" (what timm's configuration of the model says) or "dino_wm" (0.5 and 0.5).
-        pretrained: False leaves the network untrained, a control.
         weights: a file in timm's format, which the authors' may be; None for `release`.
         entry: what the authors' training checkpoint calls the network; None where a file holds nothing else.
-        seed: of untrained weights.
+        pretrained, seed: as in Weights.
         architecture: arguments of timm's class in place of the model's own, for small networks.
 
     Raises:
         ValueError: no such model, a size that the patch does not divide, an unknown option, or weights of another network.
-        FileNotFoundError: no weights and no network; the message says what to do.
     """
 
     def __init__(
@@ -54,9 +52,10 @@ class TimmViT(Encoder):
         for name, value, known in (("output", output, OUTPUTS), ("positions", positions, POSITIONS)):
             if value not in known:
                 raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+        origin = Weights(pretrained, weights, release, seed)
         if pretrained and weights is None and not release.path.exists():
             check_tagged(model)
-        with initial_weights(pretrained, seed):
+        with origin.building():
             trunk = build_trunk(model, architecture)
         if output == "cls" and trunk.cls_token is None:
             raise ValueError(f"{model} has no CLS token; take output=patches")
@@ -68,23 +67,20 @@ class TimmViT(Encoder):
         statistics = pixel_statistics(pixels)
         if pixels == "native":  # not ImageNet's for every model
             statistics = {"pixel_mean": trunk.pretrained_cfg["mean"], "pixel_std": trunk.pretrained_cfg["std"]}
-        file = weights_file(pretrained, weights, release)
-        source, licence = provenance(pretrained, weights, release, seed)
         super().__init__(
             image_size=size,
             grid=grid if output == "patches" else (1, 1),
             embed_dim=trunk.embed_dim,
             prefix_tokens=trunk.num_prefix_tokens,
             **statistics,
-            frozen=True,
-            source=source,
-            licence=licence,
+            source=origin.source,
+            licence=origin.licence,
         )
-        if file:
+        if pretrained:
             if has_computed_buffers(trunk):
-                with initial_weights(False, seed):  # the meta device has not computed them
+                with drawn_from(seed):  # the meta device has not computed them
                     trunk = build_trunk(model, architecture)
-            load_trunk(trunk, file, entry, model)
+            load_trunk(trunk, origin.path, entry, model)
         if positions == "hub":
             bake_positions(trunk, size)
         elif size != native:
@@ -131,10 +127,8 @@ def has_computed_buffers(trunk: nn.Module) -> bool:
 
 def load_trunk(trunk: Any, path: Path, entry: str | None, model: str) -> None:
     """Fill the trunk, which may stand on the meta device, with exactly its tensors; a classifier is left out."""
-    state = {name.removeprefix("module."): tensor.float() for name, tensor in read_state(path, entry).items()}
+    state = {name.removeprefix("module."): tensor for name, tensor in read_state(path, entry).items()}
     classifier = trunk.pretrained_cfg["classifier"]
     for head in (classifier,) if isinstance(classifier, str) else classifier:
         state = {name: tensor for name, tensor in state.items() if name not in (f"{head}.weight", f"{head}.bias")}
-    shapes = {name: tensor.shape for name, tensor in trunk.state_dict().items()}
-    check_state(f"{path} is not {model}", state, shapes, REMEDY)
-    trunk.load_state_dict(state, assign=True)
+    load_strictly(trunk, state, f"{path} is not {model}")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, weights_hash
-from wmbench.encoders.weights import check_state, file_hash, read_state
+from wmbench.encoders.weights import file_hash, load_strictly, read_state
 
 
 class Tokenizer(Encoder):
@@ -95,14 +95,11 @@ class Tokenizer(Encoder):
 
     def load_head(self, path: Path) -> None:
         """Fill the head from save_head's file or, by the names in `official`, from the authors'; from no other."""
-        state, own = read_state(path), self.head.state_dict()
-        is_official = any(name in state for name in self.official.values())
-        names = {name: self.official[name] if is_official else name for name in own}
-        shapes = {names[name]: tensor.shape for name, tensor in own.items()}
-        check_state(f"{path} is not this tokenizer's head", state, shapes, self.remedy)
-        if not is_official:
+        state = read_state(path)
+        names = self.official if any(name in state for name in self.official.values()) else None
+        load_strictly(self.head, state, f"{path} is not this tokenizer's head", names, remedy=self.remedy)
+        if names is None:
             self.check_conditions(path)
-        self.head.load_state_dict({name: state[names[name]] for name in names})
 
     def check_conditions(self, path: Path) -> None:
         """Refuse a head that was trained with something else than this backbone, or does not say with what."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wmbench.encoders.base import DINO_WM_MEAN, DINO_WM_STD, Encoder, square_grid
 from wmbench.encoders.timm_vit import build_trunk, load_trunk
-from wmbench.encoders.weights import Release, check_state, initial_weights, provenance, read_state, weights_file
+from wmbench.encoders.weights import Release, Weights, load_strictly, read_state
 
 if TYPE_CHECKING:
     from timm.models import VisionTransformer
@@ -33,15 +33,13 @@ class VFMVAE(Encoder):
         image_size: side of the frame before it is upscaled [pixels].
         level_dim: features that a patch keeps of a level; a narrower tower keeps all.
         z_dim: features of a token.
-        pretrained: False leaves tower and adapter untrained, a control.
         weights: the adapter's file; None for `release`.
         trunk_weights: the tower's file in timm's format; None for `trunk_release`.
-        seed: of untrained weights.
+        pretrained, seed: as in Weights, of both.
         architecture: arguments of timm's VisionTransformer in place of the model's own, for small networks.
 
     Raises:
         ValueError: an image_size that does not come out in whole tokens, or weights of another network.
-        FileNotFoundError: no weights and no network; the message says what to do.
     """
 
     def __init__(
@@ -58,18 +56,17 @@ class VFMVAE(Encoder):
         seed: int,
         architecture: Mapping[str, Any],
     ):
-        with initial_weights(pretrained, seed):
+        origin = Weights(pretrained, weights, release, seed)
+        trunk_origin = Weights(pretrained, trunk_weights, trunk_release, seed)
+        with origin.building():
             trunk = build_trunk(model, architecture)
             adapter = Adapter(trunk.embed_dim, min(level_dim, trunk.embed_dim), z_dim)
         grid = square_grid(image_size, trunk.patch_embed.patch_size[0] * UNSHUFFLE // UPSCALE, "token's side")
-        file = weights_file(pretrained, weights, release)
-        trunk_file = weights_file(pretrained, trunk_weights, trunk_release)
-        source, licence = provenance(pretrained, weights, release, seed)
-        if file and trunk_file:
-            load_adapter(adapter, file)
-            load_trunk(trunk, trunk_file, None, model)
-            trunk_source, trunk_licence = provenance(pretrained, trunk_weights, trunk_release, seed)
-            source, licence = f"{source} over {trunk_source}", f"{licence}; SigLIP2 {trunk_licence}"
+        source, licence = origin.source, origin.licence
+        if pretrained:
+            source, licence = f"{source} over {trunk_origin.source}", f"{licence}; SigLIP2 {trunk_origin.licence}"
+            load_adapter(adapter, origin.path)
+            load_trunk(trunk, trunk_origin.path, None, model)
         super().__init__(
             image_size=image_size,
             grid=grid,
@@ -77,7 +74,6 @@ class VFMVAE(Encoder):
             prefix_tokens=trunk.num_prefix_tokens,
             pixel_mean=DINO_WM_MEAN,
             pixel_std=DINO_WM_STD,
-            frozen=True,
             source=source,
             licence=licence,
         )
@@ -184,11 +180,9 @@ class GatedMLP(nn.Module):
 
 def load_adapter(adapter: Adapter, path: Path) -> None:
     """Fill the adapter, which may stand on the meta device, from a file with the official names."""
-    state = read_adapter(path)
     names = {name: official_name(name) for name in adapter.state_dict()}
-    shapes = {names[name]: tensor.shape for name, tensor in adapter.state_dict().items()}
-    check_state(f"{path} is not this VFM-VAE", state, shapes, "; give weights= the released file, or its adapter alone")
-    adapter.load_state_dict({name: state[official].float() for name, official in names.items()}, assign=True)
+    remedy = "; give weights= the released file, or its adapter alone"
+    load_strictly(adapter, read_adapter(path), f"{path} is not this VFM-VAE", names, remedy=remedy)
 
 
 def read_adapter(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
-from wmbench.encoders.weights import REMEDY, Release, check_state, initial_weights, provenance, read_state, weights_file
+from wmbench.encoders.weights import REMEDY, Release, Weights, check_state, read_state
 
 PREFIX = "module.backbone."  # of every name in an official file
 QKV = ("query", "key", "value")  # in the order in which an official file stacks them
@@ -43,16 +43,14 @@ class VJEPA2(Encoder):
     Args:
         temporal: "still" or "pair".
         pixels: "native" (ImageNet's statistics) or "dino_wm" (0.5 and 0.5, which DINO-WM fed every network).
-        pretrained: False leaves the network untrained, a control.
         weights: a .safetensors file or a folder of them as transformers publishes, or an official .pt; None for `release`.
         entry: the network in an official .pt, "encoder" or "target_encoder", its moving average. The code of the release
             loads the first, and transformers' files were converted from it.
-        seed: of untrained weights.
+        pretrained, seed: as in Weights.
         architecture: the arguments of Architecture.
 
     Raises:
         ValueError: an image_size that the patch does not divide, an unknown option, or weights of another network.
-        FileNotFoundError: no weights and no network; the message says what to do.
     """
 
     modes: tuple[str, ...] = ("still", "pair")
@@ -73,29 +71,26 @@ class VJEPA2(Encoder):
         for name, value, known in (("temporal", temporal, self.modes), ("entry", entry, self.entries)):
             if value not in known:
                 raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
+        origin = Weights(pretrained, weights, release, seed)
         path = Path(weights).expanduser() if weights else release.path
         if entry != self.entries[0] and is_published(path):
             raise ValueError(f"entry ({entry!r}) chooses a network in an official .pt, which {path} is not; leave entry out")
         sizes = Architecture(**architecture)
         grid = square_grid(image_size, sizes.patch_size, "patch")
-        file = weights_file(pretrained, weights, release)  # before the seconds that transformers takes to import
-        source, licence = provenance(pretrained, weights, release, seed)
-        if file and not is_published(file):
-            source += f", {entry}"
+        network = f", {entry}" if pretrained and not is_published(path) else ""
         super().__init__(
             image_size=image_size,
             grid=grid,
             embed_dim=sizes.embed_dim,
             prefix_tokens=0,
             **pixel_statistics(pixels),
-            frozen=True,
-            source=source,
-            licence=licence,
+            source=origin.source + network,  # fails without a network before the seconds that transformers takes to import
+            licence=origin.licence,
         )
-        with initial_weights(pretrained, seed):
+        with origin.building():
             self.trunk = self.build_trunk(sizes)
-        if file:
-            self.load_trunk(file, entry)
+        if pretrained:
+            self.load_trunk(origin.path, entry)
         self.temporal, self.tubelet_size = temporal, sizes.tubelet_size
         self.lookback = int(temporal == "pair")
         self.freeze()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.vjepa2 import PREFIX, VJEPA2, Architecture
-from wmbench.encoders.weights import REMEDY, check_state, read_state
+from wmbench.encoders.weights import load_strictly, read_state
 
 TRAINED_GRID = 16  # patches a side in training, onto which the positions of every grid are stretched
 
@@ -39,11 +39,8 @@ class VJEPA21(VJEPA2):
 
     def load_trunk(self, path: Path, entry: str) -> None:
         """Fill the trunk, which may stand on the meta device; its names are those of the official file."""
-        state = read_state(path, entry)
-        own = self.trunk.state_dict()
-        shapes = {PREFIX + name: tensor.shape for name, tensor in own.items()}
-        check_state(f"{path} is not this V-JEPA 2.1", state, shapes, REMEDY)
-        self.trunk.load_state_dict({name: state[PREFIX + name].float() for name in own}, assign=True)
+        names = {name: PREFIX + name for name in self.trunk.state_dict()}
+        load_strictly(self.trunk, read_state(path, entry), f"{path} is not this V-JEPA 2.1", names)
 
 
 class VideoViT(nn.Module):

@@ -4,17 +4,19 @@ import hashlib
 import os
 import pickle
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmbench.machine import progress_bar
 
@@ -90,32 +92,57 @@ def fetch(release: Release) -> Path:
     return path
 
 
-def weights_file(pretrained: bool, weights: str | None, release: Release) -> Path | None:
-    """Where the weights lie, downloaded if need be; None for an untrained network."""
-    if not pretrained:
-        if weights is not None:
-            raise ValueError(f"pretrained=false leaves {release.setting}={weights} unread; drop one of the two")
-        return None
-    return Path(weights).expanduser() if weights else fetch(release)
+@dataclass(frozen=True)
+class Weights:
+    """Where a network's numbers come from: its release, a file in the release's place or, untrained, a seed.
 
+    Args:
+        pretrained: False leaves the network untrained, a control; a file would go unread and is refused.
+        file: None for the release, downloaded where the cache does not have it.
+        seed: of untrained weights.
+    """
 
-def provenance(pretrained: bool, weights: str | None, release: Release, seed: int) -> tuple[str, str]:
-    """Source and licence of the weights, as tables and logs give them."""
-    if not pretrained:
-        return f"untrained, seed {seed}", "MIT"
-    return weights or release.description, release.licence
+    pretrained: bool
+    file: str | None
+    release: Release
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.file is not None and not self.pretrained:
+            raise ValueError(f"pretrained=false leaves {self.release.setting}={self.file} unread; drop one of the two")
+
+    @cached_property
+    def path(self) -> Path:
+        """The file of a pretrained network.
+
+        Raises:
+            FileNotFoundError: no release here and no network; the message says what to do.
+        """
+        return Path(self.file).expanduser() if self.file else fetch(self.release)
+
+    @property
+    def source(self) -> str:
+        """File and hash, or the seed, for tables and logs."""
+        if not self.pretrained:
+            return f"untrained, seed {self.seed}"
+        _ = self.path  # a file without a published hash gets one when it is fetched
+        return self.file or self.release.description
+
+    @property
+    def licence(self) -> str:
+        return self.release.licence if self.pretrained else "MIT"
+
+    def building(self) -> AbstractContextManager[Any]:
+        """Networks built inside start with weights drawn from the seed, or with none where a file brings them all."""
+        return torch.device("meta") if self.pretrained else drawn_from(self.seed)
 
 
 @contextmanager
-def initial_weights(pretrained: bool, seed: int) -> Iterator[None]:
-    """Networks built inside start with weights drawn from the seed, or with none where a file brings them all."""
-    if pretrained:
-        with torch.device("meta"):
-            yield
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPU, which is not put back
-            yield
+def drawn_from(seed: int) -> Iterator[None]:
+    """Networks built inside start with weights drawn from the seed; every other random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPU, which is not put back
+        yield
 
 
 def read_state(path: Path, entry: str | None = None) -> dict[str, Tensor]:
@@ -161,6 +188,21 @@ def check_state(complaint: str, state: Mapping[str, Tensor], shapes: Mapping[str
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"{complaint}: {'; '.join(problems[:5])}{more}{remedy}")
+
+
+def load_strictly(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    complaint: str,
+    names: Mapping[str, str] | None = None,
+    also: Mapping[str, torch.Size] | None = None,
+    remedy: str = REMEDY,
+) -> None:
+    """Give a network exactly a file's tensors, which `names` gives other names, and which are `also` others by shape."""
+    own = network.state_dict()
+    names = names or dict(zip(own, own, strict=True))
+    check_state(complaint, state, {names[name]: tensor.shape for name, tensor in own.items()} | (also or {}), remedy)
+    network.load_state_dict({name: state[names[name]].to(tensor.dtype) for name, tensor in own.items()}, assign=True)
 
 
 def file_hash(path: Path) -> str:
