@@ -1,6 +1,7 @@
 """Matched arms: what pooling, standardising and projecting promise, and that a run keeps them."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wmbench.commands import encoder_config
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.base import Encoder, weights_hash
@@ -213,6 +215,33 @@ def test_a_trained_encoder_learns_through_its_projection():
 def test_what_cannot_be_matched_is_refused_by_name(encoder: Encoder, changed: dict, message: str):
     with pytest.raises(ValueError, match=message):
         matched(encoder, **OFF | changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "pool", "message"),
+    [
+        ("vjepa2", 7, r"16 x 16 tokens: 1, 2, 4, 8, 16; or take encoder\.image_size=224, which gives 14 x 14$"),
+        ("vjepa2", 20, r"16 x 16 tokens: .*; or take encoder\.image_size=320, which gives 20 x 20$"),
+        ("vjepa2", 0, r"16 x 16 tokens: 1, 2, 4, 8, 16$"),
+        ("dinov2", 8, r"14 x 14 tokens: 1, 2, 7, 14; or take encoder\.image_size=224, which gives 16 x 16$"),
+        ("resnet18_layer3", 4, r"14 x 14 tokens: .*; or take encoder\.image_size=256, which gives 16 x 16$"),
+        ("random_patch", 3, r"8 x 8 tokens: 1, 2, 4, 8$"),
+        ("pixels", 3, r"8 x 8 tokens: 1, 2, 4, 8$"),
+        ("dino_tok_s", 3, r"16 x 16 tokens: 1, 2, 4, 8, 16$"),
+    ],
+)
+def test_a_grid_that_cannot_be_pooled_is_told_with_the_size_that_can(name: str, pool: int, message: str):
+    settings = OmegaConf.create(encoder_config(name))
+    if "pretrained" in settings:
+        settings.pretrained = False
+    if "architecture" in settings:
+        settings.architecture = {"depth": 1, "embed_dim": 48, "num_heads": 3}
+    encoder = instantiate(settings)
+    with pytest.raises(ValueError, match=message):
+        matched(encoder, **OFF | {"pool": pool})
+    if found := re.search(r"image_size=(\d+)", message):
+        settings.image_size = int(found[1])
+        assert matched(instantiate(settings), **OFF | {"pool": pool}).grid == (pool, pool)
 
 
 def test_with_everything_off_the_model_is_the_one_without_the_setting():

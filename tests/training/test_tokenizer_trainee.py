@@ -21,6 +21,7 @@ from wmbench.data.windows import Windows
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.models.decoder import VQVAEDecoder, frames_to_pixels
+from wmbench.models.precision import Precision
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
 from wmbench.training import loop
@@ -130,6 +131,24 @@ def test_the_error_is_that_of_the_tokens_that_a_model_sees(windows: tuple[Window
     obs, _ = valid.get(np.arange(12))
     drawn, _ = decoder(tokenizer(Obs(visual=obs["visual"], proprio=obs["proprio"]))[:, 0])
     assert found == pytest.approx((drawn - frames_to_pixels(obs["visual"][:, 0])).square().mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dino_tok", "dino_tok_vq", "vfm_vae_pointmaze"])
+def test_a_head_learns_in_the_precision_in_which_runs_read_it(name: str, windows: tuple[Windows, Windows]):
+    """Where losses are bf16, too, which would make other tokens of the same frames: only the decoder is."""
+    tokenizer = make(name)
+    decoder = make_decoder(tokenizer)
+    trainee = TokenizerTrainee(tokenizer, decoder, *windows, Recipe(**RECIPE), 1, 0.5)
+    heads, drawn = [], []
+    tokenizer.head.register_forward_hook(lambda head, given, found: heads.append(found))
+    decoder.register_forward_hook(lambda decoder, given, found: drawn.append(found[0].dtype))
+    batch = windows[0].get(np.arange(4))
+    with Precision(bf16=True).applied():
+        trainee.forward(batch)
+        validate_tokenizer(tokenizer, decoder, windows[1], Recipe(**RECIPE))
+    tokenizer(batch[0])  # as a run reads it
+    assert set(drawn) == {torch.bfloat16}
+    assert {found.dtype for found in heads} == {torch.float32} and torch.equal(heads[0], heads[-1])
 
 
 def test_psnr_of_an_error_of_a_tenth_of_the_range_is_20_db():

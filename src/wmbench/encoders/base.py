@@ -35,6 +35,7 @@ class Encoder(nn.Module, ABC):
     """
 
     note: str = ""  # what every table says of it beside its name
+    size_sets_grid: bool = True  # a larger image_size is allowed and gives more tokens
     lookback: int = 0  # frames in front of its own that a frame's tokens depend on, where obs holds them
     pixel_mean: Tensor
     pixel_std: Tensor

@@ -48,7 +48,7 @@ class Matched(Encoder):
     def __init__(self, encoder: Encoder, pool: int | None, width: int | None, standardise: bool, layer_norm: bool = False):
         own = encoder.embed_dim
         if pool is not None:
-            check_pool(pool, encoder.grid)
+            check_pool(pool, encoder)
         if standardise and not encoder.frozen:
             raise ValueError("matched.standardise=true needs a frozen encoder: training moves the features; set it to false")
         width = own if width is None else width
@@ -157,13 +157,17 @@ def unmatched(encoder: Encoder) -> Encoder:
     return encoder.encoder if isinstance(encoder, Matched) else encoder
 
 
-def check_pool(pool: int, grid: tuple[int, int]) -> None:
+def check_pool(pool: int, encoder: Encoder) -> None:
+    rows, columns = grid = encoder.grid
     if grid == (1, 1):
         raise ValueError(f"matched.pool ({pool}) needs a grid, and this encoder gives one token a frame; leave it null")
-    sides = [side for side in range(1, min(grid) + 1) if grid[0] % side == 0 and grid[1] % side == 0]
+    sides = [side for side in range(1, min(grid) + 1) if rows % side == 0 and columns % side == 0]
     if pool not in sides:
         known = ", ".join(str(side) for side in sides)
-        raise ValueError(f"matched.pool ({pool}) must divide the encoder's {grid[0]} x {grid[1]} tokens: {known}")
+        if encoder.size_sets_grid and pool > 0:
+            near = max(1, round(rows / pool)) * pool
+            known += f"; or take encoder.image_size={near * encoder.image_size // rows}, which gives {near} x {near}"
+        raise ValueError(f"matched.pool ({pool}) must divide the encoder's {rows} x {columns} tokens: {known}")
 
 
 def random_projection(before: int, after: int) -> Float[Tensor, "before after"]:

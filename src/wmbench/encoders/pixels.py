@@ -9,6 +9,8 @@ from wmbench.encoders.base import DINO_WM_MEAN, DINO_WM_STD, Encoder
 class Pixels(Encoder):
     """Tokens are the patches of a (grid * patch_size)-pixel frame, flattened as (channel, row, column)."""
 
+    size_sets_grid = False
+
     def __init__(self, grid: int, patch_size: int):
         super().__init__(
             image_size=grid * patch_size,

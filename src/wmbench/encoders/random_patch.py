@@ -14,6 +14,8 @@ class RandomPatch(Encoder):
         ValueError: an image_size that the grid does not divide.
     """
 
+    size_sets_grid = False
+
     def __init__(self, image_size: int, grid: int, embed_dim: int, seed: int):
         if grid < 1:
             raise ValueError(f"grid ({grid}) must be positive")

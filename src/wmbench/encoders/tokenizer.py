@@ -33,6 +33,7 @@ class Tokenizer(Encoder):
     """
 
     note = "reimplemented, trained on PointMaze"
+    size_sets_grid = False  # the head is tied to the size it was trained at
     official: Mapping[str, str] = {}  # the head's tensors: their names in a file of the method's authors
     remedy: str = "; give encoder.weights= a file of this encoder, or train it with pretrain.py"
 
