@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command
-from wmbench.commands.players import baseline, evaluation_of, possible_baselines, tasks_of, trained
+from wmbench.commands.players import evaluation_of, load_tasks, load_trained, make_baseline, possible_baselines
 from wmbench.evaluation.evaluate import evaluate
 from wmbench.evaluation.results import note_asked
 from wmbench.evaluation.row import BASELINES
@@ -29,15 +29,17 @@ def main(cfg: DictConfig) -> None:
         given, goal_H = read_targets(cfg.protocol.goal_file, cfg.protocol.goal_H)
         cfg = OmegaConf.merge(cfg, {"protocol": {"goal_H": goal_H}})  # type: ignore[assignment]
     is_baseline = cfg.model_name in BASELINES
-    player = baseline(cfg, cfg.model_name, cfg.env.maze, cfg.env.frameskip, cfg.row) if is_baseline else trained(cfg)
-    tasks, maze, output = given or tasks_of(cfg, player), player.env.maze, Path(cfg.output_dir)
+    player = (
+        make_baseline(cfg, cfg.model_name, cfg.env.maze, cfg.env.frameskip, cfg.row) if is_baseline else load_trained(cfg)
+    )
+    tasks, maze, output = given or load_tasks(cfg, player), player.env.maze, Path(cfg.output_dir)
     asked = evaluation_of(cfg, player, tasks)
     print(f"{cfg.row}: protocol {cfg.protocol.name}, {len(tasks)} tasks ({tasks.hash}) in {maze.name}")
     if unreachable := int((~maze.has_path(tasks.start[:, :2], tasks.goal[:, :2])).sum()):
         print(f"note: {unreachable} of the {len(tasks)} goals cannot be reached from their starts in this maze")
     if cfg.baselines and not is_baseline:
         for name in possible_baselines(cfg):
-            floor = baseline(cfg, name, maze.rows, player.frameskip)
+            floor = make_baseline(cfg, name, maze.rows, player.frameskip)
             evaluate(evaluation_of(cfg, floor, tasks), output, is_needed=False)
     evaluate(asked, output)
     note_asked(output, output / asked.folder)

@@ -18,7 +18,7 @@ from wmbench.files import exclusive
 from wmbench.machine import optional, pick_device
 from wmbench.runs.build import build_decoder
 from wmbench.runs.recipe import Recipe
-from wmbench.training.tokenizer import TokenizerTrainee, picture
+from wmbench.training.tokenizer import TokenizerTrainee, draw_picture
 
 
 @command("pretrain")
@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
         learn(trainee, run, f"{run}: {len(train):,} frames, {tokenizer.source}", cfg)
 
         shown = run / "reconstructions.png"
-        optional(shown.name, lambda: picture(tokenizer, decoder, valid).save(shown))
+        optional(shown.name, lambda: draw_picture(tokenizer, decoder, valid).save(shown))
         results = pd.read_csv(run / trainee.metrics).iloc[-1][["valid_reconstruction", "valid_psnr"]].to_dict()
         results |= tokenizer.usage()
         results["ball_position_r2"] = ball_position_r2(tokenizer, train, valid)

@@ -28,14 +28,14 @@ from wmbench.commands import CONF
 from wmbench.data import episodes as storage
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.packing import Packing
-from wmbench.data.token_file import LatentFile
-from wmbench.data.windows import ResidentFrames, StoredFrames, Windows, ahead
+from wmbench.data.token_file import TokenFile
+from wmbench.data.windows import ResidentFrames, StoredFrames, Windows, compute_ahead
 from wmbench.machine import peak_memory, pick_device
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.build import build_decoder, build_world_model
 from wmbench.runs.recipe import Recipe
 from wmbench.training.loop import take_step
-from wmbench.training.source import identity, own_tokens
+from wmbench.training.source import identity, make_encode
 from wmbench.training.world_model import compile_predictor, losses_of, optimizer_of
 
 DEFAULTS = {"device": "auto", "output": "", "batch_size": 0, "repeats": 3, "lewm": True}
@@ -78,10 +78,10 @@ def dino_wm(
         cfg, windows, model = build(Path(folder), [*DINO_WM, *overrides], batch_size, frame_size, device)
         decoder = build_decoder(cfg.decoder, model.encoder.embed_dim, model.encoder.grid, frame_size).to(device)
         packing = Packing(model.encoder.num_tokens, model.encoder.embed_dim, dtype)
-        file = LatentFile(
+        file = TokenFile(
             Path(folder), windows.episodes, identity(model.encoder), packing, model.encoder.lookback, cfg.frameskip
         )
-        encode_s = seconds_of(lambda: file.write(own_tokens(model, device)), device)
+        encode_s = seconds_of(lambda: file.write(make_encode(model, device)), device)
         kept = windows.showing(file.open(device))
         plain = plainly(model)
         figures = {
@@ -135,7 +135,7 @@ class Training:
         self.device = next(self.model.parameters()).device
         self.optimizer = optimizer_of(self.model, self.recipe)
         order = windows.batches(batch_size, seed=0)
-        self.batches = stack.enter_context(closing(ahead(lambda index: windows.get(index, self.device), order)))
+        self.batches = stack.enter_context(closing(compute_ahead(lambda index: windows.get(index, self.device), order)))
         self.waited = self.taken = 0.0
 
     def run(self, steps: int) -> None:

@@ -17,7 +17,7 @@ from wmbench.commands import encoder_config, explain, fail
 from wmbench.data.official import open_episodes
 from wmbench.encoders.base import Encoder
 from wmbench.machine import pick_device
-from wmbench.reports.feature_maps import feature_map, feature_sheet, spread_frames, tokens_of
+from wmbench.reports.feature_maps import encode_frames, feature_map, feature_sheet, spread_frames
 
 
 def main() -> None:
@@ -39,7 +39,9 @@ def main() -> None:
         fail(explain(error, "train"))
     else:
         device = pick_device("auto")
-        maps = {name: feature_map(tokens_of(encoder.to(device), frames), encoder.grid) for name, encoder in encoders.items()}
+        maps = {
+            name: feature_map(encode_frames(encoder.to(device), frames), encoder.grid) for name, encoder in encoders.items()
+        }
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(feature_sheet(frames, maps)).save(arguments.output)
         print(f"wrote {arguments.output}")

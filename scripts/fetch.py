@@ -28,14 +28,14 @@ def main() -> None:
         fail(f"{wanted!r} must be encoder=NAME or encoder=NAME,NAME, such as encoder=dinov2")
     for name in wanted.removeprefix("encoder=").split(","):
         try:
-            print(fetched(name, arguments.settings))
+            print(download(name, arguments.settings))
         except HydraException as error:
             fail(explain(error, "train"))
         except (ValueError, OSError) as error:
             fail(str(error))
 
 
-def fetched(name: str, settings: Sequence[str]) -> str:
+def download(name: str, settings: Sequence[str]) -> str:
     """Download what an encoder needs; a line a file to print about it."""
     lines = []
     for release in releases(encoder_config(name, settings)):

@@ -51,12 +51,12 @@ def parse() -> argparse.Namespace:
         command.set_defaults(run=run)
         return command
 
-    data = add("data", lambda a: alone(import_data, a.src, a.dst), "the published folder or zip -> one file of ours")
+    data = add("data", lambda a: convert_alone(import_data, a.src, a.dst), "the published folder or zip -> one file of ours")
     data.add_argument("src", type=Path, metavar="SRC", help="point_maze.zip as downloaded, or the folder in it")
     data.add_argument("dst", type=Path, metavar="DST", help="the file to write, such as data/point_maze.h5")
 
     export = add(
-        "export", lambda a: alone(export_data, a.src, a.dst), "one file of ours -> a folder in the published format"
+        "export", lambda a: convert_alone(export_data, a.src, a.dst), "one file of ours -> a folder in the published format"
     )
     export.add_argument("src", type=Path, metavar="SRC", help="a file that scripts/collect.py wrote with store_every=1")
     export.add_argument("dst", type=Path, metavar="DST", help="the folder to write")
@@ -69,7 +69,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def alone(convert: Callable[[Path, Path], None], source: Path, output: Path) -> None:
+def convert_alone(convert: Callable[[Path, Path], None], source: Path, output: Path) -> None:
     """Convert, unless another process is writing the same output."""
     with ExitStack() as held:
         with writing(output, NO_ROOM):

@@ -29,7 +29,7 @@ def main() -> None:
         return
     if unknown := [name for name in arguments.prune if name not in paths]:
         fail(f"no {', '.join(unknown)} in {arguments.dir}; there: {', '.join(paths) or 'nothing'}")
-    names = arguments.prune or [name for name, path in paths.items() if written(path) < 1]
+    names = arguments.prune or [name for name, path in paths.items() if written_fraction(path) < 1]
     freed = sum(prune(paths[name]) for name in names)
     print(f"{size(freed)} freed")
 
@@ -43,7 +43,7 @@ def print_table(paths: dict[str, Path]) -> None:
 
 
 def row(path: Path) -> dict[str, str]:
-    part, about, age = written(path), read_about(path), time.time() - path.stat().st_mtime
+    part, about, age = written_fraction(path), read_about(path), time.time() - path.stat().st_mtime
     known = {"name": path.stem, "size": size(on_disk(path)), "written": f"{100 * part:.0f}%", "age": duration(age)}
     if is_locked(path):
         known["written"] += ", going on"
@@ -72,7 +72,7 @@ def prune(path: Path) -> int:
     return freed
 
 
-def written(path: Path) -> float:
+def written_fraction(path: Path) -> float:
     """Fraction of the file that is written."""
     if not (about := read_about(path)):
         return 0.0

@@ -472,8 +472,8 @@ def test_a_nan_action_in_a_published_episodes_last_real_step_becomes_0(folder: P
 
 def test_a_second_import_of_one_file_is_told_of_the_first(script: ModuleType, folder: Path, target: Path):
     with exclusive(target, ""), pytest.raises(ValueError, match=f"{target} is in use by process {os.getpid()}"):
-        script.alone(script.import_data, folder, target)
-    script.alone(script.import_data, folder, target)
+        script.convert_alone(script.import_data, folder, target)
+    script.convert_alone(script.import_data, folder, target)
     assert {file.name for file in target.parent.iterdir()} == {"maze.h5", "maze.manifest.json"}
 
 

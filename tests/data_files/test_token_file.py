@@ -24,7 +24,7 @@ from wmbench.data import windows as windows_module
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.packing import Packing
-from wmbench.data.token_file import FreshTokens, LatentFile, Latents
+from wmbench.data.token_file import FreshTokens, KeptTokens, TokenFile
 from wmbench.data.windows import FrameNumbers, ResidentFrames, StoredFrames, Windows
 from wmbench.diagnostics.probe import fit_probe
 from wmbench.encoders.base import Encoder
@@ -37,7 +37,7 @@ from wmbench.models.world_model import WorldModel
 from wmbench.runs.recipe import Recipe
 from wmbench.training import loop
 from wmbench.training import source as caching
-from wmbench.training.source import Cache, choose_source, identity, own_tokens, source_facts
+from wmbench.training.source import Cache, choose_source, identity, make_encode, source_facts
 from wmbench.training.world_model import WorldModelTrainee
 
 CPU = torch.device("cpu")
@@ -96,24 +96,24 @@ def noise(episodes: EpisodeSet) -> EpisodeSet:
     return episodes
 
 
-def new_file(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> LatentFile:
+def new_file(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> TokenFile:
     encoder = unmatched(encoder)
     packing = Packing(encoder.num_tokens, encoder.embed_dim, dtype)
-    return LatentFile(folder, episodes, identity(encoder), packing, encoder.lookback, FRAMESKIP)
+    return TokenFile(folder, episodes, identity(encoder), packing, encoder.lookback, FRAMESKIP)
 
 
 def encode_of(encoder: Encoder) -> latents.Encode:
-    return own_tokens(make_model(encoder), CPU)
+    return make_encode(make_model(encoder), CPU)
 
 
-def written(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> LatentFile:
+def written(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> TokenFile:
     file = new_file(folder, episodes, encoder, dtype)
     file.write(encode_of(encoder))
     file.check(encode_of(encoder))
     return file
 
 
-def refusal(file: LatentFile, encoder: Encoder) -> str:
+def refusal(file: TokenFile, encoder: Encoder) -> str:
     with pytest.raises(ValueError, match=r"delete it and run the command again: rm .*\.latents") as caught:
         new_file(file.path.parent, file.episodes, encoder, file.packing.dtype).check(encode_of(encoder))
     assert str(file.path) in str(caught.value)
@@ -242,7 +242,7 @@ def encode(obs):
         os.kill(os.getpid(), signal.SIGKILL)
     return obs["visual"].float().mean((2, 3))[:, :, None]
 
-latents.LatentFile(Path(sys.argv[2]), Episodes(sys.argv[1]), {"name": "mean"}, Packing(1, 3, "float32"), 0, 1).write(encode)
+latents.TokenFile(Path(sys.argv[2]), Episodes(sys.argv[1]), {"name": "mean"}, Packing(1, 3, "float32"), 0, 1).write(encode)
 """
 
 
@@ -257,7 +257,7 @@ def test_a_file_whose_writer_was_killed_is_finished_and_is_what_it_would_have_be
         return obs["visual"].float().mean((2, 3))[:, :, None]
 
     files = [
-        LatentFile(tmp_path / name, episodes, {"name": "mean"}, Packing(1, 3, "float32"), 0, 1)
+        TokenFile(tmp_path / name, episodes, {"name": "mean"}, Packing(1, 3, "float32"), 0, 1)
         for name in ("whole", "killed")
     ]
     encoded: list[int] = []
@@ -436,11 +436,11 @@ def test_where_nothing_is_kept_tokens_are_rounded_as_they_would_have_been(
     episodes, model = noise(numbered_episodes(num_episodes=4, length=11)), make_model(ENCODERS[name]())
     windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP).looking_back(model.lookback)
     fresh, kept = (choose(model, episodes, tmp_path, "auto", num_frames=n) for n in (35, 1000))
-    assert isinstance(fresh, FreshTokens) and isinstance(kept, Latents)
+    assert isinstance(fresh, FreshTokens) and isinstance(kept, KeptTokens)
     index = np.arange(len(windows))
     tokens = [windows.showing(source).get(index)[0]["visual"] for source in (fresh, kept)]
     assert torch.equal(*tokens)
-    assert not torch.equal(tokens[0], own_tokens(model, CPU)(windows.get(index)[0]))
+    assert not torch.equal(tokens[0], make_encode(model, CPU)(windows.get(index)[0]))
     assert source_facts(fresh, CPU, True) == source_facts(kept, CPU, True)
     assert source_facts(kept, CPU, True) == {"kind": "tokens", "dtype": "float16", "encoder_precision": "fp32"}
 
@@ -463,10 +463,10 @@ def test_auto_keeps_what_is_worth_it_and_says_what_it_takes(
     assert "looks at 35, a cache would be of 36" in capsys.readouterr().out
     assert isinstance(choose(model, episodes, tmp_path, False), StoredFrames)
     assert capsys.readouterr().out == "" and not (tmp_path / "new").exists()
-    assert isinstance(choose(model, episodes, tmp_path, "auto"), Latents)
+    assert isinstance(choose(model, episodes, tmp_path, "auto"), KeptTokens)
     announced = capsys.readouterr().out
     assert "features of 36 frames are computed once and kept: 1.49 kB" in announced and "free" in announced
-    assert isinstance(choose(model, episodes, tmp_path, "auto", num_frames=1), Latents)  # it is there now
+    assert isinstance(choose(model, episodes, tmp_path, "auto", num_frames=1), KeptTokens)  # it is there now
     assert "computed once" not in capsys.readouterr().out
 
 

@@ -41,7 +41,7 @@ def plan() -> Iterator[Callable[[str, Path], None]]:
     """plan.py without what takes it longest: frames, the picture of paths, composing its settings."""
     module, settings = command("plan"), compose("plan", PLAN)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(show, "paths_figure", lambda *arguments: None)
+        patch.setattr(show, "draw_paths", lambda *arguments: None)
         patch.setattr(PointMazes, "renderer", Noise())
 
         def call(model_name: str, folder: Path) -> None:

@@ -58,7 +58,7 @@ def evaluation(num_videos: int = 0, **conditions) -> Evaluation:
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(show, "paths_figure", lambda *given: None)
+    monkeypatch.setattr(show, "draw_paths", lambda *given: None)
     monkeypatch.setattr(show, "write_videos", lambda *given: None)
 
 
@@ -93,7 +93,7 @@ def test_an_unfinished_or_damaged_result_is_played_again(damage: str, tmp_path: 
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError(""), BrokenPipeError()])
-@pytest.mark.parametrize("what", ["write_videos", "paths_figure"])
+@pytest.mark.parametrize("what", ["write_videos", "draw_paths"])
 def test_what_cannot_be_shown_costs_a_note_and_no_result(what: str, error: Exception, tmp_path: Path, monkeypatch, capsys):
     def fail(*given):
         assert read_summary(tmp_path / evaluation().folder)["success"] == 1, "the result comes first"

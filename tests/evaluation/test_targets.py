@@ -10,7 +10,7 @@ import torch
 
 from wmbench.envs.mazes import Maze
 from wmbench.evaluation.targets import read_targets
-from wmbench.evaluation.tasks import Tasks, sample_tasks, saved
+from wmbench.evaluation.tasks import Tasks, load_or_make, sample_tasks
 
 STATE_0, STATE_G = np.arange(12.0).reshape(3, 4), -np.arange(12.0).reshape(3, 4)
 
@@ -42,7 +42,9 @@ def test_states_of_any_float_type_and_order_are_read(tmp_path: Path, odd: np.nda
 
 
 def test_our_own_task_files_are_read(tmp_path: Path):
-    drawn = saved(tmp_path / "tasks.npz", lambda: sample_tasks(Maze("umaze"), 3, 5, skip_solved=False, goal_at_rest=True))
+    drawn = load_or_make(
+        tmp_path / "tasks.npz", lambda: sample_tasks(Maze("umaze"), 3, 5, skip_solved=False, goal_at_rest=True)
+    )
     tasks, goal_H = read_targets(str(tmp_path / "tasks.npz"), 7)
     assert isinstance(tasks, Tasks) and tasks.hash == drawn.hash and goal_H == 7
 

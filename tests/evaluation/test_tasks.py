@@ -11,7 +11,7 @@ import pytest
 from wmbench.data import episodes as storage
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
-from wmbench.evaluation.tasks import Tasks, load, make_tasks, replay_tasks, sample_tasks, saved, task_file
+from wmbench.evaluation.tasks import Tasks, load, load_or_make, make_tasks, replay_tasks, sample_tasks, task_file
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def originals(maze: Maze) -> Tasks:
 
 
 def kept(folder: Path, maze: Maze, **settings) -> Tasks:
-    return saved(task_file(folder, maze, **settings), lambda: sample_tasks(maze, **settings))
+    return load_or_make(task_file(folder, maze, **settings), lambda: sample_tasks(maze, **settings))
 
 
 def solved_at_the_start(tasks: Tasks) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_the_hash_names_starts_and_goals(originals: Tasks):
 def test_saved_tasks_are_loaded_as_they_were(maze: Maze, tmp_path: Path):
     settings = {"num_tasks": 6, "seed": 5, "skip_solved": True, "goal_at_rest": True}
     first = kept(tmp_path / "tasks", maze, **settings)
-    again = saved(task_file(tmp_path / "tasks", maze, **settings), lambda: pytest.fail("sampled twice"))
+    again = load_or_make(task_file(tmp_path / "tasks", maze, **settings), lambda: pytest.fail("sampled twice"))
     assert again.hash == first.hash
     for name in ("start", "goal", "seeds"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.importers import checkpoint
-from wmbench.importers.checkpoint import converted, import_checkpoint, is_released, verify_checkpoint
+from wmbench.importers.checkpoint import convert_once, import_checkpoint, is_released, verify_checkpoint
 from wmbench.importers.golden import relative_error
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.load import load_decoder, load_run
@@ -366,10 +366,10 @@ def test_a_released_folder_is_told_from_a_run(golden_folder: Path, tmp_path: Pat
 
 
 def test_a_folder_is_converted_once_within_it(golden_folder: Path, tmp_path: Path):
-    run = converted(golden_folder, None, tmp_path / "fallback")
+    run = convert_once(golden_folder, None, tmp_path / "fallback")
     assert run == golden_folder / "wmbench" and load(run)[2]["step"] == 100
     before = (run / "provenance.json").stat()
-    assert converted(golden_folder, None, tmp_path / "fallback") == run
+    assert convert_once(golden_folder, None, tmp_path / "fallback") == run
     assert (run / "provenance.json").stat() == before and not (tmp_path / "fallback").exists()
 
 
@@ -377,21 +377,21 @@ def test_a_folder_that_cannot_be_written_to_is_converted_elsewhere(
     golden_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(checkpoint.os, "access", lambda *args: False)
-    run = converted(golden_folder, None, tmp_path / "runs" / "point_maze")
+    run = convert_once(golden_folder, None, tmp_path / "runs" / "point_maze")
     assert run == tmp_path / "runs" / "point_maze" and not (golden_folder / "wmbench").exists()
     monkeypatch.undo()
-    assert converted(golden_folder, None, tmp_path / "runs" / "point_maze") == run
+    assert convert_once(golden_folder, None, tmp_path / "runs" / "point_maze") == run
 
 
 def test_a_conversion_of_another_file_is_replaced_with_a_notice(
     golden_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    run = converted(golden_folder, None, tmp_path / "fallback")
+    run = convert_once(golden_folder, None, tmp_path / "fallback")
     provenance = json.loads((run / "provenance.json").read_text())
     (run / "provenance.json").write_text(json.dumps(provenance | {"source_sha256": "0" * 64}))
     (run / "left over").touch()
     capsys.readouterr()
-    assert converted(golden_folder, None, tmp_path / "fallback") == run
+    assert convert_once(golden_folder, None, tmp_path / "fallback") == run
     assert "came from another file and is replaced" in capsys.readouterr().err
     assert not (run / "left over").exists() and json.loads((run / "provenance.json").read_text())["epoch"] == 100
     assert {path.name for path in golden_folder.iterdir()} == {"hydra.yaml", "checkpoints", "wmbench"}
@@ -400,20 +400,20 @@ def test_a_conversion_of_another_file_is_replaced_with_a_notice(
 def test_an_epoch_has_its_own_conversion(golden_folder: Path, tmp_path: Path):
     checkpoints = golden_folder / "checkpoints"
     shutil.copy(checkpoints / "model_latest.pth", checkpoints / "model_100.pth")
-    assert converted(golden_folder, 100, tmp_path / "fallback") == golden_folder / "wmbench_100"
+    assert convert_once(golden_folder, 100, tmp_path / "fallback") == golden_folder / "wmbench_100"
 
 
 def test_a_folder_of_somebody_elses_is_never_replaced(golden_folder: Path, tmp_path: Path):
     (golden_folder / "wmbench").mkdir()
     (golden_folder / "wmbench" / "thesis.tex").touch()
     with pytest.raises(FileExistsError, match="wmbench stands where the conversion"):
-        converted(golden_folder, None, tmp_path / "fallback")
+        convert_once(golden_folder, None, tmp_path / "fallback")
     assert (golden_folder / "wmbench" / "thesis.tex").exists()
 
 
 def test_conversions_at_the_same_time_end_in_one_run(golden_folder: Path, tmp_path: Path):
     with ThreadPoolExecutor(4) as pool:
-        runs = set(pool.map(lambda _: converted(golden_folder, None, tmp_path / "fallback"), range(4)))
+        runs = set(pool.map(lambda _: convert_once(golden_folder, None, tmp_path / "fallback"), range(4)))
     assert runs == {golden_folder / "wmbench"} and load(runs.pop())[2]["step"] == 100
     assert {path.name for path in golden_folder.iterdir()} == {"hydra.yaml", "checkpoints", "wmbench"}
 

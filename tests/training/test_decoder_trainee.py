@@ -34,7 +34,7 @@ from wmbench.runs.load import load_decoder, save_decoder
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
 from wmbench.training import loop
-from wmbench.training.decoder import DecoderTrainee, samples, validate_decoder
+from wmbench.training.decoder import DecoderTrainee, draw_samples, validate_decoder
 
 ROOT = Path(__file__).parents[2]
 NUM_HIST, FRAMESKIP = 2, 3
@@ -132,7 +132,7 @@ def test_training_a_decoder_leaves_the_world_model_alone(
     decoder = make_decoder() if kind == "frozen" else TransposedConvDecoder(dim=5, image_size=8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train(model, decoder, windows, tmp_path)
-    samples(model, decoder, windows[1], count=2)
+    draw_samples(model, decoder, windows[1], count=2)
     assert_same(model, before)
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -188,7 +188,7 @@ def test_validation_compares_frames_with_what_was_seen_and_what_was_predicted(wi
 @torch.no_grad()
 def test_samples_show_the_same_moment_three_times(windows: tuple[Windows, Windows]):
     model, decoder, valid = make_frozen().eval(), make_decoder().eval(), windows[1]
-    real, seen, predicted = samples(model, decoder, valid, count=2)
+    real, seen, predicted = draw_samples(model, decoder, valid, count=2)
     obs, _ = valid.get(np.array([0, 3]))
     assert (real == obs["visual"][:, -1].numpy()).all()
     last = Obs(visual=obs["visual"][:, -1:], proprio=obs["proprio"][:, -1:])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
-from wmbench.data.windows import Windows, ahead
+from wmbench.data.windows import Windows, compute_ahead
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.models.adaln import AdaLNPredictor
@@ -84,7 +84,7 @@ def train(model: WorldModel, windows: tuple[Windows, Windows], run: Path, recipe
     options = {"seed": 1, "announce": lambda seconds: None, "log": lambda row: None} | changed
     trainee = WorldModelTrainee(model, *windows, recipe or make_recipe(), options.pop("seed"))
     if options.pop("compiled", False):
-        compile_predictor(model, lambda: loop.trial_step(trainee))
+        compile_predictor(model, lambda: loop.measure_step(trainee))
     loop.train(trainee, run, **options)
 
 
@@ -312,7 +312,7 @@ def test_batches_that_are_read_ahead_are_those_that_are_asked_for(windows: tuple
             asked.append(index)
             yield index
 
-    with closing(ahead(train.get, batches())) as found:
+    with closing(compute_ahead(train.get, batches())) as found:
         for step, (obs, action) in enumerate(expected):
             found_obs, found_action = next(found)
             assert torch.equal(found_obs["visual"], obs["visual"]) and torch.equal(found_action, action)

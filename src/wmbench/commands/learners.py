@@ -21,7 +21,7 @@ from wmbench.encoders.matched import Matched
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.machine import optional
 from wmbench.models.world_model import WorldModel
-from wmbench.reports.figures import decoder_figure
+from wmbench.reports.figures import draw_decoder
 from wmbench.runs.build import build_decoder
 from wmbench.runs.find import step_path
 from wmbench.runs.folder import check_same, note_source
@@ -31,7 +31,7 @@ from wmbench.runs.recipe import Recipe
 from wmbench.runs.store import load_mapping, load_resume, save_mapping, steps_done
 from wmbench.training import loop
 from wmbench.training.cost import forecast
-from wmbench.training.decoder import DecoderTrainee, samples
+from wmbench.training.decoder import DecoderTrainee, draw_samples
 from wmbench.training.source import Cache, choose_source, source_facts
 from wmbench.training.trainee import Trainee
 from wmbench.training.world_model import WorldModelTrainee, compile_predictor, optimizer_of
@@ -73,7 +73,7 @@ def world_model_trainee(
         print(f"features are divided by their standard deviation, {model.encoder.std.median():.3g} in the median")
     trainee = WorldModelTrainee(model, train, valid, recipe, cfg.seed)
     if is_compiled(cfg.compile, device) and done < recipe.max_steps:
-        compile_predictor(model, lambda: loop.trial_step(trainee))
+        compile_predictor(model, lambda: loop.measure_step(trainee))
     return trainee
 
 
@@ -111,7 +111,7 @@ def train_decoder(
     trainee = DecoderTrainee(model, decoder, cfg.decoder, frames, valid, recipe, cfg.seed)
     learn(trainee, run, f"{run}: a decoder on {len(frames):,} frames", cfg, f"{cfg.model_name}_decoder")
     picture = run / "decoder.png"
-    optional(picture.name, lambda: decoder_figure(picture, samples(model, decoder, valid, count=6)))
+    optional(picture.name, lambda: draw_decoder(picture, draw_samples(model, decoder, valid, count=6)))
     if picture.exists():
         print(f"what it draws: {picture}")
 

@@ -26,7 +26,7 @@ from wmbench.evaluation.evaluate import Evaluation, Player
 from wmbench.evaluation.row import BASELINES, Row, cache_of, recipe_of
 from wmbench.evaluation.source import source_version
 from wmbench.evaluation.tasks import Tasks, make_tasks
-from wmbench.importers.checkpoint import converted, is_released
+from wmbench.importers.checkpoint import convert_once, is_released
 from wmbench.machine import optional, pick_device
 from wmbench.models.decoder import decode_frames
 from wmbench.models.precision import set_precision
@@ -40,13 +40,13 @@ from wmbench.runs.load import load_decoder, load_run
 from wmbench.runs.provenance import git_commit
 
 
-def trained(cfg: DictConfig) -> Player:
+def load_trained(cfg: DictConfig) -> Player:
     """An agent with a trained model, in the environment whose pixels it was trained on."""
     device = pick_device(cfg.device)
     step = step_of(cfg.checkpoint)
     run = find_run(Path(cfg.ckpt_base_path), cfg.model_name)
     if is_released(run):
-        run, step = converted(run, step, Path(cfg.output_dir) / "converted" / run.name), None
+        run, step = convert_once(run, step, Path(cfg.output_dir) / "converted" / run.name), None
     model, train_cfg, provenance = load_run(run, step, cfg.get("encoder"))
     encoder, data = model.encoder, provenance["data"]
     where = f"{run / 'provenance.json'}, data,"
@@ -132,7 +132,7 @@ def describe(
     )
 
 
-def baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: str | None = None) -> Player:
+def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: str | None = None) -> Player:
     """A floor (random actions, do nothing) or the ceiling (the simulator as the model, under the same planner)."""
     env, model = PointMazes(maze, image_size=0), None
     if name == "random":
@@ -161,7 +161,7 @@ def make_agent(cfg: DictConfig, model: Any) -> Agent:
     return Agent(model, instantiate(cfg.planner), Objective(**cfg.objective), seed=cfg.seed, **cfg.agent)
 
 
-def tasks_of(cfg: DictConfig, player: Player) -> Tasks:
+def load_tasks(cfg: DictConfig, player: Player) -> Tasks:
     """The tasks of the protocol, saved the first time."""
     protocol = cfg.protocol
     return make_tasks(

@@ -41,7 +41,7 @@ def episode_lengths(where: str, found: Shaped[ndarray, "..."]) -> Int[ndarray, "
     return lengths.astype(np.int64)
 
 
-def finite(
+def require_finite(
     where: str, column: Float[ndarray, "rows D"], last_rows: Int[ndarray, " episodes"] | None = None
 ) -> Float[ndarray, "rows D"]:
     """The column, if all of it are numbers.

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int, Num, Shaped, UInt8
 from numpy import ndarray
 
-from wmbench.data.columns import WIDTHS, as_bytes, check_frames, check_layout, episode_lengths, finite
+from wmbench.data.columns import WIDTHS, as_bytes, check_frames, check_layout, episode_lengths, require_finite
 from wmbench.data.hdf5 import check_filters, explained, reading
 from wmbench.files import write_text
 
@@ -203,9 +203,9 @@ class Episodes(EpisodeSet):
             self._check_shapes(columns)
             self.ep_offset = self._offsets(columns["ep_offset"][()])
             last_rows = self.ep_offset + self.ep_len - 1
-            self.action = finite(f"{self.path}: action", columns["action"].astype(np.float32)[:], last_rows)
-            self.state = finite(f"{self.path}: state", columns["state"].astype(np.float32)[:])
-            self.proprio = finite(f"{self.path}: proprio", columns["proprio"].astype(np.float32)[:])
+            self.action = require_finite(f"{self.path}: action", columns["action"].astype(np.float32)[:], last_rows)
+            self.state = require_finite(f"{self.path}: state", columns["state"].astype(np.float32)[:])
+            self.proprio = require_finite(f"{self.path}: proprio", columns["proprio"].astype(np.float32)[:])
         pixels = map_columns(self.path).get("pixels")
         self.pixels: Any = pixels if pixels is not None else h5py.File(self.path, "r")["pixels"]
         self.image_size = self.pixels.shape[1]

@@ -26,7 +26,7 @@ from jaxtyping import Int, Shaped, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from wmbench.data.columns import as_bytes, finite
+from wmbench.data.columns import as_bytes, require_finite
 from wmbench.data.episodes import Episodes, EpisodeSet, read_manifest
 from wmbench.data.tensor_files import EXPECTED, Archive, Folder
 
@@ -150,8 +150,8 @@ class OfficialEpisodes(EpisodeSet):
         self.ep_offset = np.cumsum(self.ep_len) - self.ep_len
         real = torch.arange(self._num_steps) < lengths[:, None]
         last_rows = self.ep_offset + self.ep_len - 1
-        self.state = self.proprio = finite(self._files.locate("states.pth"), states[real].float().numpy())
-        self.action = finite(self._files.locate("actions.pth"), actions[real].float().numpy(), last_rows)
+        self.state = self.proprio = require_finite(self._files.locate("states.pth"), states[real].float().numpy())
+        self.action = require_finite(self._files.locate("actions.pth"), actions[real].float().numpy(), last_rows)
 
     def _check_names(self) -> None:
         found = {name for name in self._files.sizes if re.fullmatch(r"obses/episode_\d+\.pth", name)}

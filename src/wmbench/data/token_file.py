@@ -26,7 +26,7 @@ from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import TOLERANCE, Packing
-from wmbench.data.windows import CPU, FrameNumbers, Source, StoredFrames, ahead, fits, observe, send, upload
+from wmbench.data.windows import CPU, FrameNumbers, Source, StoredFrames, compute_ahead, fits, observe, send, upload
 from wmbench.files import try_lock, write_text
 from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
@@ -40,7 +40,7 @@ POLL_S = 0.5  # between two looks at a file that another process writes
 Encode = Callable[[Obs], Tensor]  # observations (B T ..) as the episodes hold them -> tokens B T N D
 
 
-class LatentFile:
+class TokenFile:
     """The file of one data set, encoder and dtype; it need not exist yet.
 
     Args:
@@ -132,7 +132,7 @@ class LatentFile:
                 file.truncate(self.num_bytes)  # zeros that take no space yet
             todo = np.flatnonzero(self.journal() == 0).tolist()
             bar = progress_bar(total=len(self.numbers), initial=self.num_done, desc="encoding frames", unit=" frames")
-            read = closing(ahead(self.observations, map(self._chunk, todo)))
+            read = closing(compute_ahead(self.observations, map(self._chunk, todo)))
             with bar, read as observations, ThreadPoolExecutor(1) as thread:
                 written: Future[None] | None = None
                 for k, obs in zip(todo, observations, strict=True):
@@ -168,17 +168,17 @@ class LatentFile:
                 f"{TOLERANCE[self.packing.dtype]}; {self.remedy}"
             )
 
-    def open(self, device: torch.device) -> "Latents":
+    def open(self, device: torch.device) -> "KeptTokens":
         """The tokens, in the device's memory where they fit."""
         rows, journal = self._map(), self.journal()
         if not fits(self.rows_bytes, device):
-            return Latents(self, rows)
+            return KeptTokens(self, rows)
 
         def chunks() -> Iterator[ndarray]:
             for k in range(self.num_chunks):
                 yield self._checked(rows, k, journal)
 
-        return Latents(self, upload(chunks(), rows.shape, device, "features to the GPU"))
+        return KeptTokens(self, upload(chunks(), rows.shape, device, "features to the GPU"))
 
     def observations(self, number: Int[ndarray, " F"]) -> Obs:
         """Of the frames so numbered, one each, with those that stand before them."""
@@ -240,7 +240,7 @@ class LatentFile:
             raise ValueError(f"{self.path} has {found:,} bytes instead of {self.num_bytes:,}: truncated; {self.remedy}")
 
 
-class Latents:
+class KeptTokens:
     """Tokens in place of frames, as windows ask for them.
 
     Args:
@@ -249,7 +249,7 @@ class Latents:
 
     encoded = True
 
-    def __init__(self, file: LatentFile, rows: ndarray | Tensor):
+    def __init__(self, file: TokenFile, rows: ndarray | Tensor):
         self.file, self.rows = file, rows
 
     def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
@@ -270,7 +270,7 @@ class FreshTokens:
 
     encoded = True
 
-    def __init__(self, file: LatentFile, frames: Source, encode: Encode):
+    def __init__(self, file: TokenFile, frames: Source, encode: Encode):
         self.file, self.frames, self.encode = file, frames, encode
 
     def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:

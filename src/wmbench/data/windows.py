@@ -216,7 +216,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def ahead(call: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+def compute_ahead(call: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """What the call makes of each item; a thread works on the next one while the last result is in use."""
     with ThreadPoolExecutor(1) as thread:
         pending: Future[Result] | None = None

@@ -66,7 +66,7 @@ def make_tasks(
     """
     maze, settings = physics.maze, (num_tasks, seed, skip_solved, goal_at_rest)
     if goal_source == "random_state":
-        return saved(task_file(folder, maze, *settings), lambda: sample_tasks(maze, *settings))
+        return load_or_make(task_file(folder, maze, *settings), lambda: sample_tasks(maze, *settings))
     if goal_source not in GOAL_SOURCES:
         raise ValueError(f"unknown protocol.goal_source {goal_source!r}; known: {', '.join(GOAL_SOURCES)}")
     if data is None:
@@ -74,7 +74,7 @@ def make_tasks(
     episodes = open_episodes(data)
     _, unseen = episodes.split(train_fraction, split_seed)
     source = f"_{goal_source}{num_steps}_{episodes.hash[:6]}_split{train_fraction:g}-{split_seed}"
-    return saved(
+    return load_or_make(
         task_file(folder, maze, *settings, source),
         lambda: replay_tasks(
             episodes, unseen, physics, num_tasks, seed, num_steps, goal_source == "random_action", skip_solved, goal_at_rest
@@ -202,7 +202,7 @@ def task_file(
     return folder / f"{maze.name}_{layout}_{num_tasks}_seed{seed}_{kind}{source}.npz"
 
 
-def saved(path: Path, make: Callable[[], Tasks]) -> Tasks:
+def load_or_make(path: Path, make: Callable[[], Tasks]) -> Tasks:
     """The tasks in a file; made and saved the first time."""
     if path.exists():
         try:

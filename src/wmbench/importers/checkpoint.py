@@ -69,7 +69,7 @@ def is_released(folder: Path) -> bool:
     return (folder / "hydra.yaml").is_file() and any((folder / "checkpoints").glob("model_*.pth"))
 
 
-def converted(folder: Path, epoch: int | None, fallback: Path) -> Path:
+def convert_once(folder: Path, epoch: int | None, fallback: Path) -> Path:
     """The run of a released folder, converted once: folder/wmbench, or `fallback` where the folder cannot be written to.
 
     A conversion of another file is replaced. Several processes may ask at once. Runs of single epochs stand beside that of

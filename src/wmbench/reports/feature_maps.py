@@ -39,7 +39,7 @@ def spread_frames(episodes: EpisodeSet, count: int) -> UInt8[ndarray, "F h w 3"]
 
 
 @torch.inference_mode()
-def tokens_of(encoder: Encoder, frames: UInt8[ndarray, "F h w 3"]) -> Float[Tensor, "F N D"]:
+def encode_frames(encoder: Encoder, frames: UInt8[ndarray, "F h w 3"]) -> Float[Tensor, "F N D"]:
     """Each frame encoded alone, where the encoder is; proprio, which no encoder with a grid reads, is zero."""
     device = encoder.pixel_mean.device
     visual = torch.from_numpy(frames)[:, None].to(device)

@@ -29,7 +29,7 @@ def draw_maze(axes: Any, maze: Maze) -> None:
     axes.set(xlim=(-0.5 - CELL_OFFSET, rows), ylim=(columns, -0.5 - CELL_OFFSET), aspect="equal", xticks=[], yticks=[])
 
 
-def paths_figure(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: int = 12) -> None:
+def draw_paths(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: int = 12) -> None:
     """The ball's paths in the first tasks, start green, goal red."""
     count = min(count, len(tasks))
     columns = min(4, count)
@@ -51,7 +51,7 @@ def paths_figure(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: 
     _save(figure, path)
 
 
-def success_figure(path: Path, table: pd.DataFrame) -> None:
+def draw_success(path: Path, table: pd.DataFrame) -> None:
     """Share of tasks solved by each env step, for every row of one protocol's table."""
     figure, axes = _pyplot().subplots(figsize=(7.5, max(3.8, 0.2 * len(table))))
     dashes = dict(zip(BASELINES, (":", "-.", "--"), strict=True))
@@ -67,7 +67,7 @@ def success_figure(path: Path, table: pd.DataFrame) -> None:
     _save(figure, path)
 
 
-def training_figure(path: Path, metrics: Path) -> None:
+def draw_training(path: Path, metrics: Path) -> None:
     """Training and validation curves of a run."""
     table = pd.read_csv(metrics)
     figure, axes = _pyplot().subplots(figsize=(6, 3.2))
@@ -81,7 +81,7 @@ def training_figure(path: Path, metrics: Path) -> None:
     _save(figure, path)
 
 
-def decoder_figure(path: Path, frames: UInt8[ndarray, "3 n h w 3"]) -> None:
+def draw_decoder(path: Path, frames: UInt8[ndarray, "3 n h w 3"]) -> None:
     """What decoding.samples gives, a column for each window."""
     figure, grid = _pyplot().subplots(*frames.shape[:2], figsize=(1.7 * frames.shape[1] + 0.9, 5.4), squeeze=False)
     for row, name, pictures in zip(grid, ("real", "reconstructed", "predicted\none step ahead"), frames, strict=True):

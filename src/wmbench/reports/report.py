@@ -10,8 +10,8 @@ from PIL import Image
 from wmbench.data.official import open_episodes
 from wmbench.evaluation.results import sentence
 from wmbench.evaluation.row import BASELINES
-from wmbench.reports.feature_maps import FeatureMap, feature_map, feature_sheet, spread_frames, tokens_of
-from wmbench.reports.figures import success_figure, training_figure
+from wmbench.reports.feature_maps import FeatureMap, encode_frames, feature_map, feature_sheet, spread_frames
+from wmbench.reports.figures import draw_success, draw_training
 from wmbench.reports.page import Page
 from wmbench.reports.table import comparisons, to_html
 from wmbench.runs.find import planned_run
@@ -59,7 +59,7 @@ def write_report(table: pd.DataFrame, folder: Path, title: str, intro: Sequence[
         path = pictures / f"success_{number}.png"
 
         def draw(path: Path = path, group: pd.DataFrame = group) -> None:
-            success_figure(path, group)
+            draw_success(path, group)
 
         _picture(page, path, caption + (f", conditions {conditions}" if len(groups) > 1 else ""), draw)
     _add_plans(page, shown)
@@ -122,7 +122,7 @@ def _add_maps(page: Page, pictures: Path, runs: dict[str, Path], lost: dict[str,
                 continue
             if data not in frames:
                 frames[data] = spread_frames(open_episodes(data), NUM_FRAMES)
-            sheets.setdefault(data, {})[row] = feature_map(tokens_of(encoder, frames[data]), encoder.grid)
+            sheets.setdefault(data, {})[row] = feature_map(encode_frames(encoder, frames[data]), encoder.grid)
         except Exception as error:  # whatever keeps one run from being opened here costs a line, not the page
             left_out[row] = str(error.__cause__ or error)
     if not sheets and not left_out:
@@ -158,6 +158,6 @@ def _add_training(page: Page, pictures: Path, runs: dict[str, Path], trained: di
         can_read = "" if pd.isna(r2) else f": the ball's position can be read from a frame's latent with R2 {r2:.4f}"
 
         def draw(path: Path = path, metrics: Path = metrics) -> None:
-            training_figure(path, metrics)
+            draw_training(path, metrics)
 
         _picture(page, path, f"{row}{can_read}", draw, columns=2)

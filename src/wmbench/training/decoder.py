@@ -77,7 +77,7 @@ def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, reci
 
 
 @torch.no_grad()
-def samples(model: WorldModel, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "3 n h w 3"]:
+def draw_samples(model: WorldModel, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "3 n h w 3"]:
     """The last frames of evenly spread windows: real, decoded from their latents, and from the model's predictions."""
     index = np.unique(np.linspace(0, len(valid) - 1, count).astype(int))
     obs, action = valid.get(index, next(model.parameters()).device)

@@ -45,7 +45,7 @@ def train(trainee: Trainee, run: Path, *, announce: Callable[[float], None], log
                 f"{trainee.what} needs {size(needed)} of disk and {run} has {size(free)} free; make room, save less often "
                 f"({trainee.recipe.where}.save_every, now {trainee.recipe.save_every}) or give ckpt_base_path=ANOTHER_DISK"
             )
-        announce((trainee.recipe.max_steps - step) * trial_step(trainee))
+        announce((trainee.recipe.max_steps - step) * measure_step(trainee))
     with closing(trainee.batches(step)) as batches:
         _take_steps(trainee, batches, run, step, log)
     trainee.module.eval()
@@ -102,7 +102,7 @@ def take_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, loss:
     return health
 
 
-def trial_step(trainee: Trainee) -> float:
+def measure_step(trainee: Trainee) -> float:
     """Seconds of a step, measured on one that leaves no trace, even if it fails: buffers and random state are put back."""
     buffers = [buffer.clone() for buffer in trainee.module.buffers()]
     try:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import Packing
-from wmbench.data.token_file import FORMAT, Encode, FreshTokens, LatentFile, Latents, read_about
+from wmbench.data.token_file import FORMAT, Encode, FreshTokens, KeptTokens, TokenFile, read_about
 from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFrames, fits
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import unmatched
@@ -58,12 +58,12 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
     is_resident = fits(len(FrameNumbers(episodes)) * episodes.image_size**2 * 3, device)
     if cache.enabled is not True and not (cache.enabled == "auto" and model.encoder.frozen and is_large):
         return ResidentFrames(episodes, device) if is_resident else StoredFrames(episodes)
-    own, encode = unmatched(model.encoder), own_tokens(model, device)
+    own, encode = unmatched(model.encoder), make_encode(model, device)
     packing = Packing(own.num_tokens, own.embed_dim, cache.dtype)
-    file = LatentFile(Path(cache.dir), episodes, identity(own), packing, own.lookback, model.frameskip, own.source)
+    file = TokenFile(Path(cache.dir), episodes, identity(own), packing, own.lookback, model.frameskip, own.source)
     reason = reason_against(file, num_frames if cache.enabled == "auto" else None)
     if reason is None:
-        return kept(file, encode, device)
+        return open_tokens(file, encode, device)
     if cache.enabled is True:
         raise ValueError(reason)
     if num_frames:
@@ -73,7 +73,7 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
 
 def source_facts(source: Source, device: torch.device, frozen: bool) -> dict[str, str]:
     """What a training looks at, for its provenance: everything about it that can change numbers."""
-    if isinstance(source, Latents | FreshTokens):
+    if isinstance(source, KeptTokens | FreshTokens):
         return {"kind": "tokens", "dtype": source.file.packing.dtype, "encoder_precision": precision(device)}
     return {"kind": "frames", "encoder_precision": precision(device) if frozen or device.type != "cuda" else "bf16"}
 
@@ -121,7 +121,7 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def reason_against(file: LatentFile, num_frames: int | None) -> str | None:
+def reason_against(file: TokenFile, num_frames: int | None) -> str | None:
     """Why the file should not be written; None where it is there already, or nothing speaks against it."""
     missing, free = file.missing_bytes, free_disk(file.path)
     if missing > free:
@@ -135,7 +135,7 @@ def reason_against(file: LatentFile, num_frames: int | None) -> str | None:
     return None
 
 
-def own_tokens(model: WorldModel, device: torch.device) -> Encode:
+def make_encode(model: WorldModel, device: torch.device) -> Encode:
     """Encodes observations (B T ..), as the episodes hold them, by the model's encoder before any matching."""
     encoder = unmatched(model.encoder)
 
@@ -148,7 +148,7 @@ def own_tokens(model: WorldModel, device: torch.device) -> Encode:
     return encode
 
 
-def kept(file: LatentFile, encode: Encode, device: torch.device) -> Source:
+def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source:
     """The file's contents, once what it lacks is written and some of it is checked."""
     if file.missing_bytes:
         print(
@@ -165,7 +165,7 @@ def kept(file: LatentFile, encode: Encode, device: torch.device) -> Source:
     return source
 
 
-def older_files(file: LatentFile) -> list[str]:
+def older_files(file: TokenFile) -> list[str]:
     """Names of what earlier versions kept of the same frames for the same encoder."""
     names = []
     for path in sorted(file.path.parent.glob(f"*_{file.key['encoder']['name']}_*.latents")):

@@ -87,7 +87,7 @@ def psnr(error: float) -> float:
 
 
 @torch.no_grad()
-def reconstructions(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "2 n h w 3"]:
+def reconstruct(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "2 n h w 3"]:
     """Evenly spread frames: real, and drawn from their tokens."""
     index = np.unique(np.linspace(0, len(valid) - 1, count).astype(int))
     visual = frames(valid, index, next(decoder.parameters()).device)
@@ -95,9 +95,9 @@ def reconstructions(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, co
     return np.stack([visual[:, 0].cpu().numpy(), drawn])
 
 
-def picture(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int = 6) -> Image.Image:
+def draw_picture(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int = 6) -> Image.Image:
     """Real frames above, drawn ones below."""
-    return Image.fromarray(rearrange(reconstructions(tokenizer, decoder, valid, count), "rows n h w c -> (rows h) (n w) c"))
+    return Image.fromarray(rearrange(reconstruct(tokenizer, decoder, valid, count), "rows n h w c -> (rows h) (n w) c"))
 
 
 def frames(windows: Windows, index: ndarray, device: torch.device) -> UInt8[Tensor, "F 1 h w 3"]:

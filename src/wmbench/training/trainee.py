@@ -10,7 +10,7 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from wmbench.data.windows import Windows, ahead
+from wmbench.data.windows import Windows, compute_ahead
 from wmbench.models.base import Losses
 from wmbench.models.precision import applied_precision
 from wmbench.runs.recipe import Recipe
@@ -38,7 +38,7 @@ class Trainee(ABC):
     def batches(self, first_step: int) -> Generator[Any, None, None]:
         """Endless batches on the device; the next one is read while one is in use."""
         order: Iterator[ndarray] = self.windows.batches(self.recipe.batch_size, self.seed, first_step)
-        return ahead(lambda index: self.windows.get(index, self.device), order)
+        return compute_ahead(lambda index: self.windows.get(index, self.device), order)
 
     @abstractmethod
     def forward(self, batch: Any) -> Losses: ...
