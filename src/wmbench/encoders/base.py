@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from einops import rearrange
@@ -15,6 +15,13 @@ from wmbench.shapes import Obs
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DINO_WM_MEAN, DINO_WM_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class PixelStatistics(TypedDict):
+    """Of RGB in [0, 1]."""
+
+    pixel_mean: Sequence[float]
+    pixel_std: Sequence[float]
 
 
 class Encoder(nn.Module, ABC):
@@ -123,7 +130,7 @@ class Encoder(nn.Module, ABC):
         return super().train(mode and not self.frozen)
 
 
-def pixel_statistics(pixels: str) -> dict[str, Sequence[float]]:
+def pixel_statistics(pixels: str) -> PixelStatistics:
     """The statistics of a network trained on ImageNet's ("native") or those that DINO-WM fed every network ("dino_wm")."""
     known = {"native": (IMAGENET_MEAN, IMAGENET_STD), "dino_wm": (DINO_WM_MEAN, DINO_WM_STD)}
     if pixels not in known:

@@ -118,7 +118,6 @@ class DINOv3ConvNeXt(Encoder):
             image_size=image_size,
             grid=grid,
             embed_dim=network.feature_info[2]["num_chs"],
-            prefix_tokens=0,
             **statistics,
             source=origin.source,
             licence=origin.licence,

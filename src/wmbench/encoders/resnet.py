@@ -1,7 +1,6 @@
 """ResNet-18, frozen: one pooled vector or the 16-pixel map, as ImageNet's labels or R3M (arXiv 2203.12601) trained it."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder, pixel_statistics, square_grid
+from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder, PixelStatistics, pixel_statistics, square_grid
 from wmbench.encoders.weights import Release, Weights, load_strictly, read_state
 
 STAGES = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -74,7 +73,7 @@ class ResNet18(Encoder):
         return rearrange(features, "f d h w -> f (h w) d")
 
 
-def resnet_pixels(pixels: str) -> dict[str, Sequence[float]]:
+def resnet_pixels(pixels: str) -> PixelStatistics:
     """Mean and standard deviation of x in [0, 1]: ImageNet's, or for "dino_wm" ImageNet's of (x - 0.5) / 0.5."""
     if pixels != "dino_wm":
         return pixel_statistics(pixels)

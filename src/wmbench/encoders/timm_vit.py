@@ -66,7 +66,7 @@ class TimmViT(Encoder):
         grid = square_grid(size, native // trunk.patch_embed.grid_size[0], "patch")
         statistics = pixel_statistics(pixels)
         if pixels == "native":  # not ImageNet's for every model
-            statistics = {"pixel_mean": trunk.pretrained_cfg["mean"], "pixel_std": trunk.pretrained_cfg["std"]}
+            statistics["pixel_mean"], statistics["pixel_std"] = (trunk.pretrained_cfg[name] for name in ("mean", "std"))
         super().__init__(
             image_size=size,
             grid=grid if output == "patches" else (1, 1),

@@ -179,31 +179,22 @@ class GatedMLP(nn.Module):
 
 
 def load_adapter(adapter: Adapter, path: Path) -> None:
-    """Fill the adapter, which may stand on the meta device, from a file with the official names."""
-    names = {name: official_name(name) for name in adapter.state_dict()}
-    remedy = "; give weights= the released file, or its adapter alone"
-    load_strictly(adapter, read_adapter(path), f"{path} is not this VFM-VAE", names, remedy=remedy)
+    """Fill the adapter, which may stand on the meta device, from a file with the official names.
 
-
-def read_adapter(path: Path) -> dict[str, Tensor]:
-    """What the adapter's encoder side should be, by official names, and whatever is unknown there.
-
-    The release keeps it in `G_ema`, beside SigLIP2 and the decoder; a file of the adapter's tensors alone is read as well.
+    The release keeps it in `G_ema`, with SigLIP2 and the decoder; a file of the adapter's tensors alone is read as well.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, or objects that only the original's code could build.
+        ValueError: damaged, of another network, or objects that only the original's code could build.
     """
     try:
         state = read_state(path, "G_ema")
     except ValueError as error:
         raise ValueError(f"{error}; or, where the original's code is installed, save G_ema's state dict alone") from None
-    is_autoencoder = any(name.startswith(TOWER) for name in state)
-    return {
-        name: tensor
-        for name, tensor in state.items()
-        if not name.startswith(DECODER_SIDE) and (name.startswith(PART) or not is_autoencoder)
-    }
+    part = PART if any(name.startswith(TOWER) for name in state) else ""
+    state = {name: t for name, t in state.items() if name.startswith(part) and not name.startswith(DECODER_SIDE)}
+    names = {name: official_name(name) for name in adapter.state_dict()}
+    remedy = "; give weights= the released file, or its adapter alone"
+    load_strictly(adapter, state, f"{path} is not this VFM-VAE", names, remedy=remedy)
 
 
 def official_name(name: str) -> str:

@@ -82,7 +82,6 @@ class VJEPA2(Encoder):
             image_size=image_size,
             grid=grid,
             embed_dim=sizes.embed_dim,
-            prefix_tokens=0,
             **pixel_statistics(pixels),
             source=origin.source + network,  # fails without a network before the seconds that transformers takes to import
             licence=origin.licence,

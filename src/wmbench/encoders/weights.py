@@ -201,7 +201,8 @@ def load_strictly(
     """Give a network exactly a file's tensors, which `names` gives other names, and which are `also` others by shape."""
     own = network.state_dict()
     names = names or dict(zip(own, own, strict=True))
-    check_state(complaint, state, {names[name]: tensor.shape for name, tensor in own.items()} | (also or {}), remedy)
+    shapes = {names[name]: tensor.shape for name, tensor in own.items()}
+    check_state(complaint, state, {**shapes, **(also or {})}, remedy)
     network.load_state_dict({name: state[names[name]].to(tensor.dtype) for name, tensor in own.items()}, assign=True)
 
 
