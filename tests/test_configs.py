@@ -69,11 +69,23 @@ def test_a_command_line_of_the_readme_composes(line):
             compose(name, [f"{key}={value}"])
 
 
-def test_the_readme_maps_every_file():
+def test_the_readme_maps_every_folder():
     text = (ROOT / "README.md").read_text()
-    sources = [path.relative_to(ROOT / "src/wmbench") for path in (ROOT / "src/wmbench").rglob("*.py")]
-    tools = [path.relative_to(ROOT) for folder in ("scripts", "benchmarks") for path in (ROOT / folder).glob("*.py")]
-    assert [str(path) for path in (*sources, *tools) if path.name != "__init__.py" and f"{path} " not in text] == []
+    rooms = [path.parent.name for path in (ROOT / "src/wmbench").glob("*/__init__.py")]
+    entries = [path.name for path in ROOT.glob("*.py")]
+    assert len(rooms) > 8 and len(entries) >= 3
+    assert [name for name in rooms if f"\n  {name}/ " not in text] == []
+    assert [name for name in [*entries, "conf/", "scripts/", "benchmarks/", "tests/", "docs/"] if name not in text] == []
+
+
+def test_the_readme_is_a_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_a_link_of_a_document_leads_somewhere(document: str):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text())
+    assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
 
 
 def test_the_readme_shows_commands():
