@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
@@ -14,7 +15,7 @@ from wmbench.commands import command_line
 from wmbench.commands.wandb_log import wandb_log, wandb_mode
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
-from wmbench.data.windows import Windows
+from wmbench.data.windows import FrameNumbers, StoredFrames, Windows
 from wmbench.diagnostics.probe import fit_probe
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import Matched
@@ -30,13 +31,14 @@ from wmbench.runs.provenance import git_commit, versions
 from wmbench.runs.recipe import Recipe
 from wmbench.runs.store import load_mapping, load_resume, save_mapping, steps_done
 from wmbench.training import loop
-from wmbench.training.cost import forecast
+from wmbench.training.cost import RandomTokens, evening, forecast, seconds_of
 from wmbench.training.decoder import DecoderTrainee, draw_samples
-from wmbench.training.source import Cache, choose_source, source_facts
+from wmbench.training.source import Cache, choose_source, is_worth_keeping, own_tokens, source_facts
 from wmbench.training.trainee import Trainee
 from wmbench.training.world_model import WorldModelTrainee, compile_predictor, optimizer_of
 
 PROBED = 1000  # frames
+MANY_STEPS = 1000  # of a training whose time is told before its frames are encoded
 
 
 def learn(trainee: Trainee, run: Path, what: str, cfg: DictConfig, name: str = "") -> None:
@@ -54,6 +56,16 @@ def learn(trainee: Trainee, run: Path, what: str, cfg: DictConfig, name: str = "
         loop.train(trainee, run, announce=lambda seconds: print(forecast(what, trainee, done, seconds)), log=log)
 
 
+def tell_of_evening(trial: WorldModelTrainee, done: int) -> None:
+    """Print what a long training on tokens will take, and what an evening is enough for, before any frame is encoded."""
+    windows, encode = trial.windows, own_tokens(trial.model, trial.device)
+    obs, _ = windows.showing(StoredFrames(windows.episodes)).get(np.arange(1))
+    frame_s = seconds_of(lambda: encode(obs)) / obs["visual"].shape[1]
+    frames = len(FrameNumbers(windows.episodes))
+    if told := evening(trial.recipe.max_steps - done, loop.trial_step(trial), frames, frame_s):
+        print(f"note: {told}")
+
+
 def world_model_trainee(
     cfg: DictConfig, model: WorldModel, train: Windows, valid: Windows, recipe: Recipe, run: Path
 ) -> WorldModelTrainee:
@@ -62,6 +74,8 @@ def world_model_trainee(
     done = load_resume(run, model, optimizer_of(model, recipe))
     if done >= recipe.max_steps and not step_path(run, done).exists():  # somebody deleted it, since it was damaged
         save_weights(run, done, model)
+    if recipe.max_steps - done >= MANY_STEPS and is_worth_keeping(model.encoder):
+        tell_of_evening(WorldModelTrainee(model, train.showing(RandomTokens(model.encoder)), valid, recipe, cfg.seed), done)
     num_frames = max(0, recipe.max_steps - done) * recipe.batch_size * train.num_frames
     source = choose_source(model, episodes, Cache(**cfg.cache), num_frames, device)
     if done < recipe.max_steps:

@@ -54,9 +54,8 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
     """
     if cache.enabled is True and not model.encoder.frozen:
         raise ValueError("cache.enabled=true needs a frozen encoder: training moves the features; leave it at auto")
-    is_large = sum(p.numel() for p in model.encoder.parameters()) >= LARGE
     is_resident = fits(len(FrameNumbers(episodes)) * episodes.image_size**2 * 3, device)
-    if cache.enabled is not True and not (cache.enabled == "auto" and model.encoder.frozen and is_large):
+    if cache.enabled is not True and not (cache.enabled == "auto" and is_worth_keeping(model.encoder)):
         return ResidentFrames(episodes, device) if is_resident else StoredFrames(episodes)
     own, encode = unmatched(model.encoder), make_encode(model, device)
     packing = Packing(own.num_tokens, own.embed_dim, cache.dtype)
@@ -69,6 +68,11 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
     if num_frames:
         print(f"frames are encoded as they come, and rounded as in a cache: {reason}")
     return FreshTokens(file, ResidentFrames(episodes, device) if is_resident else StoredFrames(episodes), encode)
+
+
+def is_worth_keeping(encoder: Encoder) -> bool:
+    """Whether the encoder's tokens stay the same and take longer to compute than to read."""
+    return encoder.frozen and sum(p.numel() for p in encoder.parameters()) >= LARGE
 
 
 def source_facts(source: Source, device: torch.device, frozen: bool) -> dict[str, str]:
