@@ -33,7 +33,7 @@ from wmbench.runs.store import load_mapping, load_resume, save_mapping, steps_do
 from wmbench.training import loop
 from wmbench.training.cost import RandomTokens, evening, forecast, seconds_of
 from wmbench.training.decoder import DecoderTrainee, draw_samples
-from wmbench.training.source import Cache, choose_source, is_worth_keeping, own_tokens, source_facts
+from wmbench.training.source import Cache, choose_source, is_worth_keeping, make_encode, source_facts
 from wmbench.training.trainee import Trainee
 from wmbench.training.world_model import WorldModelTrainee, compile_predictor, optimizer_of
 
@@ -58,11 +58,11 @@ def learn(trainee: Trainee, run: Path, what: str, cfg: DictConfig, name: str = "
 
 def tell_of_evening(trial: WorldModelTrainee, done: int) -> None:
     """Print what a long training on tokens will take, and what an evening is enough for, before any frame is encoded."""
-    windows, encode = trial.windows, own_tokens(trial.model, trial.device)
+    windows, encode = trial.windows, make_encode(trial.model, trial.device)
     obs, _ = windows.showing(StoredFrames(windows.episodes)).get(np.arange(1))
     frame_s = seconds_of(lambda: encode(obs)) / obs["visual"].shape[1]
     frames = len(FrameNumbers(windows.episodes))
-    if told := evening(trial.recipe.max_steps - done, loop.trial_step(trial), frames, frame_s):
+    if told := evening(trial.recipe.max_steps - done, loop.measure_step(trial), frames, frame_s):
         print(f"note: {told}")
 
 
