@@ -2,7 +2,7 @@
 
 Common options: encoder=vfm_vae_pointmaze, training.max_steps=1000, encoder.pretrained=false (over an untrained backbone).
 Stopped at any point, the same command goes on. The head lands where train.py encoder=dino_tok looks for it; the folder
-beside it, of the same name, holds metrics.csv and reconstructions.png (real frames above, drawn ones below).
+next to it, of the same name, holds metrics.csv and reconstructions.png (real frames above, drawn ones below).
 """
 
 import pandas as pd

@@ -2,7 +2,7 @@
 
 Common options: env.data=PATH.h5, seed=1, training.max_steps=600, model_name=NAME, -m encoder=a,b seed=0,1. Stopped at any
 point, the same command goes on. The run lands in checkpoints/outputs/<model_name>. decoder=vqvae (transposed_conv where a
-frame is one token) then trains a decoder, which draws what the model imagines; for a finished run it trains that alone.
+frame is one token) then trains a decoder, which draws what the model imagines; for a finished run it trains only that.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 Runs planning.py, training.py and rendering.py one after the other (on a GPU first the tests that need one), keeps their
 figures in docs/benchmarks/DEVICE.json and writes the table again, with a column for each device that has been measured.
-only=table writes the table alone.
+only=table writes only the table.
 """
 
 import json
@@ -94,7 +94,7 @@ def run(command: list[str]) -> None:
 
 
 def table() -> str:
-    """A row a figure, a column a device."""
+    """The table as Markdown: a row per figure, a column per device."""
     measured = {device: FIGURES / f"{device}.json" for device in COLUMNS}
     known = {device: json.loads(path.read_text()) for device, path in measured.items() if path.exists()}
     titles = [title(device, known.get(device)) for device in COLUMNS]

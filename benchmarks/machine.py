@@ -52,12 +52,12 @@ def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def median_seconds(run: Callable[[], Any], device: torch.device, repeats: int = 5) -> float:
-    """Of `repeats` runs after one that warms up."""
+    """Median seconds of `repeats` runs after one that warms up."""
     return medians({"": run}, device, repeats)[""]
 
 
 def medians(runs: Mapping[str, Callable[[], Any]], device: torch.device, repeats: int = 5) -> dict[str, float]:
-    """Median seconds of each; they take turns, so that what else the machine does falls on all of them."""
+    """Median seconds of each run; they take turns, so that what else the machine does slows all of them alike."""
     for run in runs.values():
         seconds_of(run, device)
     taken: dict[str, list[float]] = {name: [] for name in runs}
@@ -102,7 +102,7 @@ def cpu_info(name: str) -> str:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Facts of the machine that the figures were measured on."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_info("model name") or platform.machine()
     return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
@@ -146,7 +146,7 @@ def shares(parts: Mapping[str, float]) -> str:
 
 
 def shown(figures: Mapping[str, Any]) -> str:
-    """A line a figure."""
+    """The figures as text, one line per figure."""
     lines = []
     for name, value in figures.items():
         text = shares(value) if isinstance(value, dict) else f"{value:.4g}" if isinstance(value, float) else str(value)

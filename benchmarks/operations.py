@@ -47,12 +47,12 @@ def operations_of(run: Callable[[], Any]) -> int:
 
 
 def of_matrix_product(result: Tensor, left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
-    """Also of linear(x, weight): both sum over the last axis of the first."""
+    """Operations of x @ y or of linear(x, weight): both sum over the last axis of the first."""
     return 2 * result.numel() * left.shape[-1]
 
 
 def of_attention(result: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, is_causal: bool = False, **__: Any) -> int:
-    """Query times key and weight times value, for the pairs that see each other."""
+    """Operations of query times key and weight times value, for the pairs that see each other."""
     asked, seen = q.shape[-2], k.shape[-2]
     pairs = sum(min(query, seen) for query in range(1, asked + 1)) if is_causal else asked * seen
     return 2 * (q.numel() // (asked * q.shape[-1])) * pairs * (q.shape[-1] + v.shape[-1])

@@ -71,7 +71,7 @@ def rollout(model: WorldModel, dense: nn.Module, obs: Obs, plans: Float[Tensor, 
 def costs(
     model: WorldModel, dense: nn.Module, obs: Obs, goal: Float[Tensor, "N D"], plans: Float[Tensor, "S H A"]
 ) -> Float[Tensor, " S"]:
-    """Of one task's plans."""
+    """Costs of one task's plans."""
     z = rollout(model, dense, obs, plans)
     return (model.split(z[:, -1])[0] - goal).square().mean((1, 2))
 

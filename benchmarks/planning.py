@@ -1,12 +1,12 @@
-"""Planning at DINO-WM's size beside the original's way: python benchmarks/planning.py device=cpu output=planning.json
+"""Planning at DINO-WM's size and the original's way: python benchmarks/planning.py device=cpu output=planning.json
 
 Settings (key=value): device, tasks, samples (0: 4 on the CPU, 300 on a GPU), repeats, scaling=false (leaves out the table of
 doubled sizes), dino_wm=PATH (a checkout of the published code, whose predictor is timed in place of our plain version of
 it), output. Weights are random, since speed does not depend on them; both ways have the same.
 
-An iteration scores the samples of each task and refits. Start and goal are encoded before it, once a plan; the plain way's
+An iteration scores the samples of each task and refits. Start and goal are encoded before it, once per plan; the plain way's
 iteration encodes the start for each sample, as the original does. The original's evaluator, which then draws what the new
-mean leads to, is timed apart (plain_with_decoder): with few samples it would be much of an iteration.
+mean leads to, is timed separately (plain_with_decoder): with few samples it would be much of an iteration.
 """
 
 import json
@@ -115,7 +115,7 @@ class Iteration:
         return original.cem_iteration(model, dense, self.obs, goal, self.plans, self.planner.num_elites, decoder)
 
     def differences(self, dense: nn.Module, ours: Tensor, plain: Tensor) -> dict[str, float]:
-        """Between the two ways: of the costs, relative; of the plans, and the share of tasks that get another one.
+        """Differences between the two ways: of costs, relative; of plans; and the share of tasks that get another plan.
 
         Plans of nearly one cost at the border of the elites may change places by rounding, so only costs can be compared.
         """
@@ -173,18 +173,18 @@ def dino_wm_iteration(iteration: Iteration, repeats: int, checkout: str) -> dict
     if "bf16" in models:
         exact, rounded = (iteration.cost(models[name])(iteration.plans) for name in ("fp32", "bf16"))
         figures["bf16_cost_change"] = ((rounded - exact) / exact).abs().max().item()
-        figures["cost_spread"] = (exact.std(1) / exact.mean(1)).mean().item()  # what the change is small or large beside
+        figures["cost_spread"] = (exact.std(1) / exact.mean(1)).mean().item()  # what the change is to be compared with
     return figures | {"time_goes_to": where_time_goes(ways["fp32"], device)}
 
 
 def fast_ways(device: torch.device) -> list[str]:
-    """What can be tried here beside fp32."""
+    """Ways other than fp32 that this device can compute in."""
     ways = [] if has_bf16(device) else ["bf16"]
     return [*ways, "tf32", "fp32_compiled", "bf16_compiled"] if device.type == "cuda" else ways
 
 
 def lewm_iteration(iteration: Iteration, repeats: int) -> dict[str, Any]:
-    """LeWM's released sizes: one token a frame."""
+    """Time LeWM's released sizes: one token per frame."""
     dense = original.densely(iteration.model.predictor, NUM_HIST)  # type: ignore[arg-type]
     ways = {
         "plain": partial(iteration.plain, dense),
@@ -208,7 +208,7 @@ class Encoded(nn.Module):
         self.num_hist, self.split, self.left = model.num_hist, model.split, list(z)
 
     def encode(self, obs: Obs) -> Tensor:
-        """Those of the next task."""
+        """Latents of the next task."""
         return self.left.pop(0).expand(len(obs["visual"]), -1, -1, -1)
 
 
@@ -232,7 +232,7 @@ def rounds(device: torch.device) -> dict[str, Any]:
 
 
 def memory(device: torch.device) -> list[dict[str, Any]]:
-    """What plans of more and more tasks take beside the model under the same bound."""
+    """Memory that plans of more and more tasks take, the model not counted, under the same bound."""
     bound, size = 0.02, {"samples": 4, "iterations": 1, "horizon": HORIZON, "tokens": 16, "width": 64}
     peaks = {tasks: peak_bytes(plan_of(size | {"tasks": tasks}, device, bound), device) for tasks in (1, 4, 16)}
     return [{"tasks": tasks, "bound [GB]": bound, "peak [GB]": round(peak / 1e9, 4)} for tasks, peak in peaks.items()]

@@ -1,4 +1,4 @@
-"""Frames per second: bare rendering beside collection, with as many processes: python benchmarks/rendering.py
+"""Frames per second of bare rendering and of collection, with as many processes: python benchmarks/rendering.py
 
 Both draw the same states. Start-up (imports, contexts, kernels) is left out of both.
 """

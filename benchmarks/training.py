@@ -1,4 +1,4 @@
-"""Steps a second of training from kept features, beside the original's way: python benchmarks/training.py device=cpu
+"""Steps per second of training from kept tokens, and the original's way: python benchmarks/training.py device=cpu
 
 DINO-WM's geometry with random weights and frames of noise, its encoder frozen; and LeWM, whose encoder learns. The
 original's way (benchmarks/original.py) reads the frames of every window, encodes them, draws them and the predictions with a
@@ -70,7 +70,7 @@ def dino_wm(
     """Figures of a model over a frozen encoder, its training in each precision in turns with the original's.
 
     Args:
-        dtype: of the kept features.
+        dtype: of the kept tokens.
         frame_size: of the recorded frames [pixels].
         overrides: of conf/train.yaml, after DINO-WM's.
     """
@@ -153,7 +153,7 @@ class Training:
 def measure(
     trainings: dict[str, Training], twice: Training, plain_step: Callable[[], None], device: torch.device, repeats: int
 ) -> dict[str, Any]:
-    """Steps a second of each; the last precision also at twice the steps and, in `twice`, at twice the batch."""
+    """Steps per second of each; the last precision also at twice the steps and, in `twice`, at twice the batch."""
     steps, best = (10 if device.type == "cuda" else 1), list(trainings)[-1]
     flops = operations_of(lambda: trainings["fp32"].run(1))
     if device.type == "cuda":
@@ -190,7 +190,7 @@ def measure(
 def differences(
     model: WorldModel, plain: WorldModel, windows: Windows, kept: Windows, batch_size: int, device: torch.device
 ) -> dict[str, float]:
-    """Of loss and gradient, relative, between the two ways on the same weights and batch, both in fp32 without dropout."""
+    """Relative differences of the ways' losses and gradients on the same weights and batch, both in fp32 without dropout."""
     index = next(windows.batches(batch_size, seed=1))
     losses, gradients = [], []
     for way, batch in ((plain, original.read_batch(windows, index, device)), (model, kept.get(index, device))):

@@ -29,7 +29,7 @@ from wmbench.runs.provenance import versions
 
 CHUNK = 8  # episodes between two entries of the progress file
 
-_world: PointMazes | None = None  # one a process
+_world: PointMazes | None = None  # one per process
 
 
 @command("collect")
@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def collect(cfg: DictConfig, output: Path, manifest: dict[str, Any]) -> None:
-    """Fill the file, or what an earlier run has left of it to do."""
+    """Fill the file, or the part of it that an earlier run has left."""
     done = open_partial(output, manifest)
     chunks = [range(k, min(k + CHUNK, cfg.num_episodes)) for k in range(0, cfg.num_episodes, CHUNK)]
     todo = [chunk for chunk in chunks if chunk.start not in done]
@@ -85,7 +85,7 @@ def output_of(cfg: DictConfig) -> Path:
     """The file to write.
 
     Raises:
-        ValueError: a name that is another file's or kind's, or a number of processes that cannot be.
+        ValueError: the name of another collection or of another kind of file, or an impossible number of processes.
     """
     if not cfg.output:
         raise ValueError("output must name a file, such as output=data/point_maze.h5")
@@ -181,7 +181,7 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
 
 
 def progress_path(output: Path) -> Path:
-    """One line of manifest, then one line a finished chunk."""
+    """The file with one line of manifest, then one line per finished chunk."""
     return output.with_name(output.name + ".progress")
 
 
@@ -194,14 +194,14 @@ def start_worker(manifest: dict[str, Any]) -> None:
 
 
 def end_with_parent() -> None:
-    """A killed main process cannot tell its workers to stop, and their queue never closes."""
+    """End this worker with the main process: a killed one cannot tell its workers to stop, and their queue never closes."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
 
 
 def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
-    """Fill these episodes' rows of the file; the same whoever does it. Returns the digest of what was written."""
+    """Fill these episodes' rows of the file, the same in any process; returns the digest of what was written."""
     assert _world is not None
     length, store_every = manifest["episode_length"], manifest["store_every"]
     rngs = [np.random.RandomState(np.random.MT19937(np.random.SeedSequence((manifest["seed"], k)))) for k in chunk]

@@ -1,7 +1,7 @@
 """Compare results: python scripts/compare.py plan_outputs
 
 Collects every summary below the folder, prints the table and writes it into the folder (table.md, table.csv, table.html)
-beside a page that shows it with plans, feature maps and training curves (report.html). With --published the numbers of
+with a page that shows it with plans, feature maps and training curves (report.html). With --published the numbers of
 papers follow under their own heading, and in published.csv.
 """
 

@@ -1,7 +1,7 @@
 """List the encoders: python scripts/encoders.py
 
-What each file of conf/encoder gives and costs, or each of those named (encoder=dinov2,vjepa2). Nothing is downloaded: sizes
-and times are those of the same network untrained. --markdown prints a table for a document, with nothing shortened.
+Says what each file of conf/encoder gives and costs, or each of those named (encoder=dinov2,vjepa2). Nothing is downloaded:
+sizes and times are those of the same network untrained. --markdown prints a table for a document, with nothing shortened.
 """
 
 import argparse
@@ -59,12 +59,12 @@ def main() -> None:
 
 
 def row(name: str, device: torch.device | None) -> dict[str, str]:
-    """What is known about an encoder, or why nothing is; its time is measured where there is a device for it."""
+    """Describe an encoder, or say why that fails; its time is measured if there is a device for it."""
     try:
         return describe(name, device)
     except InstantiationException as error:
         problem: Any = error.__cause__ or error
-    except Exception as error:  # whatever a new file gets wrong costs its own row alone
+    except Exception as error:  # a mistake in a new file must cost only its own row
         problem = explain(error, "train")
     return {"encoder": name, "tokens x width": f"error: {' '.join(str(problem).split())}"}
 
@@ -97,7 +97,7 @@ def describe(name: str, device: torch.device | None) -> dict[str, str]:
 
 
 def build(config: dict[str, Any]) -> Encoder:
-    """The encoder without the weights that others trained."""
+    """Build the encoder without the weights that others trained."""
     return instantiate(config, **({"pretrained": False} if "pretrained" in config else {})).eval()
 
 
@@ -109,7 +109,7 @@ def one_frame(encoder: Encoder, device: torch.device) -> Obs:
 
 @torch.no_grad()
 def flops(encoder: Encoder) -> int:
-    """Multiplications and additions of one frame, counted from shapes alone."""
+    """Multiplications and additions of one frame, counted from shapes only."""
     device = torch.device("meta")
     with FlopCounterMode(display=False) as counter:
         encoder.to(device)(one_frame(encoder, device))
@@ -118,7 +118,7 @@ def flops(encoder: Encoder) -> int:
 
 @torch.no_grad()
 def milliseconds(encoder: Encoder, device: torch.device) -> float:
-    """Median time of one frame."""
+    """Median time of one frame [ms]."""
     obs, seconds = one_frame(encoder.to(device), device), []
     while len(seconds) < 4 or sum(seconds) < 0.3:
         began = time.perf_counter()
@@ -128,7 +128,7 @@ def milliseconds(encoder: Encoder, device: torch.device) -> float:
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """Columns as wide as they need be; an error takes what is left of its line."""
+    """Lines of columns as wide as needed; an error takes the rest of its line."""
     lines = [list(COLUMNS), *table.to_numpy().tolist()]
     rows = [cells for cells in lines if not cells[1].startswith("error")]
     widths = [min(CELL, max(map(len, cells))) for cells in zip(*rows, strict=True)]

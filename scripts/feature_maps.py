@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def build(names: list[str], settings: list[str]) -> dict[str, Encoder]:
-    """Those of the encoders that have a grid of tokens, by their names and the settings that they have.
+    """Build by name the encoders that have a grid of tokens, each with those of the settings that it has.
 
     Raises:
         ValueError: a setting that no encoder has, or no encoder with a grid.

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def download(name: str, settings: Sequence[str]) -> str:
-    """Download what an encoder needs; a line a file to print about it."""
+    """Download what an encoder needs; returns one line per file to print."""
     lines = []
     for release in releases(encoder_config(name, settings)):
         path = fetch(release)

@@ -122,7 +122,7 @@ def fill(path: Path, episodes: EpisodeSet) -> str:
 
 
 def same_contents(one: EpisodeSet, other: EpisodeSet) -> bool:
-    """All columns, and the frames of the first and the last episode."""
+    """Whether all columns and the frames of the first and the last episode are equal."""
     columns = ("ep_len", "action", "state", "proprio")
     return (
         (one.store_every, one.image_size) == (other.store_every, other.image_size)

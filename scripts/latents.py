@@ -1,7 +1,7 @@
-"""List the features kept for training, and delete some: python scripts/latents.py
+"""List the tokens kept for training, and delete some: python scripts/latents.py
 
 --prune deletes the files that are not complete, or those named: python scripts/latents.py --prune maze_DINOv2_0123456789ab
-A file that is being written is left alone. Training computes again what it misses.
+A file that is being written stays. Training computes missing tokens again.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def row(path: Path) -> dict[str, str]:
 
 
 def prune(path: Path) -> int:
-    """Bytes that deleting it gives back; 0 for a file that is being written."""
+    """Delete a file and its JSON; returns the bytes freed, 0 for a file that is being written."""
     if is_locked(path):
         print(f"{path.stem} is being written and stays")
         return 0
@@ -81,7 +81,7 @@ def written_fraction(path: Path) -> float:
 
 
 def on_disk(path: Path) -> int:
-    """Bytes; what is not written yet takes none."""
+    """Bytes that the file takes on the disk; what is not written yet takes none."""
     return 512 * path.stat().st_blocks
 
 

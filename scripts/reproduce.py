@@ -2,7 +2,7 @@
 
 Runs DINO-WM's protocol with plan.py, then says what the paper has, what this run has, and whether they are consistent. Takes
 every setting of plan.py (n_evals=50, max_iter=20, device=cuda, -m model_name=a,b; python plan.py --help lists them). Writes
-reproduction.md and reproduction.json beside plan.py's results. The exit status is 0 whatever the verdict.
+reproduction.md and reproduction.json next to plan.py's results. The exit status is 0 for every verdict.
 """
 
 import json
@@ -107,7 +107,7 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 
 def retraining_hours(device: torch.device) -> float:
-    """Time that the recipe's steps take the predictor alone, from one step; on a CPU of one window, scaled to a batch."""
+    """Hours of the predictor in the recipe's steps, from one measured step; on a CPU of one window, scaled to a batch."""
     with hydra.initialize_config_dir(CONF, version_base="1.3"):
         cfg = hydra.compose("train", ["experiment=dino_wm"])
     predictor = instantiate(

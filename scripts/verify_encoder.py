@@ -36,7 +36,7 @@ def main() -> None:
         fail(str(error))
     except KeyError as error:
         fail(f"{given['file']} is no recording of {given['encoder']}: it has no {error}")
-    except Exception as error:  # whatever parts that do not fit each other lead to
+    except Exception as error:  # parts that do not fit each other can raise anything
         fail(f"{given['file']} is no recording of {given['encoder']}: {' '.join(str(error).split())}")
     else:
         if not passed:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def report(quantity: Quantity) -> bool:
-    """Print an output's error; whether it is within the limit."""
+    """Print an output's error; returns whether it is within the limit."""
     error = relative_error(quantity.ours, quantity.recorded)
     within = error <= quantity.limit
     print(f"{quantity.name:<32}{error:.1e}{'' if within else '  fails'}")
@@ -53,7 +53,7 @@ def report(quantity: Quantity) -> bool:
 
 
 def dinov2(recorded: dict[str, Any]) -> Iterator[Quantity]:
-    """Every recorded network (`plain`, `registers`)."""
+    """Recompute every recorded network (`plain`, `registers`)."""
     config = recorded["config"]
     for variant in sorted(recorded.keys() - {"config"}):
         record = recorded[variant]
@@ -90,7 +90,7 @@ def dinov3(recorded: dict[str, Any]) -> Iterator[Quantity]:
 
 
 def vit_outputs(encoder: str, record: dict[str, Any], architecture: dict[str, Any]) -> Iterator[Quantity]:
-    """Patch tokens and CLS at every image size that a ViT was recorded at."""
+    """Recompute patch tokens and CLS at every image size that a ViT was recorded at."""
     build = instantiate(encoder_config(encoder), _partial_=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "official.pth")
@@ -104,7 +104,7 @@ def vit_outputs(encoder: str, record: dict[str, Any], architecture: dict[str, An
 
 
 def vjepa2(recorded: dict[str, Any]) -> Iterator[Quantity]:
-    """Tokens of every recorded clip (B 3 T h w), a pair or a still frame repeated among them."""
+    """Recompute the tokens of every recorded clip (B 3 T h w), a pair or a still frame repeated among them."""
     build = instantiate(encoder_config("vjepa2"), _partial_=True)
     config = recorded["config"]
     if not config["rope"]:
@@ -121,7 +121,7 @@ def vjepa2(recorded: dict[str, Any]) -> Iterator[Quantity]:
 
 
 def vfm_vae(recorded: dict[str, Any]) -> Iterator[Quantity]:
-    """Levels, moments and mean of the adapter; it is recorded without SigLIP2, for which a random tower stands in."""
+    """Recompute levels, moments and mean of the adapter, recorded without SigLIP2; a random tower takes its place."""
     build = instantiate(encoder_config("vfm_vae"), _partial_=True)
     config = recorded["config"]
     sizes = {"level_dim": config["level_dim"], "z_dim": config["z_dim"]}

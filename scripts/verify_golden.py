@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wmbench.commands import fail
 
-Line = tuple[str, float, float, str]  # quantity, relative error, limit, what is wrong beside the number
+Line = tuple[str, float, float, str]  # quantity, relative error, limit, what is wrong apart from the number
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def lines(file: Path, world_model: Path | None, checkpoint: Path | None) -> Iterator[Line]:
-    """One for each quantity of a file, whose kind its contents tell."""
+    """Compare every quantity of a file, one line for each; the contents tell the file's kind."""
     from wmbench.importers import golden, golden_lewm
 
     record = golden.read_record(file)

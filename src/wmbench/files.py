@@ -22,7 +22,7 @@ def shipped(name: str) -> Path:
 def exclusive(path: Path, remedy: str) -> Iterator[None]:
     """Hold `path` (a file, or a folder that is worked in) for this process until the block ends, also by a kill.
 
-    The lock lies beside it as .NAME.lock, names its holder, and is deleted by it in the end.
+    The lock is the file .NAME.lock next to it, which names its holder and is deleted by it in the end.
 
     Raises:
         ValueError: another process holds it; the message names that process and ends with the remedy.
@@ -98,7 +98,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The text as the whole contents of a file, or no change."""
+    """Make the text the whole contents of a file, or change nothing."""
     with whole(path) as temporary:
         temporary.write_text(text)
 

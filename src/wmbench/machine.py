@@ -16,10 +16,10 @@ Made = TypeVar("Made")
 
 
 def optional(what: str, make: Callable[[], Made]) -> Made | None:
-    """What `make` gives; where it fails None, and a note that names it. For pictures and facts that no result rests on."""
+    """Return what `make` gives, or None and a note if it fails: for pictures and facts that no result rests on."""
     try:
         return make()
-    except Exception as error:  # whatever it is, it must not cost the result
+    except Exception as error:  # no failure here may cost the result
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return print(f"note: {what} left out ({reason})", file=sys.stderr)
 
@@ -30,7 +30,7 @@ def progress_bar(**options: Any) -> tqdm:
 
 
 def pick_device(name: str) -> torch.device:
-    """auto takes CUDA, else Apple's MPS, else the CPU.
+    """Pick the named device; auto takes CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         ValueError: a device that this machine lacks.

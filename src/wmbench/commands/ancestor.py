@@ -34,7 +34,7 @@ OLD_PLANNERS = {"planner=mpc_cem": "planner=cem", "planner=mpc_gd": "planner=gd"
 
 
 def translate(arguments: list[str]) -> list[str]:
-    """Command-line arguments with DINO-WM's key names replaced by ours, and a notice for each."""
+    """Replace DINO-WM's key names on a command line by ours, with a notice for each."""
     translated = []
     for argument in arguments:
         key, equals, value = argument.partition("=")

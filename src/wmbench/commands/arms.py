@@ -1,4 +1,4 @@
-"""In what a run's encoder is other than its plain name says: the word of its arm, and every difference in words."""
+"""How a run's encoder differs from what its plain name says: the word of its arm, and every difference in words."""
 
 from collections.abc import Iterator, Mapping
 from inspect import signature
@@ -40,7 +40,7 @@ def is_matched(cfg: DictConfig) -> bool:
 
 
 def note_of(encoder: Encoder, cfg: DictConfig, provenance: Mapping[str, Any]) -> str:
-    """What every table says of a run's encoder beside its name.
+    """What every table says of a run's encoder after its name.
 
     Args:
         cfg, provenance: the run's, as load_run gives them.
@@ -59,9 +59,9 @@ def note_of(encoder: Encoder, cfg: DictConfig, provenance: Mapping[str, Any]) ->
 
 
 def plain_config(name: str | None, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What conf/encoder/NAME.yaml says today; of older runs, which do not tell the name, the file of their release or class.
+    """What conf/encoder/NAME.yaml says today; an older run, which does not tell the name, is matched by release or class.
 
-    Nothing where the file is gone: all of the run's settings are then differences.
+    Empty where the file is gone: all of the run's settings are then differences.
     """
     files = {path.stem: path.read_text() for path in sorted(Path(CONF, "encoder").glob("*.yaml"))}
     if name is None and "release" in config:

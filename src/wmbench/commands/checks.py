@@ -93,7 +93,7 @@ def _fits(value: Any, usual: Any) -> bool:
 
 
 def _elsewhere(key: str) -> Iterator[Any]:
-    """What the choices of a key's group have at that key."""
+    """Values that the choices of a key's group give the key."""
     group, _, rest = key.partition(".")
     for path in sorted(Path(CONF, group).glob("*.yaml")):
         choice = OmegaConf.load(path)

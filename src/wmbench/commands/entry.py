@@ -1,4 +1,4 @@
-"""Hydra's entry point with errors that a user can act on, alone and in sweeps."""
+"""Hydra's entry point with errors that a user can act on, in single runs and in sweeps."""
 
 import functools
 import os
@@ -79,7 +79,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
 
 def precision_of(cfg: DictConfig) -> Any:
-    """What a command computes with, put back before the next job of a sweep."""
+    """Context of what a command computes with; the next job of a sweep starts from what was before."""
     from wmbench.machine import pick_device  # loads PyTorch, for which --help does not wait
     from wmbench.models.precision import precision_named
 

@@ -42,7 +42,7 @@ MANY_STEPS = 1000  # of a training whose time is told before its frames are enco
 
 
 def learn(trainee: Trainee, run: Path, what: str, cfg: DictConfig, name: str = "") -> None:
-    """Train to the end, told what it takes before the first step.
+    """Train to the end, and print before the first step what that takes.
 
     Args:
         what: the forecast's beginning.
@@ -69,7 +69,7 @@ def tell_of_evening(trial: WorldModelTrainee, done: int) -> None:
 def world_model_trainee(
     cfg: DictConfig, model: WorldModel, train: Windows, valid: Windows, recipe: Recipe, run: Path
 ) -> WorldModelTrainee:
-    """The model with what it looks at: frames, or their tokens from the cache; matched features are measured once."""
+    """Build a model and what it looks at: frames, or their tokens from the cache; matched features are measured once."""
     device, episodes = next(model.parameters()).device, train.episodes
     done = load_resume(run, model, optimizer_of(model, recipe))
     if done >= recipe.max_steps and not step_path(run, done).exists():  # somebody deleted it, since it was damaged
@@ -111,7 +111,7 @@ def is_compiled(choice: str | bool, device: torch.device) -> bool:
 
 
 def new_decoder(cfg: DictConfig, encoder: Encoder, image_size: int) -> nn.Module:
-    """Drawn from a random state of its own, so that the world model's training is the same with it and without."""
+    """Draw a decoder from a random state of its own, so that the world model trains the same with it and without."""
     with torch.random.fork_rng():
         torch.manual_seed(cfg.seed)
         return build_decoder(cfg.decoder, encoder.embed_dim, encoder.grid, image_size)
@@ -120,7 +120,7 @@ def new_decoder(cfg: DictConfig, encoder: Encoder, image_size: int) -> nn.Module
 def train_decoder(
     cfg: DictConfig, model: WorldModel, decoder: nn.Module, frames: Windows, valid: Windows, run: Path
 ) -> None:
-    """The second phase: the world model is finished and stays as it is."""
+    """Train the decoder of a finished world model, which stays as it is."""
     recipe = Recipe.of(cfg.decoder.training, where="decoder.training")
     trainee = DecoderTrainee(model, decoder, cfg.decoder, frames, valid, recipe, cfg.seed)
     learn(trainee, run, f"{run}: a decoder on {len(frames):,} frames", cfg, f"{cfg.model_name}_decoder")
@@ -131,7 +131,7 @@ def train_decoder(
 
 
 def new_tokenizer(cfg: DictConfig) -> Tokenizer:
-    """With a head to train.
+    """Build a tokenizer with a head to train.
 
     Raises:
         ValueError: an encoder that is no tokenizer.
@@ -182,7 +182,7 @@ def open_pretraining(run: Path, cfg: DictConfig, tokenizer: Tokenizer, episodes:
 
 
 def ball_position_r2(tokenizer: Tokenizer, train: Windows, valid: Windows) -> float:
-    """How well the ball's position can be read linearly from a frame's tokens."""
+    """R2 of the ball's position, read linearly from a frame's tokens."""
     looks = WorldModel(
         tokenizer, None, fit_normalizer(train.episodes), proprio="none", proprio_embed_dim=0, frameskip=1, num_hist=1
     )
@@ -190,7 +190,7 @@ def ball_position_r2(tokenizer: Tokenizer, train: Windows, valid: Windows) -> fl
 
 
 def next_command(cfg: DictConfig) -> str:
-    """What trains a world model on this tokenizer."""
+    """The command that trains a world model on this tokenizer."""
     settings = {"encoder": HydraConfig.get().runtime.choices["encoder"], "env.data": cfg.env.data}
     if not cfg.encoder.pretrained or cfg.output != cfg.encoder.file:
         settings |= {"encoder.pretrained": str(cfg.encoder.pretrained).lower(), "encoder.weights": cfg.output}

@@ -41,7 +41,7 @@ from wmbench.runs.provenance import git_commit
 
 
 def load_trained(cfg: DictConfig) -> Player:
-    """An agent with a trained model, in the environment whose pixels it was trained on."""
+    """Load a trained model as an agent, in the environment whose pixels it was trained on."""
     device = pick_device(cfg.device)
     step = step_of(cfg.checkpoint)
     run = find_run(Path(cfg.ckpt_base_path), cfg.model_name)
@@ -86,11 +86,11 @@ def describe(
     weights: str,
     position_r2: float | None,
 ) -> Row:
-    """What a table says of a run.
+    """Gather what a table says of a run.
 
     Args:
-        weights: hash of the file of its step.
-        position_r2: of its probe.
+        weights: hash of the file of weights.
+        position_r2: R2 of the run's probe.
     """
     config: dict[str, Any] = OmegaConf.to_container(train_cfg, resolve=True)  # type: ignore[assignment]
     encoder, settings, data = model.encoder, config["encoder"], provenance["data"]
@@ -133,7 +133,7 @@ def describe(
 
 
 def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: str | None = None) -> Player:
-    """A floor (random actions, do nothing) or the ceiling (the simulator as the model, under the same planner)."""
+    """Make a floor (random actions, do nothing) or the ceiling (the simulator as the model, under the same planner)."""
     env, model = PointMazes(maze, image_size=0), None
     if name == "random":
         agent: Actor = RandomAgent(frameskip, env.action_dim, cfg.seed)
@@ -149,7 +149,7 @@ def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: st
 
 
 def possible_baselines(cfg: DictConfig) -> list[str]:
-    """Those that end: without a limit on rounds doing nothing does not. A simulator has no gradients and no proprio."""
+    """Names of those that can run: doing nothing needs a limit on rounds, a simulator has no gradients and no proprio."""
     left_out = {"simulator"} if instantiate(cfg.planner).needs_gradients or cfg.objective.alpha else set()
     if cfg.protocol.max_rounds is None and cfg.protocol.max_steps is None:
         left_out.add("zero")
@@ -162,7 +162,7 @@ def make_agent(cfg: DictConfig, model: Any) -> Agent:
 
 
 def load_tasks(cfg: DictConfig, player: Player) -> Tasks:
-    """The tasks of the protocol, saved the first time."""
+    """Load the protocol's tasks; the first time, sample and save them."""
     protocol = cfg.protocol
     return make_tasks(
         Path(cfg.tasks_dir),
@@ -180,7 +180,7 @@ def load_tasks(cfg: DictConfig, player: Player) -> Tasks:
 
 
 def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
-    """What a player is asked, and all that decides its outcome.
+    """Gather what a player is asked and all that decides its outcome.
 
     Raises:
         ValueError: rules that cannot work.

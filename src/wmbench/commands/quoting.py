@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString, Sweep
 from hydra.errors import HydraException
 
-# Settings whose value is text whatever it looks like, by the last part of their key.
+# Settings whose value is text even where it looks like a number, by the last part of their key.
 NAMES = ("model_name", "row", "name", "model", "device")
 PATHS = (
     *("data", "file", "goal_file", "output", "weights", "trunk_weights"),

@@ -16,7 +16,7 @@ from wmbench.runs.find import list_runs
 
 
 def read(arguments: list[str], config_name: str) -> list[str]:
-    """What Hydra is given for a command line: options first, then settings that it can read."""
+    """Rewrite a command line for Hydra: options first, then settings that it can read."""
     arguments = translate(arguments)
     settings = [word for word in arguments if ("=" in word and not word.startswith("-")) or word.startswith("~")]
     options = [word for word in arguments if word not in settings]
@@ -54,7 +54,7 @@ def example(word: str, config_name: str) -> str:
 
 
 def expand_globs(settings: list[str]) -> tuple[list[str], bool]:
-    """model_name='maze_*' becomes the runs that match; and whether they are several."""
+    """Replace model_name='maze_*' by the runs that match; returns also whether they are several."""
     given = {key: value for key, _, value in (setting.partition("=") for setting in settings)}
     base, pattern = given.get("ckpt_base_path", "checkpoints"), given.get("model_name", "")
     if "*" not in pattern:

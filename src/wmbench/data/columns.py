@@ -44,7 +44,7 @@ def episode_lengths(where: str, found: Shaped[ndarray, "..."]) -> Int[ndarray, "
 def require_finite(
     where: str, column: Float[ndarray, "rows D"], last_rows: Int[ndarray, " episodes"] | None = None
 ) -> Float[ndarray, "rows D"]:
-    """The column, if all of it are numbers.
+    """Return the column if every number in it is finite.
 
     Args:
         last_rows: of each episode, for actions: the last one leads nowhere, and where another tool says so by NaN (as

@@ -101,7 +101,7 @@ def map_columns(path: Path, mode: str = "r") -> dict[str, np.memmap]:
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Store the manifest in the file, and as text beside it for people to read."""
+    """Store the manifest in the file, and as text next to it for people to read."""
     with h5py.File(path, "r+") as file:
         file.attrs["manifest"] = json.dumps(manifest)
     write_text(manifest_path(path), json.dumps(manifest, indent=2) + "\n")
@@ -112,7 +112,7 @@ def manifest_path(path: Path) -> Path:
 
 
 def read_manifest(text: Any, where: str) -> dict[str, Any]:
-    """A manifest's facts, which may be few.
+    """Read a manifest's facts, of which some may be missing.
 
     Raises:
         ValueError: it is no JSON, no facts by name, or its store_every is not a number of steps.
@@ -131,7 +131,7 @@ def read_manifest(text: Any, where: str) -> dict[str, Any]:
 
 
 class EpisodeSet(ABC):
-    """What a data set offers wherever it is stored: the small columns in memory, frames on demand."""
+    """What every stored data set offers: the small columns in memory, frames on demand."""
 
     path: Path
     manifest: dict[str, Any]

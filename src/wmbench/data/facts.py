@@ -19,7 +19,7 @@ def complete(
     """Take what the manifest does not say from the configuration (conf/env), so that planning finds it in the run.
 
     Returns:
-        What the user should know, a sentence each: what was taken, and what looks odd.
+        What the user should know, one sentence each: what was taken, and what looks odd.
 
     Raises:
         ValueError: a manifest whose facts cannot be, or data that nothing can be learned from.
@@ -65,7 +65,7 @@ def _check_varied(episodes: EpisodeSet) -> None:
 
 
 def _share_outside(maze: Maze, position: Float[ndarray, "rows 2"]) -> float:
-    """Of positions [m], those in a wall's cell or off the map."""
+    """Fraction of the positions [m] that are in a wall's cell or off the map."""
     cell = np.clip(np.floor(position + CELL_OFFSET + 0.5), 0, np.array(maze.walls.shape) - 1)  # the border is all wall
     w, h = cell.astype(int).T
     return float(maze.walls[w, h].mean())

@@ -10,7 +10,7 @@ import h5py
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
-    """The file, open for reading.
+    """Open the file for reading.
 
     Raises:
         OSError: the file may be well and cannot be read now: in use, permission denied, a folder.

@@ -34,7 +34,7 @@ class Normalizer(nn.Module):
         self.register_buffer("proprio_std", proprio_std)
 
     def normalize_action(self, block: Float[Tensor, "*B A"]) -> Float[Tensor, "*B A"]:
-        """Blocks of one or more single actions, concatenated in time order."""
+        """Normalise blocks of one or more single actions, concatenated in time order."""
         repeats = block.shape[-1] // len(self.action_mean)
         return (block - self.action_mean.repeat(repeats)) / self.action_std.repeat(repeats)
 
@@ -47,7 +47,7 @@ class Normalizer(nn.Module):
 
 
 def fit_normalizer(episodes: EpisodeSet) -> Normalizer:
-    """Statistics over all steps, validation episodes included, with the unbiased std: DINO-WM's, kept for comparison."""
+    """Measure statistics over all steps, also of validation episodes, with the unbiased std, as DINO-WM does."""
     action, proprio = Tensor(episodes.action), Tensor(episodes.proprio)
     action_std, proprio_std = (torch.where(std > 0, std, 1.0) for std in (action.std(0), proprio.std(0)))
     return Normalizer(action.mean(0), action_std, proprio.mean(0), proprio_std)

@@ -30,7 +30,7 @@ from wmbench.data.columns import as_bytes, require_finite
 from wmbench.data.episodes import Episodes, EpisodeSet, read_manifest
 from wmbench.data.tensor_files import EXPECTED, Archive, Folder
 
-# Episodes kept at hand. A mapped one costs address space and no open file, any other (torch's old format) all its frames.
+# Episodes kept open. A mapped one costs address space and no open file, any other (torch's old format) all its frames.
 MAPPED, LOADED = 4096, 8
 
 PUBLISHED = {
@@ -44,7 +44,7 @@ PUBLISHED = {
 
 
 def open_episodes(path: str | os.PathLike[str]) -> EpisodeSet:
-    """Our file or a published folder; where there is no NAME.h5, the folder NAME beside it.
+    """Open our file or a published folder; where there is no NAME.h5, the folder NAME.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -66,7 +66,7 @@ def open_episodes(path: str | os.PathLike[str]) -> EpisodeSet:
 
 
 def recorded_path(data: Mapping[str, Any]) -> str | None:
-    """Where the data of a run's provenance are, whatever folder one works in; as they were given, if they have moved."""
+    """Path of the data in a run's provenance, from any working folder; as it was given, if the data have moved."""
     absolute = data.get("absolute_path")
     return absolute if absolute and Path(absolute).exists() else data.get("path")
 

@@ -31,12 +31,13 @@ class Packing:
 
     @property
     def num_bytes(self) -> int:
-        """Of a frame's tokens once."""
+        """Bytes of one frame's tokens."""
         token = 4 + self.embed_dim if self.dtype == "int8" else self.embed_dim * getattr(torch, self.dtype).itemsize
         return self.num_tokens * token
 
     def pack(self, tokens: Float[Tensor, "*B N D"]) -> UInt8[Tensor, "*B bytes"]:
-        """
+        """Round tokens and lay them out as bytes.
+
         Raises:
             ValueError: features that the dtype cannot hold, or that are no numbers.
         """

@@ -35,7 +35,7 @@ class Folder:
         return zipfile.is_zipfile(self.path / name)
 
     def checksum(self, name: str) -> list[int]:
-        """Those that torch left of a tensor's bytes; none in its old format."""
+        """Checksums that torch stored of a tensor's bytes; none in its old format."""
         if not self.can_map(name):
             return []
         with zipfile.ZipFile(self.path / name) as file:
@@ -84,7 +84,7 @@ class Archive:
     def read(self, name: str) -> bytes:
         try:
             return self._zip.read(self._members[name])
-        except Exception as error:  # a bad checksum or method, a password, or whatever a decompressor raises
+        except Exception as error:  # a bad checksum or method, a password, or anything else that a decompressor raises
             raise ValueError(f"{self.locate(name)} cannot be unpacked ({error}); download the zip again") from None
 
     def load(self, name: str) -> Tensor:
@@ -98,7 +98,7 @@ class Archive:
 
 
 def load_tensor(file: Path | io.BytesIO, where: str, mmap: bool) -> Tensor:
-    """One tensor that torch.save wrote; no code in the file is run.
+    """Load one tensor that torch.save wrote; no code in the file is run.
 
     Raises:
         ValueError: naming `where`, for a file that is truncated or holds anything else.

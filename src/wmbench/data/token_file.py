@@ -4,7 +4,7 @@ NAME.latents holds a row of bytes for each stored frame and, behind the rows, ei
 are written, then a 1 above the rows' CRC-32. So a kill costs the chunk in progress. NAME.json says what the rows are. The
 name ends in a hash of that: other data, weights, pixels or rounding make another file.
 
-A row holds the tokens of its frame, which an encoder that looks back makes of the frames `frameskip` steps earlier too.
+A row holds the tokens of its frame; an encoder that looks back also reads the frames `frameskip` steps earlier for them.
 """
 
 import hashlib
@@ -41,11 +41,11 @@ Encode = Callable[[Obs], Tensor]  # observations (B T ..) as the episodes hold t
 
 
 class TokenFile:
-    """The file of one data set, encoder and dtype; it need not exist yet.
+    """The file of tokens of one data set, encoder and dtype; it need not exist yet.
 
     Args:
         folder: of all such files.
-        encoder: everything that its own tokens depend on beside the frames, and its class as `name`.
+        encoder: everything that its own tokens depend on apart from the frames, and its class as `name`.
         source: where its weights come from, for people.
         lookback: frames before its own that a frame's tokens depend on.
         frameskip: env steps from a frame to the next one of a window.
@@ -98,7 +98,7 @@ class TokenFile:
 
     @property
     def about_path(self) -> Path:
-        """The JSON beside it."""
+        """The JSON file that says what the rows are."""
         return self.path.with_suffix(".json")
 
     @property
@@ -119,7 +119,7 @@ class TokenFile:
     def write(self, encode: Encode) -> None:
         """Fill what is missing: while a chunk is encoded, the next one is read and the one before it written.
 
-        What another process is writing is waited for, and what that leaves undone is done here.
+        Waits while another process writes, and then writes what that has left.
 
         Raises:
             ValueError: features that the dtype cannot hold.
@@ -145,7 +145,7 @@ class TokenFile:
                     written.result()
 
     def check(self, encode: Encode) -> None:
-        """Is it whole, and does it hold what the encoder makes of its frames? Looks at some chunks and frames of it.
+        """Check on some chunks and frames that the file is whole and holds what the encoder makes of its frames.
 
         Raises:
             ValueError: it is incomplete, damaged, or the tokens are another encoder's.
@@ -153,7 +153,7 @@ class TokenFile:
         journal = self.journal()
         if not journal.all():
             raise ValueError(f"{self.path} is not complete; run the command that writes it again to finish it")
-        rng = np.random.default_rng()  # each time other places
+        rng = np.random.default_rng()  # other places each time
         rows = self._map()
         for k in rng.permutation(self.num_chunks)[:CHECKED_CHUNKS].tolist():
             self._checked(rows, k, journal)
@@ -169,7 +169,7 @@ class TokenFile:
             )
 
     def open(self, device: torch.device) -> "KeptTokens":
-        """The tokens, in the device's memory where they fit."""
+        """Open the tokens, in the device's memory where they fit."""
         rows, journal = self._map(), self.journal()
         if not fits(self.rows_bytes, device):
             return KeptTokens(self, rows)
@@ -181,26 +181,26 @@ class TokenFile:
         return KeptTokens(self, upload(chunks(), rows.shape, device, "features to the GPU"))
 
     def observations(self, number: Int[ndarray, " F"]) -> Obs:
-        """Of the frames so numbered, one each, with those that stand before them."""
+        """Observations of single frames by number, each with the `lookback` frames before it."""
         steps, episode = (place[:, None] for place in self.numbers.place(number))
         frames = StoredFrames(self.episodes)
         return observe(frames, self.episodes, steps, episode, self.lookback, self.frameskip, CPU)
 
     def _chunk(self, k: int) -> Int[ndarray, " F"]:
-        """Numbers of its frames."""
+        """Numbers of the frames of chunk k."""
         return np.arange(k * CHUNK, min((k + 1) * CHUNK, len(self.numbers)))
 
     def _map(self) -> np.memmap:
         return np.memmap(self.path, np.uint8, "r", shape=(len(self.numbers), self.row_bytes))
 
     def _write_chunk(self, file: BinaryIO, k: int, rows: UInt8[ndarray, "F bytes"]) -> None:
-        """The rows first and for good, then the entry that vouches for them."""
+        """Write the rows to the disk first, then the entry that says they are whole."""
         os.pwrite(file.fileno(), rows.tobytes(), k * CHUNK * self.row_bytes)
         os.fsync(file.fileno())
         os.pwrite(file.fileno(), np.int64(DONE + zlib.crc32(rows.data)).tobytes(), self.rows_bytes + 8 * k)
 
     def _checked(self, rows: ndarray, k: int, journal: Int[ndarray, " chunks"]) -> UInt8[ndarray, "F bytes"]:
-        """The rows of a chunk."""
+        """Read the rows of a chunk, and refuse them if their checksum is another."""
         number = self._chunk(k)
         chunk = rows[number]
         if DONE + zlib.crc32(chunk.data) != journal[k]:
@@ -212,7 +212,7 @@ class TokenFile:
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        """The file, open for writing by this process alone, made where it is missing; waits for one that writes it."""
+        """Open the file, made if it is missing, for writing by this process only; waits while another one writes it."""
         while True:
             with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
                 if not try_lock(file):
@@ -222,7 +222,7 @@ class TokenFile:
                     return
 
     def _wait(self, file: BinaryIO) -> None:
-        """Until the process that writes the file has finished or died, with its progress."""
+        """Wait until the process that writes the file has finished or died, and show its progress."""
         print(f"another process is encoding these frames into {self.path}; waiting for it", flush=True)
         with progress_bar(total=len(self.numbers), desc="waiting", unit=" frames") as bar:
             while not try_lock(file):
@@ -241,7 +241,7 @@ class TokenFile:
 
 
 class KeptTokens:
-    """Tokens in place of frames, as windows ask for them.
+    """Tokens from the file in place of frames, as windows ask for them.
 
     Args:
         rows: mapped from the file, or on a GPU.
@@ -265,7 +265,7 @@ class FreshTokens:
     """Tokens that are computed each time and rounded as in the file, so that a run's numbers are the same without it.
 
     Args:
-        frames: where they are encoded from.
+        frames: source of the frames to encode.
     """
 
     encoded = True
@@ -280,7 +280,7 @@ class FreshTokens:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What the JSON beside a file says; nothing where that is missing or damaged."""
+    """Facts of a file of tokens, from its JSON; empty where that is missing or damaged."""
     try:
         return json.loads(path.with_suffix(".json").read_text())
     except (OSError, ValueError):
@@ -288,7 +288,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:
-    """The entries at the end of a file, zeros where it has no end yet."""
+    """The entries at the end of a file; zeros where it is not that long yet."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 8 * num_chunks))
         entries = np.frombuffer(file.read(), "<i8")

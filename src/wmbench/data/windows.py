@@ -16,7 +16,7 @@ from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
 CPU = torch.device("cpu")
-RESIDENT = 0.5  # of the free GPU memory, for data; the rest is for training
+RESIDENT = 0.5  # fraction of the free GPU memory that data may take; the rest is for training
 UPLOADED_AT_ONCE = 256  # frames
 
 Item = TypeVar("Item")
@@ -30,7 +30,7 @@ class Source(Protocol):
     encoded: bool  # tokens rather than frames
 
     def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
-        """Of the frames at `steps` of their episodes, on the device."""
+        """Frames or tokens at `steps` of their episodes, on the device."""
         ...
 
 
@@ -83,7 +83,7 @@ class Windows:
         return other
 
     def looking_back(self, lookback: int) -> "Windows":
-        """The same windows, with so many more frames in front for encoders that look back."""
+        """The same windows with more frames in front, for encoders that look back."""
         other = copy.copy(self)
         other.lookback = lookback
         return other
@@ -98,7 +98,7 @@ class Windows:
         return obs, send(torch.from_numpy(blocks.reshape(*blocks.shape[:2], -1)), device)
 
     def batches(self, batch_size: int, seed: int, first_step: int = 0) -> Iterator[Int[ndarray, " B"]]:
-        """Window numbers of endless shuffled batches; batch k is the same whatever step training resumes from.
+        """Window numbers of endless shuffled batches; batch k is the same from whichever step training resumes.
 
         Every epoch is a new permutation keyed by (seed, epoch); an incomplete last batch is left out.
         """
@@ -146,10 +146,10 @@ def observe(
     frameskip: int,
     device: torch.device,
 ) -> Obs:
-    """Raw observations at the steps, behind `lookback` earlier frames each frameskip steps apart.
+    """Raw observations at the steps, with the `lookback` frames before them, frameskip steps apart.
 
-    Where an episode begins, its first frame that lies so many steps apart repeats: at lookback 1 and frameskip 5 a frame
-    before step 5 follows itself, as if the ball had been at rest.
+    Before the start of an episode the first frame at this spacing repeats: at lookback 1 and frameskip 5 a frame before
+    step 5 is its own predecessor, as if the ball had been at rest.
     """
     rows = episodes.ep_offset[episode] + steps
     obs = Obs(visual=source.visual(steps, episode, device), proprio=send(torch.from_numpy(episodes.proprio[rows]), device))
@@ -206,18 +206,18 @@ class FrameNumbers:
         return self.first[episode] + steps // self.store_every
 
     def place(self, number: Int[ndarray, "*B"]) -> tuple[Int[ndarray, "*B"], Int[ndarray, "*B"]]:
-        """Step and episode of the frames so numbered."""
+        """Steps and episodes of frames, by their numbers."""
         episode = np.searchsorted(self.first, number, side="right") - 1
         return (number - self.first[episode]) * self.store_every, episode
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor of host memory on the device, a GPU without waiting for it to arrive."""
+    """Send a tensor to the device, to a GPU without waiting for it to arrive."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def compute_ahead(call: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """What the call makes of each item; a thread works on the next one while the last result is in use."""
+    """Yield what the call makes of each item; a thread works on the next one while the last result is in use."""
     with ThreadPoolExecutor(1) as thread:
         pending: Future[Result] | None = None
         for item in items:
@@ -237,7 +237,7 @@ def fits(num_bytes: int, device: torch.device) -> bool:
 def upload(
     blocks: Iterable[UInt8[ndarray, "F bytes"]], shape: tuple[int, int], device: torch.device, desc: str
 ) -> UInt8[Tensor, "rows bytes"]:
-    """All rows in one tensor on the device."""
+    """Copy all rows into one tensor on the device."""
     rows, done = torch.empty(shape, dtype=torch.uint8, device=device), 0
     with progress_bar(total=len(rows), desc=desc, unit=" rows", leave=False) as bar:
         for block in blocks:

@@ -28,7 +28,7 @@ class Probe:
     r2: float
 
     def __call__(self, z: Float[Tensor, "*B N D"]) -> Float[ndarray, "*B 2"]:
-        """Positions (x, y) [m] read from latents."""
+        """Read positions (x, y) [m] from latents."""
         return (folded(z.flatten(-2).float().cpu(), len(self.weight)) @ self.weight + self.bias).numpy()
 
     def save(self, run: Path) -> None:
@@ -38,7 +38,7 @@ class Probe:
 
 
 def load_probe(run: Path) -> Probe | None:
-    """The run's probe, or None where it has none."""
+    """Load the run's probe, None where it has none."""
     path = run / "probe.safetensors"
     if not path.exists():
         return None
@@ -48,14 +48,14 @@ def load_probe(run: Path) -> Probe | None:
 
 @torch.no_grad()
 def fit_probe(model: WorldModel, train: Windows, valid: Windows, num_frames: int = 2000) -> Probe:
-    """Ridge regression from the latents of training frames to the ball's position, judged on validation frames.
+    """Fit ridge regression from the latents of training frames to the ball's position; its R2 is on validation frames.
 
     Every encoder gets the same frames and at most NUM_FEATURES features. The penalty is the best one on every fifth of the
     training episodes, held out for that; then all of them are fitted.
     """
     z, position, episode = _frames(model, train, num_frames)
     number = np.unique(episode, return_inverse=True)[1]
-    held_out = number % 5 == 0 if number.any() else np.arange(len(z)) % 5 == 0  # one episode alone: every fifth frame
+    held_out = number % 5 == 0 if number.any() else np.arange(len(z)) % 5 == 0  # a single episode: every fifth frame
     weights, biases = _ridge(z[~held_out], position[~held_out], PENALTIES)
     scores = [_r2(z[held_out] @ w + b, position[held_out]) for w, b in zip(weights, biases, strict=True)]
     (weight,), (bias,) = _ridge(z, position, PENALTIES[[int(np.argmax(scores))]])
@@ -86,7 +86,7 @@ def _ridge(
     x, y = x - x_mean, y - y_mean
     size, directions = np.linalg.eigh(x.T @ x / len(x))
     size, along = np.maximum(size, 0), directions.T @ (x.T @ y / len(x))
-    scale = size.mean() or 1.0  # features that never change say nothing, whatever the penalty
+    scale = size.mean() or 1.0  # features that never change say nothing, at any penalty
     weights = [directions @ (along / (size + penalty * scale)[:, None]) for penalty in penalties]
     return weights, [y_mean - x_mean @ weight for weight in weights]
 

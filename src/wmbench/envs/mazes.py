@@ -66,7 +66,7 @@ class Maze:
             raise ValueError(f"a maze needs a free cell: {list(self.rows)}")
 
     def is_free(self, position: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Whether points (..., 2) lie in a free cell of the map."""
+        """Whether points (..., 2) are in a free cell of the map."""
         cell = np.floor(position + CELL_OFFSET + 0.5)
         inside = np.asarray(((cell >= 0) & (cell < self.walls.shape)).all(-1))
         w, h = np.moveaxis(np.where(inside[..., None], cell, 0).astype(int), -1, 0)
@@ -78,7 +78,7 @@ class Maze:
         return np.asarray((np.abs(position[..., None, :] - centres).max(-1) - 0.5).min(-1))
 
     def sample_state(self, rng: np.random.RandomState) -> NDArray[np.float64]:
-        """One random (x, y, vx, vy) by DINO-WM's rule: rejection in the bounding box, then a uniform velocity.
+        """Draw one (x, y, vx, vy) by DINO-WM's rule: rejection in the bounding box, then a uniform velocity.
 
         Its order of draws is kept, so that RandomState(seed) gives the original's start and goal for the U-maze.
         """

@@ -73,7 +73,7 @@ def _maze_mjcf(maze: Maze, geom_margin: float = GEOM_MARGIN) -> str:
 
 
 def build_model(maze: Maze, geom_margin: float = GEOM_MARGIN) -> mujoco.MjModel:
-    """The maze's model, its camera as high above the map's middle as MuJoCo's free camera stands: the model's extent.
+    """The maze's model, its camera as high above the map's middle as MuJoCo's free camera: the model's extent.
 
     For the U-maze that is the original's 9.7348 m above (3, 3): a frame shows 8.06 m, 27.8 pixels per metre at 224 pixels.
     """
@@ -146,5 +146,5 @@ def check_rows(name: str, rows: NDArray[np.floating], width: int) -> None:
 
 
 def is_success(state: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Whether the positions of states (..., 4) lie within 0.5 m of the goals' (..., 4)."""
+    """Whether the positions of states (..., 4) are within 0.5 m of the goals' (..., 4)."""
     return np.asarray(np.linalg.norm(state[..., :2] - goal[..., :2], axis=-1) < SUCCESS_RADIUS)

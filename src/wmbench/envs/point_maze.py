@@ -71,7 +71,7 @@ class PointMaze(gymnasium.Env):
         self._was_set = True
 
     def is_success(self) -> bool:
-        """Whether the ball lies within 0.5 m of the goal's position."""
+        """Whether the ball is within 0.5 m of the goal's position."""
         return bool(is_success(self.state, self.goal))
 
     def geodesic(self, start: ArrayLike, goal: ArrayLike) -> float:
@@ -79,7 +79,7 @@ class PointMaze(gymnasium.Env):
         return float(self.maze.geodesic(np.asarray(start)[None], np.asarray(goal)[None])[0])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """Random start and goal, or those of options: {"state": (4,), "goal": (4,)}.
+        """Begin at a random start with a random goal, or with those of options: {"state": (4,), "goal": (4,)}.
 
         With a seed the pair is DINO-WM's `sample_random_init_goal_states(seed)`.
         """
@@ -95,7 +95,7 @@ class PointMaze(gymnasium.Env):
         return self._observe(), self._info()
 
     def step(self, action: Any):
-        """One env step; forces beyond full throttle are clipped.
+        """Take one env step; forces beyond full throttle are clipped.
 
         Raises:
             ResetNeeded: before the first reset and after close.

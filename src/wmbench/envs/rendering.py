@@ -40,7 +40,7 @@ class Renderer(Protocol):
 
 
 def make_renderer(kind: str, model: mujoco.MjModel, image_size: int) -> Renderer:
-    """The renderer named `kind`, for square frames of image_size pixels; auto takes EGL, else OSMesa, else Warp.
+    """Make the renderer named `kind`, for square frames of image_size pixels; auto takes EGL, else OSMesa, else Warp.
 
     Raises:
         ValueError: an unknown name, a renderer that this machine lacks, or frames larger than it can draw.
@@ -205,7 +205,7 @@ def _import_warp():
     wp.config.log_level = wp.LOG_ERROR
     if folder := _kernel_folder():  # never back to None, which warp's init has replaced by a path
         wp.config.kernel_cache_dir = folder
-    with _silent_stderr():  # its C++ part warns of a missing CUDA driver whatever the level
+    with _silent_stderr():  # its C++ part warns of a missing CUDA driver at any level
         wp.init()
     import mujoco_warp as mjw
 

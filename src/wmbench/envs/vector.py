@@ -1,4 +1,4 @@
-"""Many point mazes side by side: states are stepped together, frames are drawn when asked for."""
+"""Many point mazes at once: states are stepped together, frames are drawn when asked for."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class PointMazes:
         image_size: side of the square frames [pixels]; 0 draws nothing, for agents that never look.
         render_lag: after a step draw the ball where it was one sub-step ago, as the original does (its frames then lag
             the state by 0.01 s, up to 1.7 of 224 pixels). We draw the true state; published frames need the lag.
-        num_threads: threads that step the physics; by default one a core.
+        num_threads: threads that step the physics; by default one per core.
     """
 
     action_dim = EnvSpec.action_dim
@@ -66,11 +66,11 @@ class PointMazes:
         self.state = state
 
     def step(self, action: Float[ndarray, "B 2"], which: ndarray | slice = slice(None)) -> None:
-        """One env step (0.05 s) of every ball, or of those that `which` indexes; the others stand still."""
+        """Take one env step (0.05 s) of every ball, or of those that `which` indexes; the others do not move."""
         self.state[which] = self.physics.step(self.state[which], action)
 
     def frames(self, state: Float[ndarray, "B 4"], was_set: bool | Bool[ndarray, " B"] = False) -> UInt8[ndarray, "B h w 3"]:
-        """Pictures of any states (the balls' own need not be touched).
+        """Draw any states; the balls' own do not change.
 
         Args:
             was_set: not stepped to, as the first state of an episode or a goal is; then render_lag does not show.

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Facts:
-    """What both have in common: how they are compared."""
+    """Facts that can be compared one by one."""
 
     def differences(self, other: "Facts") -> list[str]:
         """Each fact that differs, in words: `renderer egl instead of warp` where the other has warp."""

@@ -71,7 +71,7 @@ def digest(facts: Facts) -> str:
 
 
 def varying(rows: Sequence[Facts]) -> list[Facts]:
-    """Of each row what is not the same in all of them; a fact that a row does not have is not held against the others."""
+    """Facts of each row that are not the same in all rows; rows that lack a fact do not count."""
     known: dict[str, set[str]] = {}
     for facts in rows:
         for name, value in facts.items():

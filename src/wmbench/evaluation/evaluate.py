@@ -67,7 +67,7 @@ class Evaluation:
 
     @property
     def folder(self) -> Path:
-        """Named by conditions and row, so that the same evaluation finds its own result again."""
+        """The result's folder, named by conditions and row, so that the same evaluation finds its own result again."""
         row, protocol = self.player.row, self.conditions.protocol["name"]
         key = digest({"row": row.hash, "conditions": self.conditions.hash})
         if row.is_baseline:
@@ -87,7 +87,7 @@ class Thoughts:
     expected: list[Tensor] = field(default_factory=list)
 
     def keep(self, block: int) -> bool:
-        """Whether there is something to keep, now that the block is over."""
+        """Keep what the actor had in mind in the block just over; returns whether there was anything."""
         if (thoughts := self.player.agent.thoughts()) is None:
             return False
         if self.player.read_position is not None:
@@ -104,7 +104,7 @@ class Thoughts:
 
 
 def evaluate(evaluation: Evaluation, root: Path, is_needed: bool = True) -> Summary | None:
-    """The result of an evaluation: the one in its folder below root, or of playing it now.
+    """Return an evaluation's result from its folder below root, or play it now.
 
     What can be shown of it, paths and videos, comes last: where it fails, a note says so.
 

@@ -30,7 +30,7 @@ class Score:
 
     evaluations_per_plan: rollouts scored for the plan of one task.
     seconds_per_decision, seconds_per_plan: of one task among those planned with it: looking, encoding and planning, and the
-        plan alone. The first plan, which compiles and warms up, counts only where there is no other.
+        plan only. The first plan, which compiles and warms up, counts only where there is no other.
     """
 
     success: float
@@ -118,7 +118,7 @@ def _known(kind: type, summary: Mapping[str, Any], without: Container[str] = ())
 
 
 def _older_conditions(summary: Mapping[str, Any], row: Row) -> dict[str, Any]:
-    """Of a summary that had `settings`: the maze is known by its tasks alone, and the code not at all."""
+    """Conditions of a summary that had `settings`: only its tasks tell the maze, and nothing tells the code."""
     settings = summary["settings"]
     planned = row.actor in ("model", "simulator")
     agent = {name: value for name, value in settings.get("agent", {}).items() if name != "memory_gb"}

@@ -1,4 +1,4 @@
-"""Who stands in a row of a table, as typed facts: a trained model, a floor or the ceiling."""
+"""Whom a row of a table is about, as typed facts: a trained model, a floor or the ceiling."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -63,7 +63,7 @@ class Row:
 
     @property
     def hash(self) -> str:
-        """Names who acts. Where its data lie and how well its latents are read do not count."""
+        """Names who acts. Where its data are and how well its latents are read do not count."""
         return digest({name: value for name, value in flat(asdict(self)) if name not in ("data", "position_r2")})
 
     @property

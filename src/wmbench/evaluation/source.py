@@ -1,4 +1,4 @@
-"""The version of the code that decides an outcome, as a hash: the same without git, and whatever else was committed."""
+"""The version of the code that decides an outcome, as a hash, which needs no git and does not change with other code."""
 
 import ast
 import hashlib

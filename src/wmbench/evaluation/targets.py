@@ -13,7 +13,7 @@ ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric
 
 
 def read_targets(path: str | Path | None, goal_H: int) -> tuple[Tasks, int]:
-    """Starts and goals of a file, and the blocks between them: the file's own number, where it has one, overrides goal_H.
+    """Read a file's starts and goals, and the blocks between them: the file's own number, if it has one, overrides goal_H.
 
     Raises:
         FileNotFoundError, ValueError: no file, or one that holds something else.

@@ -55,7 +55,7 @@ def make_tasks(
     train_fraction: float,
     split_seed: int,
 ) -> Tasks:
-    """The tasks of a goal source: those in the folder, or sampled and saved there.
+    """Load the tasks of a goal source from the folder, or sample and save them there.
 
     Args:
         num_steps: env steps between start and goal, of replayed tasks.
@@ -83,7 +83,7 @@ def make_tasks(
 
 
 def sample_tasks(maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool) -> Tasks:
-    """DINO-WM's sequence of start and goal pairs: the n-th pair is drawn by a generator seeded with seed * n + 1.
+    """Sample DINO-WM's sequence of start and goal pairs: the n-th pair is drawn by a generator seeded with seed * n + 1.
 
     Pairs without a path between them, in a maze of several rooms, are left out.
 
@@ -114,7 +114,7 @@ def replay_tasks(
     skip_solved: bool,
     goal_at_rest: bool,
 ) -> Tasks:
-    """Starts from recorded episodes; the goal is where num_steps actions lead from there in the simulator.
+    """Draw starts from recorded episodes; the goal is where num_steps actions lead from there in the simulator.
 
     DINO-WM's goal sources `dset` (the recorded actions) and `random_action` (normal ones in normalised units, which the
     simulator clips). It draws segments with Python's global generator; here the n-th comes from one keyed by (seed, n),
@@ -152,7 +152,7 @@ def replay_tasks(
 
 
 def _count_segments(episodes: EpisodeSet, unseen: Int[ndarray, " n"], maze: Maze, num_tasks: int, num_steps: int) -> int:
-    """Segments of num_steps that the unseen episodes hold; raises where they are too few, or of another maze."""
+    """Count the segments of num_steps in the unseen episodes; raises if they are too few, or of another maze."""
     if num_steps < 1:
         raise ValueError(f"a goal {num_steps} env steps after its start is none; protocol.goal_H must be positive")
     if (recorded := episodes.manifest.get("maze")) not in (None, list(maze.rows)):
@@ -171,7 +171,7 @@ def _count_segments(episodes: EpisodeSet, unseen: Int[ndarray, " n"], maze: Maze
 
 
 def _collect(pairs: Iterable[Pair], maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool) -> Tasks:
-    """The first num_tasks of the pairs that have a path between them and, with skip_solved, are not solved at once."""
+    """Take the first num_tasks pairs that have a path between them and, with skip_solved, are not solved at once."""
     if num_tasks < 1:
         raise ValueError(f"num_tasks ({num_tasks}) must be positive")
     if seed < 1:
@@ -196,14 +196,14 @@ def _collect(pairs: Iterable[Pair], maze: Maze, num_tasks: int, seed: int, skip_
 def task_file(
     folder: Path, maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool, source: str = ""
 ) -> Path:
-    """Where tasks of these settings are kept; `source` names what they were made of beside the maze."""
+    """Where tasks of these settings are kept; `source` names what they were made of, apart from the maze."""
     kind = f"{'unsolved' if skip_solved else 'all'}_{'rest' if goal_at_rest else 'moving'}"
     layout = hashlib.sha256("".join(maze.rows).encode()).hexdigest()[:6]
     return folder / f"{maze.name}_{layout}_{num_tasks}_seed{seed}_{kind}{source}.npz"
 
 
 def load_or_make(path: Path, make: Callable[[], Tasks]) -> Tasks:
-    """The tasks in a file; made and saved the first time."""
+    """Load the tasks in a file; the first time, make and save them."""
     if path.exists():
         try:
             return load(path)
@@ -216,7 +216,7 @@ def load_or_make(path: Path, make: Callable[[], Tasks]) -> Tasks:
 
 
 def load(path: Path) -> Tasks:
-    """Raises ValueError where the file is damaged or holds something else."""
+    """Load tasks; raises ValueError where the file is damaged or holds something else."""
     try:
         with np.load(path) as file:
             start, goal, seeds = file["start"], file["goal"], file["seeds"]

@@ -29,7 +29,7 @@ from wmbench.runs.load import save_decoder
 
 OUTPUTS = ("predict", "action_embedding", "proprio_embedding", "decoded")  # recorded
 KNOWN_SIZES = ("dim", "num_tokens", "num_hist", "action_dim")  # of the predictor, which build_world_model finds out
-CONF = Path(__file__).parents[3] / "conf"  # beside the source, in a checkout
+CONF = Path(__file__).parents[3] / "conf"  # next to the source, in a checkout
 
 # Mean and std over all steps of DINO-WM's PointMaze data, as facebookresearch/jepa-wms stores them
 # (app/plan_common/datasets): actions, then x, y [m], vx, vy [m/s].
@@ -70,13 +70,13 @@ def is_released(folder: Path) -> bool:
 
 
 def convert_once(folder: Path, epoch: int | None, fallback: Path) -> Path:
-    """The run of a released folder, converted once: folder/wmbench, or `fallback` where the folder cannot be written to.
+    """Convert a released folder once, into the run folder/wmbench, or `fallback` where the folder cannot be written to.
 
-    A conversion of another file is replaced. Several processes may ask at once. Runs of single epochs stand beside that of
-    the latest checkpoint, with the epoch in their name.
+    A conversion of another file is replaced. Several processes may ask at once. The run of a single epoch has
+    the epoch in its name.
 
     Raises:
-        FileExistsError: something else stands where the run should go.
+        FileExistsError: something else is where the run should go.
         FileNotFoundError, ValueError: as import_checkpoint.
     """
     read_hydra(folder)  # refuses other environments before anything takes time
@@ -106,7 +106,7 @@ def convert_once(folder: Path, epoch: int | None, fallback: Path) -> Path:
 
 @torch.no_grad()
 def verify_checkpoint(src: Path, expected: Path) -> list[tuple[str, float, float]]:
-    """Recompute a released checkpoint's recorded outputs; each with its relative error and the limit of that.
+    """Recompute a released checkpoint's recorded outputs; returns each with its relative error and the limit of that.
 
     Args:
         src: the released folder.
@@ -138,7 +138,7 @@ def verify_checkpoint(src: Path, expected: Path) -> list[tuple[str, float, float
 
 
 def _convert(src: Path, dst: Path, data: Path | None, epoch: int | None) -> Path:
-    """A finished run under a passing name beside dst."""
+    """Write a finished run under a temporary name next to dst."""
     released = read_released(src, epoch)
     normalizer, statistics = _normalizer(released, data)
     encoder, notes = _encoder(released)

@@ -34,7 +34,7 @@ OBS = ("visual", "proprio")
 
 
 class Quantity(NamedTuple):
-    """One recorded tensor beside ours."""
+    """One recorded tensor and ours."""
 
     name: str
     ours: Tensor
@@ -53,7 +53,7 @@ def relative_error(ours: Tensor, recorded: Tensor) -> float:
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """A recorded file; nothing in it is run.
+    """Read a recorded file; nothing in it is run.
 
     Raises:
         FileNotFoundError: no such file.
@@ -71,7 +71,7 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 class PatchLinear(Encoder):
-    """The records' stand-in for a frozen encoder: one linear layer over square patches, frames (B T 3 h w) as they are."""
+    """What the records have for a frozen encoder: one linear layer over square patches, frames (B T 3 h w) as they are."""
 
     def __init__(self, image_size: int, patches_per_side: int, embed_dim: int):
         grid = (patches_per_side, patches_per_side)
@@ -88,7 +88,7 @@ class PatchLinear(Encoder):
 
 
 def model_of_record(record: dict[str, Any]) -> WorldModel:
-    """The recorded world model; its observations and actions are normalised already.
+    """Rebuild the recorded world model; its observations and actions are normalised already.
 
     The sizes are those of `config`, whose `concat_dim` is 1 unless it says otherwise.
 
@@ -134,7 +134,7 @@ def model_of_record(record: dict[str, Any]) -> WorldModel:
 
 
 def decoder_of_record(record: dict[str, Any]) -> VQVAEDecoder:
-    """The recorded decoder, whose sizes follow from its weights."""
+    """Rebuild the recorded decoder, whose sizes follow from its weights."""
     weights, side = record["decoder"], record["config"]["patches_per_side"]
     check_names("decoder", weights, ("quantize_b.embed", "dec.blocks.0.weight"), None)
     inner = [t for name, t in weights.items() if re.fullmatch(r"dec\.blocks\.\d+\.conv\.1\.weight", name)]
@@ -148,7 +148,7 @@ def decoder_of_record(record: dict[str, Any]) -> VQVAEDecoder:
 
 @torch.no_grad()
 def recompute(record: dict[str, Any]) -> Iterator[Quantity]:
-    """Everything recorded in a file such as world_model_tiny.pt, in its order.
+    """Recompute everything recorded in a file such as world_model_tiny.pt, in its order.
 
     Raises:
         ValueError: a part that is missing, or that nothing here recomputes; tensors that do not fit their model.
@@ -190,7 +190,7 @@ def recompute(record: dict[str, Any]) -> Iterator[Quantity]:
 
 
 def losses_of(model: WorldModel, decoder: VQVAEDecoder, record: dict[str, Any]) -> dict[str, Float[Tensor, " 1"]]:
-    """Every component of the original's forward pass; that of proprio averages over the copies of all tokens."""
+    """Recompute every component of the original's forward pass; that of proprio averages over the copies of all tokens."""
     obs, act = Obs(**record["obs"]), record["act"]
     z = model.encode(obs)
     prediction = model.predict(z[:, :-1], act[:, :-1])
@@ -208,7 +208,7 @@ def losses_of(model: WorldModel, decoder: VQVAEDecoder, record: dict[str, Any]) 
 
 
 def rollout_of(model: WorldModel, rollout: dict[str, Any]) -> Float[Tensor, "B T M W"]:
-    """All frames with what stands in the action's place: the action that follows, in the last frame the network's output."""
+    """All frames of a rollout with their action part: the next action, in the last frame the network's output."""
     check_names("a rollout", rollout, ("obs_0", "act", "z"))
     predictor: Any = model.predictor
     z, act = model.encode(Obs(**rollout["obs_0"])), rollout["act"]
@@ -221,7 +221,7 @@ def rollout_of(model: WorldModel, rollout: dict[str, Any]) -> Float[Tensor, "B T
 def with_proprio(
     model: WorldModel, visual: Float[Tensor, "B N E"], proprio: Float[Tensor, "B 1 P"]
 ) -> Float[Tensor, "B M D"]:
-    """A latent from tokens and embedded proprio."""
+    """z from tokens and embedded proprio."""
     if model.concat_dim == 1:
         return torch.cat([visual, proprio.expand(-1, visual.shape[1], -1)], dim=2)
     return torch.cat([visual, proprio], dim=1)
@@ -229,9 +229,9 @@ def with_proprio(
 
 @torch.no_grad()
 def recompute_cem(trace: dict[str, Any], world_model: dict[str, Any]) -> Iterator[Quantity]:
-    """Mean, std and best cost after each iteration of CEM under a recorded world model, from the noise it drew.
+    """Recompute mean, std and best cost after each iteration of CEM under a recorded world model, from the noise it drew.
 
-    CEM returns its last mean alone. The rest is read from the plans that it scores: the first is the mean, and an extra one,
+    CEM returns only its last mean. The rest is read from the plans that it scores: the first is the mean, and an extra one,
     far out and at infinite cost, gives the std; an extra iteration shows both after the last.
     """
     check_names("the trace", trace, TRACED)

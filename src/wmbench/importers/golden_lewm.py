@@ -19,7 +19,7 @@ RECORDED += ("candidates", "rollout", "cost", "sigreg")
 
 @torch.no_grad()
 def recompute_lewm(record: dict[str, Any]) -> Iterator[Quantity]:
-    """Everything recorded in a file such as lewm_tiny.pt; its pixels and actions are normalised already.
+    """Recompute everything recorded in a file such as lewm_tiny.pt; its pixels and actions are normalised already.
 
     Raises:
         ValueError: a part that is missing, or that nothing here recomputes; tensors that do not fit their model.

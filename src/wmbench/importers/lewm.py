@@ -47,7 +47,7 @@ RENAMED = (
 
 
 def load_lewm(folder: Path) -> WorldModel:
-    """The model of a released folder, for actions uniform in [-1, 1].
+    """Load the model of a released folder, for actions uniform in [-1, 1].
 
     Raises:
         FileNotFoundError: no weights.pt or config.json in it.
@@ -111,7 +111,7 @@ def import_lewm(src: Path, dst: Path, data: Path | None = None) -> Path:
 
 
 def read_release(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by their released names, and the part of config.json that describes the model."""
+    """Read tensors by their released names, and the part of config.json that describes the model."""
     for name in ("weights.pt", "config.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"no {name} in {folder}; a released LeWM folder has weights.pt and config.json")
@@ -231,7 +231,7 @@ def run_config(found: dict[str, int], model_name: str) -> dict[str, Any]:
 
 
 def build_lewm(weights: dict[str, Tensor], config: dict[str, Any], normalizer: Normalizer) -> WorldModel:
-    """The model with released weights, in evaluation mode.
+    """Build the model with released weights, in evaluation mode.
 
     Raises:
         ValueError: weights that are not LeWM's, tensor by tensor, or contradict the configuration.
@@ -257,6 +257,6 @@ def released_name(name: str) -> str:
 
 
 def uniform_actions() -> Normalizer:
-    """Of actions uniform in [-1, 1], and of proprio that the model is not told."""
+    """The normalizer of actions uniform in [-1, 1], and of proprio that the model is not told."""
     std = torch.full((ACTION_DIM,), UNIFORM_STD)
     return Normalizer(torch.zeros(ACTION_DIM), std, torch.zeros(PROPRIO_DIM), torch.ones(PROPRIO_DIM))

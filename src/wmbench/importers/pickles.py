@@ -76,7 +76,7 @@ class StoredTensor:
     stride: tuple[int, ...]
 
     def read(self) -> Tensor:
-        """On the CPU, wherever it was saved.
+        """Read the tensor to the CPU, from whichever device it was saved on.
 
         Raises:
             ValueError: the file ends before it, or it reaches beyond its own storage.
@@ -93,7 +93,7 @@ class StoredTensor:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The dict that a .pth file holds, with Stubs for its objects and StoredTensors for its tensors.
+    """Read the dict in a .pth file, with Stubs for its objects and StoredTensors for its tensors.
 
     Raises:
         FileNotFoundError: no such file.
@@ -182,7 +182,7 @@ def state_dict(module: Stub) -> dict[str, Tensor]:
 
 
 def _run(pickle: bytes, storage: Callable[[Any], Storage]) -> Any:
-    """The stack machine, with the instructions that torch.save writes (protocol 2) and no others."""
+    """Run the stack machine, with the instructions that torch.save writes (protocol 2) and no others."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -261,7 +261,7 @@ def _name(arg: str) -> Name:
 
 
 def _fill(target: Any, pairs: Iterable[Any]) -> dict[Any, Any]:
-    """Entries into a dict; keys are of types whose hash is a constant amount of work."""
+    """Put entries into a dict; keys are of types whose hash is a constant amount of work."""
     if type(target) is not dict:
         raise ValueError(f"it sets items of a {type(target).__name__}")
     for key, value in pairs:
@@ -291,7 +291,7 @@ _CONSTRUCTORS: dict[str, Callable[..., Any]] = {
 
 
 def _member(archive: zipfile.ZipFile, name: str, size: int | None = None) -> bytes:
-    """A file in the archive, stored as torch does it (a compressed one could grow without bound)."""
+    """Find a file in the archive, stored as torch does it (a compressed one could grow without bound)."""
     place = f"{archive.filename}: {name}"
     try:
         info = archive.getinfo(name)

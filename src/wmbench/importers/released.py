@@ -1,6 +1,6 @@
 """A released DINO-WM folder in memory: hydra.yaml and one checkpoint, as our modules.
 
-Whatever the weights and the pickled modules tell is taken from them; hydra.yaml, which may contradict them, says the rest.
+What the weights and the pickled modules tell is taken from them; hydra.yaml, which may contradict them, says the rest.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def read_released(folder: Path, epoch: int | None = None) -> Released:
 
 
 def read_hydra(folder: Path) -> dict[str, Any]:
-    """The folder's settings, after a check that our modules can follow them.
+    """Read the folder's settings, and check that our modules can follow them.
 
     Raises:
         FileNotFoundError: no hydra.yaml.

@@ -36,7 +36,7 @@ def load_strictly(where: str, own: dict[str, Tensor], weights: dict[str, Tensor]
 
 
 def load_predictor(predictor: FrameCausalViT, weights: dict[str, Tensor], num_heads: int) -> None:
-    """Fill DINO-WM's predictor, but for its action encoder, which is apart in every file.
+    """Fill DINO-WM's predictor, but for its action encoder, which every file keeps separately.
 
     Raises:
         ValueError: names or shapes that differ.

@@ -21,7 +21,7 @@ def affine(
 
 
 def padded_affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same at widths rounded up to a multiple of ALIGNED."""
+    """affine at widths rounded up to a multiple of ALIGNED."""
     more_out, more_in = -weight.shape[0] % ALIGNED, -weight.shape[1] % ALIGNED
     bias = None if bias is None else pad(bias, (0, more_out))
     return linear(pad(x, (0, more_in)), pad(weight, (0, more_in, 0, more_out)), bias)[..., : weight.shape[0]]
@@ -41,7 +41,7 @@ def frame_causal_attention(
 ) -> Float[Tensor, "B heads Q d"]:
     """Attention in which the num_tokens tokens of a frame see their own and all earlier frames.
 
-    Frame by frame, so that no mask is made and nothing beyond it is computed. The queries may be of the last frames alone.
+    Frame by frame, so that no mask is made and nothing beyond it is computed. The queries may be of only the last frames.
     """
     asked, seen = q.shape[2], k.shape[2]
     if num_tokens == 1 and asked == seen:

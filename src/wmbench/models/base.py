@@ -1,4 +1,4 @@
-"""The contract of a predictor, the part of a world model that foresees; what it remembers in a rollout is its own affair."""
+"""The contract of a predictor, the part of a world model that foresees; it decides itself what it remembers in a rollout."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Losses(NamedTuple):
-    """What a step descends, and what that is made of: the columns of metrics, of which `prediction` is also validated."""
+    """The loss that a step descends, and its parts: the columns of metrics, of which `prediction` is also validated."""
 
     total: Float[Tensor, ""]
     parts: dict[str, Float[Tensor, ""]]
@@ -23,7 +23,7 @@ class Predictor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
-        """Frame t of the result follows frame t of z under action[:, t], foreseen from frames up to t alone."""
+        """Frame t of the result follows frame t of z under action[:, t], foreseen from frames up to t only."""
 
     def loss(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], target: Float[Tensor, "B T N D"]) -> Losses:
         """Mean squared error of the predictions; a predictor of distributions brings its own likelihood.

@@ -36,7 +36,7 @@ def pixels_to_frames(pixels: Float[Tensor, "*B 3 h w"]) -> UInt8[ndarray, "*B h 
 
 @torch.no_grad()
 def decode_frames(decoder: nn.Module, visual: Float[Tensor, "F N D"]) -> UInt8[ndarray, "F h w 3"]:
-    """Pictures of latents, a few at a time, so that memory does not grow with their number."""
+    """Decode latents to frames, a few at a time, so that memory does not grow with their number."""
     return pixels_to_frames(torch.cat([decoder(chunk)[0] for chunk in visual.split(DECODED_AT_ONCE)]))
 
 
@@ -51,7 +51,7 @@ class VQVAEDecoder(nn.Module):
         channel, num_res_blocks, res_channel: width of a stage, its residual blocks, their inner width.
         num_codes: entries of the codebook.
         quantize: replace each token by its nearest code first.
-        image_size: side of the frames [pixels], to which the 16 pixels a token are resized; by default they are not.
+        image_size: side of the frames [pixels], to which the 16 pixels per token are resized; by default they are not.
 
     Raises:
         ValueError: a grid of a single token, which is too little to draw a frame from.
@@ -80,7 +80,7 @@ class VQVAEDecoder(nn.Module):
         self.dec = Upsampling(dim, 3, channel, num_res_blocks, res_channel)
 
     def forward(self, visual: Float[Tensor, "F N D"]) -> tuple[Float[Tensor, "F 3 h w"], Float[Tensor, ""]]:
-        """Pixels, meant to lie in [-1, 1], and the diff of the loss."""
+        """Pixels, which should be in [-1, 1], and the diff of the loss."""
         if self.quantize:
             visual, diff = self.quantize_b(visual)
         else:
@@ -93,7 +93,7 @@ class TransposedConvDecoder(nn.Module):
     """DINO-WM's decoder of one token: 2,048 features, five transposed convolutions to 243 x 243 pixels, a resize.
 
     The paper and our notes on its code leave open what follows. Chosen here: nothing but a reshape follows the linear
-    layer; ReLU stands between the convolutions and not behind the last, since pixels are negative, too; biases start at
+    layer; ReLU comes between the convolutions and not after the last, since pixels are negative, too; biases start at
     zero; Kaiming's fan-in and the resize are PyTorch's defaults (of the transposed weight; no antialiasing).
 
     Args:
@@ -122,7 +122,7 @@ class TransposedConvDecoder(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, visual: Float[Tensor, "F 1 D"]) -> tuple[Float[Tensor, "F 3 h w"], Float[Tensor, ""]]:
-        """Pixels, meant to lie in [-1, 1], and a diff of zero."""
+        """Pixels, which should be in [-1, 1], and a diff of zero."""
         maps = rearrange(self.linear(visual), "f 1 d -> f d 1 1")
         return _resize(self.layers(maps), self.size), visual.new_zeros(())
 

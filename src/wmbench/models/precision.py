@@ -31,7 +31,7 @@ class Precision:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Sets the process's switches, and puts them back."""
+        """Set the process's switches, and put them back at the end."""
         before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
         token = _applied.set(self)
         _switch("high" if self.tf32 else "highest", self.tf32)
@@ -42,7 +42,7 @@ class Precision:
             _applied.reset(token)
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
-        """What losses are computed under; their backward passes follow by themselves."""
+        """Context in which losses are computed; their backward passes follow by themselves."""
         return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
@@ -54,7 +54,7 @@ def precision_named(name: str, device: torch.device, tf32: bool = False) -> Prec
 
     Args:
         name: fp32, tf32, bf16, or auto, which is training's: bf16 on a GPU, fp32 elsewhere.
-        tf32: beside it.
+        tf32: round the other products too.
 
     Raises:
         ValueError: a precision that there is not, or not on this device.
@@ -67,7 +67,7 @@ def precision_named(name: str, device: torch.device, tf32: bool = False) -> Prec
 
 
 def applied_precision(device: torch.device) -> Precision:
-    """The one that is applied; where none is, training's own."""
+    """The precision that is applied; where none is, training's own."""
     return _applied.get() or precision_named("auto", device)
 
 
@@ -103,7 +103,7 @@ def set_precision(model: WorldModel, precision: str, compiled: bool) -> None:
 
     Args:
         precision: of the rollouts; `tf32` is also to be applied, as a command does for its whole run.
-        compiled: let torch.compile fuse what lies between the products: a minute at first, per shape of a step.
+        compiled: let torch.compile fuse the operations between products: a minute at first, per shape of a step.
 
     Raises:
         ValueError: a precision that there is not, or not on this device.

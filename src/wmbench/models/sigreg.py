@@ -1,4 +1,4 @@
-"""SIGReg: pushes latents towards an isotropic Gaussian, so that an encoder trained by prediction alone cannot collapse.
+"""SIGReg: pushes latents towards an isotropic Gaussian, so that an encoder trained only by prediction cannot collapse.
 
 Random one-dimensional projections are tested for normality by Epps and Pulley's distance between characteristic
 functions (LeJEPA, arXiv 2511.08544; LeWM, arXiv 2603.19312).
@@ -40,7 +40,7 @@ class SIGReg(nn.Module):
         self.num_directions, self.weight = num_directions, weight
 
     def forward(self, z: Float[Tensor, "B T N D"]) -> Float[Tensor, ""]:
-        """In fp32 whatever the autocast: a bf16 projection is too coarse for a characteristic function."""
+        """Compute it in fp32 also under autocast: a bf16 projection is too coarse for a characteristic function."""
         with torch.autocast(z.device.type, enabled=False):
             directions = torch.randn(z.shape[-1], self.num_directions, device=z.device)
             h = z.float().permute(1, 2, 0, 3) @ nn.functional.normalize(directions, dim=0)  # T N B M

@@ -13,7 +13,7 @@ class FrameCausalViT(WindowPredictor):
     """Every token of frame t predicts the same token of frame t + 1 from frames up to t and their actions.
 
     The embedded action goes in with the tokens of its frame and is dropped again on the way out. Positions are learned, one
-    a frame slot and token, from N(0, 1); the final LayerNorm's output is the prediction, as in the original.
+    per frame slot and token, from N(0, 1); the final LayerNorm's output is the prediction, as in the original.
 
     Args:
         dim: features of a token of z (visual and proprio).
@@ -60,7 +60,7 @@ class FrameCausalViT(WindowPredictor):
         return torch.cat([z, embedded], dim=2)
 
     def transform(self, joined: Float[Tensor, "B T M W"]) -> Float[Tensor, "B T M W"]:
-        """The transformer itself, with what comes out in the action's place."""
+        """Run the transformer; its output still has the action's part."""
         x = rearrange(joined, "b t m w -> b (t m) w")
         x = x + self.pos_embedding[:, : x.shape[1]]
         for attention, feed_forward in self.layers:  # type: ignore[misc]

@@ -18,7 +18,7 @@ class Window(NamedTuple):
     actions: the blocks between these.
     memory: keys and values of all frames but the newest, under each plan; none where a frame has left the window since, as
         a frame's place in the window is part of its keys.
-    shared: keys and values of the earlier real frames, once a task: of those in this window, in the next one, and so on.
+    shared: keys and values of the earlier real frames, once per task: of those in this window, in the next one, and so on.
     """
 
     frames: list[Float[Tensor, "BS N D"]]

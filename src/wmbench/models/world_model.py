@@ -19,7 +19,7 @@ class WorldModel(nn.Module):
 
     Args:
         predictor: next z from z and normalised action blocks; None for a model that only encodes.
-        proprio: what the model is told beside pixels: "none", "velocity" or "full" (PointMaze's whole state).
+        proprio: what the model is told apart from pixels: "none", "velocity" or "full" (PointMaze's whole state).
         proprio_embed_dim: features that proprio adds to each token under concat_dim 1.
         concat_dim: where proprio goes: 1 extends every token by its embedding, 0 makes it one more token.
         frameskip: env steps of a model step.
@@ -62,7 +62,7 @@ class WorldModel(nn.Module):
         return torch.cat([tokens, embedded], dim=2)
 
     def encode_visual(self, obs: Obs) -> Float[Tensor, "B T N E"]:
-        """The encoder's tokens, of frames or from its own ones that obs brings in their place."""
+        """The encoder's tokens: of frames, or made from its own tokens where obs brings these in place of frames."""
         if obs["visual"].ndim == 4:  # B T M E, where frames are B T h w 3
             return self.encoder.match(obs["visual"])
         return self.encoder(Obs(**{**obs, "proprio": self.normalizer.normalize_proprio(obs["proprio"])}))

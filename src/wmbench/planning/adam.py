@@ -12,9 +12,9 @@ from wmbench.planning.planner import Bounds, Cost, Planner, cheapest, within
 
 
 class Adam(Planner):
-    """Several plans a task, moved by Adam (Kingma and Ba 2015); the cheapest that any of them came by is returned.
+    """Several plans per task, moved by Adam (Kingma and Ba 2015); the cheapest that any of them came by is returned.
 
-    The first starts at the first guess, the others around it. Adam works on each action apart, so a plan's steps depend
+    The first starts at the first guess, the others around it. Adam moves each action separately, so a plan's steps depend
     neither on the other starts nor on the tasks planned together.
 
     Args:
@@ -39,7 +39,7 @@ class Adam(Planner):
     ):
         if not 0 < lr < math.inf:
             raise ValueError(f"planner.lr ({lr}) must be positive")
-        # Each step is a backward and a forward pass; the starts are scored beside the first.
+        # Each step is a backward and a forward pass; the first step also scores the starts.
         super().__init__(num_samples, init_std, Budget(budget, num_iters, lambda k: (3 + (k == 0)) * num_samples))
         self.init_std, self.lr = init_std, lr
 

@@ -44,7 +44,7 @@ class Decision(NamedTuple):
     """What one replanning took, of all its tasks together.
 
     decision_seconds: looking and encoding since the last decision, and the plan itself.
-    plan_seconds: the plan alone.
+    plan_seconds: only the plan.
     is_first: the agent's first, which also measures memory, compiles and warms up.
     """
 

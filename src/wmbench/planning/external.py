@@ -14,7 +14,7 @@ from wmbench.planning.planner import Bounds, Cost, Planner, cheapest, nothing
 
 
 class Nevergrad(Planner):
-    """One optimiser a task, asked for num_samples plans at a time; returns the cheapest plan that it scored.
+    """One optimiser per task, asked for num_samples plans at a time; returns the cheapest plan that it scored.
 
     Args:
         optimizer: a name in nevergrad's registry, such as CMA, TwoPointsDE, PSO or NGOpt.

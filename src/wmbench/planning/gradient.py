@@ -14,7 +14,7 @@ STARTS = ("randn", "zero")
 
 
 class GradientDescent(Planner):
-    """One plan a task, moved against its cost's gradient with a little noise; the last one is returned.
+    """One plan per task, moved against its cost's gradient with a little noise; the last one is returned.
 
     The costs of all tasks are summed, so a task's step does not depend on how many are planned together.
 

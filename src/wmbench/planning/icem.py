@@ -16,9 +16,9 @@ class ICEM(Planner):
     """iCEM (Pinneri et al. 2020, arXiv 2008.06389), except for three things.
 
     It returns the mean of the elites: the paper, which plans in the simulator, executes the cheapest plan, and a learned
-    model errs most in favour of that one (docs/planners.md has figures). The mean therefore competes in the first iteration
-    alone, where it is what is left of the last plan; nothing else is kept between plans. Elites that are kept within a plan
-    are not scored again, as the model gives the same answer.
+    model errs most in favour of that one (docs/planners.md has figures). The mean therefore competes only in the first
+    iteration, where it is what is left of the last plan; nothing else is kept between plans. Elites that are kept within a
+    plan are not scored again, as the model gives the same answer.
 
     Args:
         noise_beta: power of the noise falls with frequency**-noise_beta along a plan's actions; 0 is white.

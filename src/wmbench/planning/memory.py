@@ -9,14 +9,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-MEASURED = (2, 4)  # rollouts; what they differ by is what each one takes
+MEASURED = (2, 4)  # rollouts; from the difference follows what one of them takes
 
 
 def rollouts_at_once(run: Callable[[int], Any], device: torch.device, memory_gb: int | float) -> int:
     """How many rollouts fit into memory_gb, and into half of what is free on the device.
 
     Args:
-        run: as many rollouts at once as it is told.
+        run: makes the given number of rollouts at once.
     """
     with torch.compiler.set_stance("force_eager"):  # what is measured is not worth a graph
         run(MEASURED[0])  # libraries take their workspaces, which are none of the rollouts' own
@@ -46,7 +46,7 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What could be allocated now."""
+    """Bytes that could be allocated now."""
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by the allocator, for reuse
         return torch.cuda.mem_get_info(device)[0] + held
@@ -56,7 +56,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Of a GPU or its matrix libraries, or of a CPU, whose allocator has no error class of its own."""
+    """Whether memory ran out: a GPU's, its matrix libraries', or a CPU's, whose allocator has no error class of its own."""
     told = ("not enough memory", "_STATUS_ALLOC_FAILED", "out of memory")
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in told)
 

@@ -12,7 +12,7 @@ from wmbench.planning.planner import Cost
 
 
 class RolloutCost:
-    """Costs, and their gradients where a planner asks for these, a few rollouts after another.
+    """Costs, and their gradients where a planner asks for these, as many rollouts at a time as fit.
 
     Args:
         model: an agent's.

@@ -13,7 +13,7 @@ from wmbench.shapes import Obs
 class SimulatorModel:
     """Latents are true states in one token: positions to be compared, velocities to be carried along.
 
-    The velocity is scaled to 1e-3 of its value inside a latent, so that a goal distance sees the position alone.
+    The velocity is scaled to 1e-3 of its value inside a latent, so that a goal distance sees only the position.
     """
 
     VELOCITY_SCALE = 1e-3

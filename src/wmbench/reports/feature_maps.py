@@ -40,7 +40,7 @@ def spread_frames(episodes: EpisodeSet, count: int) -> UInt8[ndarray, "F h w 3"]
 
 @torch.inference_mode()
 def encode_frames(encoder: Encoder, frames: UInt8[ndarray, "F h w 3"]) -> Float[Tensor, "F N D"]:
-    """Each frame encoded alone, where the encoder is; proprio, which no encoder with a grid reads, is zero."""
+    """Encode each frame by itself, on the encoder's device; proprio, which no encoder with a grid reads, is zero."""
     device = encoder.pixel_mean.device
     visual = torch.from_numpy(frames)[:, None].to(device)
     return encoder(Obs(visual=visual, proprio=torch.zeros(len(frames), 1, 4, device=device)))[:, 0]

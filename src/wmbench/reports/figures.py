@@ -19,7 +19,7 @@ WALL, FREE, PATH, START, GOAL, FAILED = "#c9a06a", "#22303f", "#78e6ff", "#66c26
 
 
 def draw_maze(axes: Any, maze: Maze) -> None:
-    """The map from above as frames show it: y grows downwards."""
+    """Draw the map from above as frames show it: y grows downwards."""
     from matplotlib.patches import Rectangle
 
     axes.set_facecolor(FREE)
@@ -30,7 +30,7 @@ def draw_maze(axes: Any, maze: Maze) -> None:
 
 
 def draw_paths(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: int = 12) -> None:
-    """The ball's paths in the first tasks, start green, goal red."""
+    """Draw the ball's paths in the first tasks, start green, goal red."""
     count = min(count, len(tasks))
     columns = min(4, count)
     rows = -(-count // columns)
@@ -52,7 +52,7 @@ def draw_paths(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: in
 
 
 def draw_success(path: Path, table: pd.DataFrame) -> None:
-    """Share of tasks solved by each env step, for every row of one protocol's table."""
+    """Draw the share of tasks solved by each env step, for every row of one protocol's table."""
     figure, axes = _pyplot().subplots(figsize=(7.5, max(3.8, 0.2 * len(table))))
     dashes = dict(zip(BASELINES, (":", "-.", "--"), strict=True))
     for name, folder, max_steps in zip(table["row"], table["folder"], table["max_steps"], strict=True):
@@ -68,7 +68,7 @@ def draw_success(path: Path, table: pd.DataFrame) -> None:
 
 
 def draw_training(path: Path, metrics: Path) -> None:
-    """Training and validation curves of a run."""
+    """Draw the training and validation curves of a run."""
     table = pd.read_csv(metrics)
     figure, axes = _pyplot().subplots(figsize=(6, 3.2))
     axes.plot(table["step"], table["prediction"], ".-", label="prediction error, training batch", alpha=0.6)
@@ -82,7 +82,7 @@ def draw_training(path: Path, metrics: Path) -> None:
 
 
 def draw_decoder(path: Path, frames: UInt8[ndarray, "3 n h w 3"]) -> None:
-    """What decoding.samples gives, a column for each window."""
+    """Draw what training.decoder.draw_samples gives, a column for each window."""
     figure, grid = _pyplot().subplots(*frames.shape[:2], figsize=(1.7 * frames.shape[1] + 0.9, 5.4), squeeze=False)
     for row, name, pictures in zip(grid, ("real", "reconstructed", "predicted\none step ahead"), frames, strict=True):
         row[0].set_ylabel(name)
@@ -102,7 +102,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _pyplot() -> Any:
-    """Drawing into files alone; imported when a figure is drawn, since it takes two seconds."""
+    """Import pyplot for drawing into files only; done when a figure is drawn, since it takes two seconds."""
     import matplotlib
 
     matplotlib.use("Agg")

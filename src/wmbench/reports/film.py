@@ -1,4 +1,4 @@
-"""Videos of episodes: the plan beside reality, what the model imagined, and the goal."""
+"""Videos of episodes: the plan next to reality, what the model imagined, and the goal."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ Imagine = Callable[[int], UInt8[ndarray, "K H W 3"] | None]
 
 
 def choose_tasks(outcome: Outcome, count: int) -> list[int]:
-    """Some tasks to show: a failure, if there is one, then successes, then more failures."""
+    """Choose some tasks to show: a failure, if there is one, then successes, then more failures."""
     failures, successes = np.nonzero(~outcome.success)[0], np.nonzero(outcome.success)[0]
     return [int(task) for task in (*failures[:1], *successes, *failures[1:])][:count]
 
@@ -76,10 +76,10 @@ def film_task(
     task: int,
     imagined: UInt8[ndarray, "K H W 3"] | None = None,
 ) -> UInt8[ndarray, "T h w 3"]:
-    """One frame an env step: the plan that was being executed, the ball's path so far, the goal.
+    """Draw one frame per env step: the plan that was being executed, the ball's path so far, the goal.
 
     Args:
-        imagined: frames that the model expected at the end of each block, which get a panel beside reality.
+        imagined: frames that the model expected at the end of each block, which get a panel next to reality.
     """
     steps = int(outcome.steps[task])
     states, goal = outcome.states[task, : steps + 1], tasks.goal[task]
@@ -110,7 +110,7 @@ def film_task(
 def _panel(
     env: PointMazes, picture: ndarray, path: Float[ndarray, "K 2"] | None, colour: tuple[int, int, int], goal: ndarray
 ) -> Image.Image:
-    """A frame with a dotted path and a ring of the success radius around the goal."""
+    """Draw a frame with a dotted path and a ring of the success radius around the goal."""
     panel = Image.fromarray(picture)
     draw = ImageDraw.Draw(panel)
     model = env.physics.model

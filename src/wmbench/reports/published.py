@@ -30,7 +30,7 @@ RULE = (
 
 
 def load_published() -> pd.DataFrame:
-    """Every cited row, with success_low and success_high (NaN where the number of tasks is unknown)."""
+    """Load every cited row, with success_low and success_high (NaN where the number of tasks is unknown)."""
     words = ["table", "protocol", "setting", "planner", "notes"]
     table = pd.read_csv(Path(__file__).with_name("published.csv"), dtype={"n_tasks": "Int64", "table": str})
     table[words] = table[words].fillna("")

@@ -78,7 +78,7 @@ def _best(rows: list[Row], star: str | None) -> Row | None:
 
 
 def _find_runs(trained: dict[str, Row]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Runs by their rows, and why others cannot be found from here."""
+    """Find runs by their rows, and say why others cannot be found from here."""
     runs, lost = {}, {}
     for name, row in trained.items():
         try:
@@ -89,7 +89,7 @@ def _find_runs(trained: dict[str, Row]) -> tuple[dict[str, Path], dict[str, str]
 
 
 def _picture(page: Page, path: Path, caption: str, draw: Callable[[], None] = lambda: None, columns: int = 1) -> None:
-    """A picture on the page, drawn first; one that cannot be had costs a line, not the page."""
+    """Draw a picture and put it on the page; if that fails, a line takes its place."""
     try:
         draw()
         page.picture(path, caption, columns)
@@ -111,7 +111,7 @@ def _add_plans(page: Page, shown: Sequence[Row]) -> None:
 
 
 def _add_maps(page: Page, pictures: Path, runs: dict[str, Path], lost: dict[str, str]) -> None:
-    """A sheet for each data set; no section where there is no map and none is missing."""
+    """Add a sheet for each data set; no section where there is no map and none is missing."""
     sheets: dict[str, dict[str, FeatureMap]] = {}
     frames, left_out, single = {}, dict(lost), []
     for row, run in runs.items():
@@ -123,7 +123,7 @@ def _add_maps(page: Page, pictures: Path, runs: dict[str, Path], lost: dict[str,
             if data not in frames:
                 frames[data] = spread_frames(open_episodes(data), NUM_FRAMES)
             sheets.setdefault(data, {})[row] = feature_map(encode_frames(encoder, frames[data]), encoder.grid)
-        except Exception as error:  # whatever keeps one run from being opened here costs a line, not the page
+        except Exception as error:  # a run that cannot be opened here costs a line, not the page
             left_out[row] = str(error.__cause__ or error)
     if not sheets and not left_out:
         return

@@ -69,7 +69,7 @@ def make_table(summaries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
     p_vs_best: McNemar's exact test against the best trained row under the same conditions; where it is above 0.05 the two
         cannot be told apart.
-    conditions: A, B, ...; a floor or ceiling that belongs to several stands once, below them.
+    conditions: A, B, ...; a floor or ceiling that belongs to several appears once, below them.
     settings: of these conditions, what is not the same in all of the table's.
     differs_in: facts of a row's model, other than its encoder, that are not the same in all rows of these conditions.
     """
@@ -175,7 +175,7 @@ def _letter(number: int) -> str:
 
 
 def write_table(table: pd.DataFrame, folder: Path) -> None:
-    """table.csv with every column, table.md and table.html with those that people read."""
+    """Write table.csv with every column, table.md and table.html with those that people read."""
     write_text(folder / "table.csv", table.to_csv(index=False))
     write_text(folder / "table.md", to_markdown(table))
     write_text(folder / "table.html", to_html(table))

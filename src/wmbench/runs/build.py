@@ -18,7 +18,7 @@ UNMATCHED = {"pool": None, "width": None, "standardise": False, "layer_norm": Fa
 
 
 def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
-    """The untrained model that a training configuration describes."""
+    """Build the untrained model that a training configuration describes."""
     if cfg.num_hist < 1:
         raise ValueError(f"num_hist ({cfg.num_hist}) must be at least 1: the predictor needs a frame to start from")
     if cfg.num_pred != 1:
@@ -56,6 +56,6 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
 
 
 def build_decoder(config: Mapping[str, Any], dim: int, grid: tuple[int, int], image_size: int) -> nn.Module:
-    """The untrained decoder that a configuration describes, from a grid of tokens of width dim to square frames."""
+    """Build the untrained decoder that a configuration describes, from a grid of tokens of width dim to square frames."""
     module = {name: value for name, value in config.items() if name != "training"}
     return instantiate(module, _partial_=True)(dim=dim, grid=grid, image_size=image_size)

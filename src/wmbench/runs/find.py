@@ -1,4 +1,4 @@
-"""Runs by their names, in the folders where they lie, and their saved steps."""
+"""Runs by their names, in their folders, and their saved steps."""
 
 import fnmatch
 from pathlib import Path
@@ -8,12 +8,12 @@ from omegaconf import OmegaConf
 from wmbench.files import shipped
 
 RUN_FILES = ("config.yaml", "hydra.yaml")  # one of them makes a folder a run; the second is DINO-WM's
-NEIGHBOURS = ("pusht", "wall", "wall_single")  # released beside point_maze
+NEIGHBOURS = ("pusht", "wall", "wall_single")  # released together with point_maze
 SHIPPED = shipped("checkpoints")
 
 
 def find_run(base: Path, name: str) -> Path:
-    """The folder of a run under base/outputs, base or, from whatever folder one works in, among the shipped ones.
+    """Find a run's folder under base/outputs, base or, from any working folder, among the shipped ones.
 
     Raises:
         FileNotFoundError: no such run; the message lists those there are.

@@ -35,7 +35,7 @@ OLDER = {
 
 
 def read_config(path: Path, remedy: str, needed: tuple[str, ...] = ("encoder",)) -> DictConfig:
-    """A run's config.yaml, with what older runs do not say and with the names that classes have today.
+    """Read a run's config.yaml, with what older runs do not say and with the names that classes have today.
 
     Raises:
         ValueError: a damaged file; the message ends with the remedy.
@@ -74,7 +74,7 @@ def save_weights(run: Path, step: int, model: WorldModel) -> None:
 def load_run(
     run: Path, step: int | None = None, encoder: DictConfig | None = None
 ) -> tuple[WorldModel, DictConfig, dict[str, Any]]:
-    """Model in evaluation mode, configuration and provenance of a run at a step (by default the last one saved).
+    """Load the model in evaluation mode, configuration and provenance of a run at a step (by default the last one saved).
 
     Args:
         encoder: for an imported run, whose file held no encoder; every other run has its own.
@@ -121,7 +121,7 @@ def load_run(
 
 
 def load_encoder(run: Path) -> tuple[Encoder, str]:
-    """The encoder of a run, as its latest step has it, and the path of its data; nothing is downloaded.
+    """Load the encoder of a run, as its latest step has it, and the path of its data; nothing is downloaded.
 
     Raises:
         FileNotFoundError, ValueError: as load_run, and for weights that are not cached.
@@ -163,7 +163,7 @@ WITHOUT = "delete decoder.* in that folder to go without a decoder"
 
 
 def load_decoder(run: Path, dim: int, grid: tuple[int, int], image_size: int) -> nn.Module | None:
-    """The run's decoder in evaluation mode, without gradients; None where it has none.
+    """Load the run's decoder in evaluation mode, without gradients; None where it has none.
 
     Args:
         dim, grid: of the encoder's tokens.

@@ -1,4 +1,4 @@
-"""Facts of how a result came about that a machine may be unable to tell; None stands for one that it cannot."""
+"""Facts of how a result came about; None for those that this machine cannot tell."""
 
 import functools
 import platform

@@ -45,7 +45,7 @@ class Recipe:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], encoder_lr: float | None = None, where: str = "training") -> "Recipe":
-        """Of a configuration's `training`, which also says what regularises the model.
+        """Read a configuration's `training`, which also says what regularises the model.
 
         Raises:
             ValueError: a setting that there is not, or one that is missing.

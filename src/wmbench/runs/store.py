@@ -55,7 +55,7 @@ def save_mapping(path: Path, mapping: Mapping[str, Any]) -> None:
 
 
 def load_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file.
+    """Load tensors and metadata of a file.
 
     Raises:
         ValueError: a damaged file; the message ends with the remedy.
@@ -69,7 +69,7 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def load_mapping(path: Path, remedy: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Contents of a .yaml or .json file whose outermost level is named values.
+    """Load a .yaml or .json file whose outermost level is named values.
 
     Args:
         needed: names without which it is of no use.

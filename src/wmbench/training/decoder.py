@@ -78,7 +78,7 @@ def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, reci
 
 @torch.no_grad()
 def draw_samples(model: WorldModel, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "3 n h w 3"]:
-    """The last frames of evenly spread windows: real, decoded from their latents, and from the model's predictions."""
+    """Draw the last frames of evenly spread windows: real, decoded from their latents, and from the model's predictions."""
     index = np.unique(np.linspace(0, len(valid) - 1, count).astype(int))
     obs, action = valid.get(index, next(model.parameters()).device)
     decoded = [decode_frames(decoder.eval(), z[:, -1]) for z in _seen_and_predicted(model.eval(), obs, action)]

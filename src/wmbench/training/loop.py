@@ -103,7 +103,7 @@ def take_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, loss:
 
 
 def measure_step(trainee: Trainee) -> float:
-    """Seconds of a step, measured on one that leaves no trace, even if it fails: buffers and random state are put back."""
+    """Measure the seconds of a step that leaves no trace, even if it fails: buffers and random state are put back."""
     buffers = [buffer.clone() for buffer in trainee.module.buffers()]
     try:
         with torch.random.fork_rng(), closing(trainee.batches(0)) as batches:
@@ -158,7 +158,7 @@ class _Watch:
 
 
 class _StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a wish, since a step must not be left half done; a second one stops."""
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the step in progress; a second one stops at once."""
 
     requested = False
 

@@ -26,7 +26,7 @@ UNREAD = ("training", "frozen", "source", "note", "licence")  # what tokens do n
 
 @dataclass(frozen=True)
 class Cache:
-    """conf/train.yaml's settings of that name.
+    """The settings `cache` of conf/train.yaml.
 
     Raises:
         ValueError: an unknown value of enabled.
@@ -42,9 +42,9 @@ class Cache:
 
 
 def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_frames: int, device: torch.device) -> Source:
-    """The encoder's own tokens, from the cache or computed as they come and rounded as there, or frames; it says which.
+    """Choose what training looks at, and print it: the encoder's own tokens, cached or rounded alike, or frames.
 
-    What it shows follows from settings and encoder alone: a full disk changes a training's time, not its numbers.
+    What it shows follows only from settings and encoder: a full disk changes a training's time, not its numbers.
 
     Args:
         num_frames: that the rest of the training encodes, if it encodes them as they come.
@@ -83,13 +83,13 @@ def source_facts(source: Source, device: torch.device, frozen: bool) -> dict[str
 
 
 def precision(device: torch.device) -> str:
-    """Of a frozen encoder's matrix products."""
+    """Precision of a frozen encoder's matrix products."""
     rounds = device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     return "tf32" if rounds else "fp32"
 
 
 def identity(encoder: Encoder) -> dict[str, Any]:
-    """Everything that an encoder's own tokens depend on beside the frames."""
+    """Everything that an encoder's own tokens depend on apart from the frames."""
     encoder = unmatched(encoder)
     return {
         "name": type(encoder).__name__,
@@ -140,7 +140,7 @@ def reason_against(file: TokenFile, num_frames: int | None) -> str | None:
 
 
 def make_encode(model: WorldModel, device: torch.device) -> Encode:
-    """Encodes observations (B T ..), as the episodes hold them, by the model's encoder before any matching."""
+    """Make the function that encodes observations (B T ..) as the episodes hold them, without any matching."""
     encoder = unmatched(model.encoder)
 
     @torch.no_grad()
@@ -153,7 +153,7 @@ def make_encode(model: WorldModel, device: torch.device) -> Encode:
 
 
 def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source:
-    """The file's contents, once what it lacks is written and some of it is checked."""
+    """Write what the file lacks, check some of it, and open it."""
     if file.missing_bytes:
         print(
             f"features of {len(file.numbers):,} frames are computed once and kept: {size(file.num_bytes)} in {file.path}, "
@@ -170,7 +170,7 @@ def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source
 
 
 def older_files(file: TokenFile) -> list[str]:
-    """Names of what earlier versions kept of the same frames for the same encoder."""
+    """Names of files in which earlier versions kept the same frames' tokens for the same encoder."""
     names = []
     for path in sorted(file.path.parent.glob(f"*_{file.key['encoder']['name']}_*.latents")):
         key = read_about(path).get("key", {})

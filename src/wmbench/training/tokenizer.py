@@ -88,7 +88,7 @@ def psnr(error: float) -> float:
 
 @torch.no_grad()
 def reconstruct(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "2 n h w 3"]:
-    """Evenly spread frames: real, and drawn from their tokens."""
+    """Draw evenly spread frames from their tokens; returns the real ones and these."""
     index = np.unique(np.linspace(0, len(valid) - 1, count).astype(int))
     visual = frames(valid, index, next(decoder.parameters()).device)
     drawn = decode_frames(decoder.eval(), tokenizer.tokens(tokenizer.preprocess(visual)))
@@ -96,7 +96,7 @@ def reconstruct(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count:
 
 
 def draw_picture(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int = 6) -> Image.Image:
-    """Real frames above, drawn ones below."""
+    """Draw a picture of real frames above and drawn ones below."""
     return Image.fromarray(rearrange(reconstruct(tokenizer, decoder, valid, count), "rows n h w c -> (rows h) (n w) c"))
 
 

@@ -45,17 +45,17 @@ class Trainee(ABC):
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
-        """Columns of metrics beside the losses; weights, buffers, modes and random state are left as they were."""
+        """Columns of metrics in addition to the losses; weights, buffers, modes and random state are left as they were."""
 
     @abstractmethod
     def save(self, run: Path, step: int) -> None:
         """Write the weights that others load."""
 
     def num_files(self, num_saves: int) -> int:
-        """Files of weights that so many saves leave behind."""
+        """Number of files of weights that this many saves leave."""
         return 1
 
 
 def autocast(device: torch.device) -> AbstractContextManager:
-    """What losses are computed under: the command's precision, by default bf16 on a GPU and fp32 on the CPU."""
+    """Context in which losses are computed: the command's precision, by default bf16 on a GPU and fp32 on the CPU."""
     return applied_precision(device).autocast(device)

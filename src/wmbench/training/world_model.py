@@ -54,7 +54,7 @@ def compile_predictor(model: WorldModel, trial: Callable[[], object]) -> None:
     model.predictor.forward = torch.compile(model.predictor.forward)  # type: ignore[method-assign]
     try:
         trial()
-    except Exception as error:  # whatever the compiler misses on this machine
+    except Exception as error:  # the compiler may lack anything on this machine
         del model.predictor.forward
         print(f"note: torch.compile fails here ({str(error).strip().partition(chr(10))[0]}); training goes on without it")
 
