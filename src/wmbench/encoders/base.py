@@ -32,16 +32,16 @@ class Encoder(nn.Module, ABC):
 
     Args:
         image_size: side of the square input of `tokens` [pixels]; other frames are resized to it, antialiased.
-        grid: rows and columns of tokens, row-major; (1, 1) for one token a frame.
+        grid: rows and columns of tokens, row-major; (1, 1) for one token per frame.
         embed_dim: features of a token.
         pixel_mean, pixel_std: of RGB in [0, 1].
-        frozen: no gradient, evaluation mode whatever `train` is called on, weights left out of checkpoints.
+        frozen: no gradient, evaluation mode also after `train`, weights left out of checkpoints.
         source: where the weights come from, for tables and logs.
         prefix_tokens: special tokens (CLS, registers) before the patches in the trunk's output, as the trunk counts them.
         licence: of the weights; wmbench's own unless others trained them.
     """
 
-    note: str = ""  # what every table says of it beside its name
+    note: str = ""  # what every table says of it after its name
     size_sets_grid: bool = True  # a larger image_size is allowed and gives more tokens
     lookback: int = 0  # frames in front of its own that a frame's tokens depend on, where obs holds them
     pixel_mean: Tensor
@@ -78,7 +78,7 @@ class Encoder(nn.Module, ABC):
         """Tokens of frames that are resized and normalised already."""
 
     def forward(self, obs: Obs) -> Float[Tensor, "B T N D"]:
-        """Each frame alone (behind its `lookback` predecessors): its tokens depend neither on other frames nor on the batch.
+        """Encode each frame (with its `lookback` predecessors): tokens depend neither on other frames nor on the batch.
 
         Frozen encoders compute in full precision also within autocast, so that training, planning and what is kept on disk
         see the same tokens.
@@ -110,7 +110,7 @@ class Encoder(nn.Module, ABC):
         self.eval()
 
     def unfreeze(self) -> None:
-        """Train with the model from here on, whatever was frozen inside; checkpoints then hold the weights.
+        """Train with the model from here on, with all that was frozen inside; checkpoints then hold the weights.
 
         Raises:
             ValueError: an encoder that has no weights, or that is trained anyway.

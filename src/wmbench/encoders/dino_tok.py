@@ -35,7 +35,7 @@ class DinoTok(Tokenizer):
         file: where pretrain.py leaves the trained head.
         seed: of untrained weights.
         architecture: arguments of timm's class in place of the backbone's own, for small networks.
-        for_training: leave the head untrained and let it train; pretrain.py alone asks for it.
+        for_training: leave the head untrained and let it train; only pretrain.py asks for it.
 
     Raises:
         ValueError: a backbone without patch tokens of a DINO, a size that does not fit, or a head of another network.

@@ -22,7 +22,7 @@ OUTPUTS = ("patches", "cls")
 
 
 class DINO(Encoder):
-    """A frozen ViT: patch tokens, or the CLS token alone, after the final norm.
+    """A frozen ViT: patch tokens, or only the CLS token, after the final norm.
 
     A subclass writes `fill`.
 
@@ -122,9 +122,9 @@ def similar(model: str) -> str:
 
 
 def load_trunk(trunk: "VisionTransformer", path: Path, model: str) -> None:
-    """Fill the trunk, which may stand on the meta device, from a file in the official or in timm's format.
+    """Fill the trunk, which may be on the meta device, from a file in the official or in timm's format.
 
-    The official one has a mask token, which serves training alone; with registers, timm has other names and has added
+    The official one has a mask token, which only training uses; with registers, timm has other names and has added
     the CLS token's position to the token.
     """
     state = read_state(path)

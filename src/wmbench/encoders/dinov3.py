@@ -26,7 +26,7 @@ class DINOv3(DINO):
 
 
 def load_vit(trunk: Any, path: Path, model: str) -> None:
-    """Fill timm's Eva, which may stand on the meta device, from a file in the official or in timm's format.
+    """Fill timm's Eva, which may be on the meta device, from a file in the official or in timm's format.
 
     The released networks rotate by periods in bfloat16, which official files hold. timm's files hold none, and timm
     computes them in float32: features would be 2e-4 off, so that they are rounded here.
@@ -67,7 +67,7 @@ def official_names(own: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def official_bias_shapes(own: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """One tensor a block for query, key and value, and a mask that turns the key's off."""
+    """One tensor per block for query, key and value, and a mask that turns the key's off."""
     layers = [name.removesuffix(".weight") for name in own if name.endswith("qkv.weight")]
     return {f"{layer}.{name}": own[f"{layer}.weight"].shape[:1] for layer in layers for name in ("bias", "bias_mask")}
 
@@ -142,7 +142,7 @@ def build_convnext(model: str, depths: Sequence[int] | None, dims: Sequence[int]
 
 
 def load_convnext(network: Any, path: Path, model: str) -> None:
-    """Fill timm's ConvNeXt, which may stand on the meta device, from a file in the official or in timm's format.
+    """Fill timm's ConvNeXt, which may be on the meta device, from a file in the official or in timm's format.
 
     Raises:
         ValueError: a file of another network; the message names the tensor.

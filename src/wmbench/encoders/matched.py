@@ -14,7 +14,7 @@ from wmbench.encoders.base import Encoder, full_precision
 from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
-PROJECTION_SEED = 0  # the same matrix for every run of a width: seeds of a study differ by training alone
+PROJECTION_SEED = 0  # the same matrix for every run of a width: seeds of a study differ only by training
 PROJECTIONS = ("random", "learned")
 CHUNK = 16  # windows encoded at once
 ROUNDING = 1e-6  # a standard deviation below this part of a feature's size is rounding error
@@ -96,7 +96,7 @@ class Matched(Encoder):
             return tokens if self.projection is None else tokens @ self.projection
 
     def pool_and_norm(self, tokens: Float[Tensor, "*B M E"]) -> Float[Tensor, "*B N E"]:
-        """What is measured before it is standardised."""
+        """Tokens pooled and normalised, as they are measured before they are standardised."""
         (rows, columns), (h, w) = self.encoder.grid, self.grid
         tokens = reduce(tokens, "... (h p w q) e -> ... (h w) e", "mean", h=h, w=w, p=rows // h, q=columns // w)
         return nn.functional.layer_norm(tokens, tokens.shape[-1:]) if self.layer_norm else tokens

@@ -91,9 +91,9 @@ def build_network() -> Any:
 
 
 def load_network(network: nn.Module, path: Path, entry: str | None, prefix: str) -> None:
-    """Fill the network, which stands on the meta device, with exactly its tensors.
+    """Fill the network, which is on the meta device, with exactly its tensors.
 
-    Older files lack the counters of training batches, which serve training alone.
+    Older files lack the counters of training batches, which only training uses.
     """
     found = {name.removeprefix("module."): tensor for name, tensor in read_state(path, entry).items()}
     found = {name: tensor for name, tensor in found.items() if not name.startswith(UNREAD)}

@@ -15,9 +15,9 @@ POSITIONS = ("timm", "hub")
 
 
 class TimmViT(Encoder):
-    """Patch tokens, or the CLS token alone, after whatever final norm the model has.
+    """Patch tokens, or only the CLS token, after the model's final norm, if it has one.
 
-    Nothing is masked: MAE and I-JEPA hide patches in training alone, and timm's networks have no such part.
+    Nothing is masked: MAE and I-JEPA hide patches only in training, and timm's networks have no such part.
 
     Args:
         model: timm's name. DINOv2 and DINOv3 have encoders of their own, which keep what timm computes otherwise.
@@ -126,7 +126,7 @@ def has_computed_buffers(trunk: nn.Module) -> bool:
 
 
 def load_trunk(trunk: Any, path: Path, entry: str | None, model: str) -> None:
-    """Fill the trunk, which may stand on the meta device, with exactly its tensors; a classifier is left out."""
+    """Fill the trunk, which may be on the meta device, with exactly its tensors; a classifier is left out."""
     state = {name.removeprefix("module."): tensor for name, tensor in read_state(path, entry).items()}
     classifier = trunk.pretrained_cfg["classifier"]
     for head in (classifier,) if isinstance(classifier, str) else classifier:

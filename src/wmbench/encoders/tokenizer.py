@@ -73,7 +73,7 @@ class Tokenizer(Encoder):
         return self.tokens(pixels), pixels.new_zeros(())
 
     def usage(self) -> dict[str, float]:
-        """What training logs of the head, beside the error of the frames."""
+        """What training logs of the head, in addition to the error of the frames."""
         return {}
 
     def conditions(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Tokenizer(Encoder):
         }
 
     def save_head(self, path: Path, provenance: Mapping[str, Any]) -> None:
-        """Write the head alone, with what it is tied to and where it comes from; whole or not at all."""
+        """Write only the head, with what it is tied to and where it comes from; whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
         text = json.dumps({"conditions": self.conditions(), "provenance": dict(provenance)})
@@ -115,10 +115,10 @@ class Tokenizer(Encoder):
 
 
 def head_file(pretrained: bool, weights: str | None, file: str, for_training: bool) -> Path | None:
-    """Where the head's weights lie; None for one that is untrained.
+    """Where the head's weights are; None for one that is untrained.
 
     Args:
-        weights: a file that was asked for, with whatever backbone.
+        weights: a file that was asked for, with any backbone.
         file: where pretrain.py leaves them under the encoder's name, read where the backbone is pretrained.
 
     Raises:

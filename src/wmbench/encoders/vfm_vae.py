@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from timm.models import VisionTransformer
 
 UPSCALE = 2  # of the frame before SigLIP2
-UNSHUFFLE = 2  # of its patches afterwards: a token of the latent stands on 2 x 2 of them
+UNSHUFFLE = 2  # of its patches afterwards: a token of the latent covers 2 x 2 of them
 PART = "ldm_adapter."
 DECODER_SIDE = ("ldm_adapter.post_quant.", "ldm_adapter.linear_proj.")  # the decoder's entrance, and a training loss
 TOWER = "vfm_encoder."  # the authors' copy of SigLIP2; a file that has it holds the whole autoencoder
@@ -166,7 +166,7 @@ class AveragingAttention(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """With a norm of its own behind the block's, whose eps is timm's."""
+    """A gated MLP with a norm of its own after the block's, whose eps is timm's."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -179,7 +179,7 @@ class GatedMLP(nn.Module):
 
 
 def load_adapter(adapter: Adapter, path: Path) -> None:
-    """Fill the adapter, which may stand on the meta device, from a file with the official names.
+    """Fill the adapter, which may be on the meta device, from a file with the official names.
 
     The release keeps it in `G_ema`, with SigLIP2 and the decoder; a file of the adapter's tensors alone is read as well.
 
@@ -198,14 +198,14 @@ def load_adapter(adapter: Adapter, path: Path) -> None:
 
 
 def official_name(name: str) -> str:
-    """Of one of the adapter's tensors: level.1.norm1.bias is ldm_adapter.patch_quants.1.0.blocks.0.norm1.bias."""
+    """The official name of an adapter's tensor: level.1.norm1.bias is ldm_adapter.patch_quants.1.0.blocks.0.norm1.bias."""
     name = re.sub(r"^level\.(\d)", r"patch_quants.\1.0.blocks.0", name)
     return PART + re.sub(r"^final", "final_quant.blocks.0", name)
 
 
 @torch.no_grad()
 def resize_positions(trunk: "VisionTransformer", size: int) -> None:
-    """Turn the tower into one for square images of another size, by the rule of transformers, on which VFM-VAE stands."""
+    """Turn the tower into one for square images of another size, by the rule of transformers, which VFM-VAE uses."""
     assert trunk.pos_embed is not None
     old = trunk.patch_embed.grid_size[0]
     trunk.patch_embed.set_input_size((size, size))

@@ -33,12 +33,12 @@ class Architecture:
 
 
 class VJEPA2(Encoder):
-    """Patch tokens after the final norm, of clips of two frames: one time slot, so one token a patch.
+    """Patch tokens after the final norm, of clips of two frames: one time slot, so one token per patch.
 
     With temporal="still" a frame is repeated, as V-JEPA 2-AC does, and its tokens depend on nothing else. With "pair"
     its predecessor in obs stands before it, one model step (frameskip environment steps) earlier, and tokens tell
-    motion. A frame without a predecessor is a still pair and looks at rest: the first one of obs, a goal, and whatever
-    is encoded alone. The same place passed at speed is then some distance away from the goal.
+    motion. A frame without a predecessor is a still pair and looks at rest: the first one of obs, a goal, and any
+    frame encoded by itself. The same place passed at speed is then some distance away from the goal.
 
     Args:
         temporal: "still" or "pair".
@@ -137,7 +137,7 @@ class VJEPA2(Encoder):
         return VJEPA2Model(config).encoder
 
     def load_trunk(self, path: Path, entry: str) -> None:
-        """Fill the trunk, which may stand on the meta device, from transformers' or from an official file.
+        """Fill the trunk, which may be on the meta device, from transformers' or from an official file.
 
         The predictor in both is left out, and so is the official file's position table, which rotations have replaced.
         """

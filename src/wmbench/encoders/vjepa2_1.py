@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from wmbench.encoders.vjepa2 import PREFIX, VJEPA2, Architecture
 from wmbench.encoders.weights import load_strictly, read_state
 
-TRAINED_GRID = 16  # patches a side in training, onto which the positions of every grid are stretched
+TRAINED_GRID = 16  # patches per side in training, onto which the positions of every grid are stretched
 
 
 class VJEPA21(VJEPA2):
     """VJEPA2 with temporal="image": a frame alone, by a patch layer of its own; "still" and "pair" are clips as there.
 
-    Its files are official .pt alone. The code of the release takes their "ema_encoder" (B and L, which are distilled) or
+    Its files are official .pt only. The code of the release takes their "ema_encoder" (B and L, which are distilled) or
     "target_encoder" (g and G); "encoder" is the network before averaging.
     """
 
@@ -38,7 +38,7 @@ class VJEPA21(VJEPA2):
         return VideoViT(sizes)
 
     def load_trunk(self, path: Path, entry: str) -> None:
-        """Fill the trunk, which may stand on the meta device; its names are those of the official file."""
+        """Fill the trunk, which may be on the meta device; its names are those of the official file."""
         names = {name: PREFIX + name for name in self.trunk.state_dict()}
         load_strictly(self.trunk, read_state(path, entry), f"{path} is not this V-JEPA 2.1", names)
 
