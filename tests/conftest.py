@@ -23,7 +23,7 @@ def pytest_runtest_protocol() -> Iterator[None]:
         return (yield)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of tensors recorded from the original implementations."""
     return GOLDEN

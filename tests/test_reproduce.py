@@ -1,15 +1,11 @@
 """scripts/reproduce.py: from a run to a verdict, and what the verdict rests on."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+from in_process import load_script
 
-spec = importlib.util.spec_from_file_location("reproduce", Path(__file__).parents[1] / "scripts" / "reproduce.py")
-assert spec and spec.loader
-reproduce = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reproduce)
+reproduce = load_script("scripts/reproduce.py")
 
 SMALL = ["max_iter=1", "num_videos=0", "planner.num_samples=6", "planner.num_elites=3", "planner.num_iters=2", "device=cpu"]
 

@@ -1,6 +1,5 @@
 """Collecting episodes: what lands in the file, and that processes, kills and restarts do not change it."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from in_process import load_script
 from omegaconf import OmegaConf
 
 from wmbench.data import episodes as storage
@@ -43,12 +43,7 @@ def collect(output: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """scripts/collect.py as a module."""
-    spec = importlib.util.spec_from_file_location("collect", ROOT / "scripts" / "collect.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("scripts/collect.py")
 
 
 def config(output: Path, **changes: Any):

@@ -1,6 +1,5 @@
 """DINO-WM's published files: the same data in place, converted and zipped; what broken ones say; and our own exports."""
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -13,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from in_process import load_script
 
 from wmbench.data.episodes import Episodes, EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
@@ -27,12 +27,7 @@ LENGTHS, T, SIZE = (7, 5, 7, 6), 7, 6
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """scripts/import_dino_wm.py as a module."""
-    spec = importlib.util.spec_from_file_location("import_dino_wm", ROOT / "scripts" / "import_dino_wm.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("scripts/import_dino_wm.py")
 
 
 def publish(folder: Path, frames=torch.uint8, columns=torch.float64, zipped: bool = True) -> Path:

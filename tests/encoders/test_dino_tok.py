@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import hydra
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from in_process import encoder_config
 from safetensors.torch import load_file, save_file
 
-from wmbench.commands import CONF
 from wmbench.encoders.dino_tok import DinoTok
 from wmbench.encoders.latent_vae import LatentVAE, divergence
 from wmbench.encoders.tokenizer import Tokenizer
@@ -20,9 +19,7 @@ SIZE = ["encoder.pretrained=false", "encoder.backbone.image_size=32"]
 
 
 def build(name: str = "dino_tok", *settings: str, **given) -> Tokenizer:
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        config = hydra.compose("train", overrides=[f"encoder={name}", *SIZE, *settings]).encoder
-    return instantiate(config, **{"architecture": TINY, **given})
+    return instantiate(encoder_config(name, *SIZE, *settings), **{"architecture": TINY, **given})
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,14 @@
 """DINOv2: the official outputs from official files, and refusal of everything else."""
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from in_process import build_encoder, encoder_config
+from patches import assert_a_patch_changes_its_own_token
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms.functional import resize
@@ -20,30 +19,16 @@ from wmbench.encoders.dinov2 import DINOv2, build_trunk, hub_positions, load_tru
 TINY = {"embed_dim": 48, "depth": 3, "num_heads": 3}
 CONFIG_OF = {"plain": "dinov2", "registers": "dinov2_reg"}
 NAMES = sorted(path.stem for path in Path(CONF, "encoder").glob("dinov2*.yaml"))
-Build = Callable[..., DINOv2]
-
-
-@cache
-def config(name: str) -> Any:
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=[f"encoder={name}"]).encoder
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[str, Any]:
-    return torch.load(Path(__file__).parents[1] / "data" / "dinov2_encoder_tiny.pt", weights_only=True)
+def recorded(golden: Path) -> dict[str, Any]:
+    return torch.load(golden / "dinov2_encoder_tiny.pt", weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def build() -> Build:
+def build(variant: str, file: Path | None = None, **settings: Any) -> DINOv2:
     """The encoder of a golden variant from a file, or untrained, at tiny size."""
-    configs = {variant: config(name) for variant, name in CONFIG_OF.items()}
-
-    def make(variant: str, file: Path | None = None, **settings: Any) -> DINOv2:
-        settings = {"architecture": TINY, "image_size": 70, "pretrained": file is not None} | settings
-        return instantiate(configs[variant], weights=file and str(file), **settings)
-
-    return make
+    return build_encoder(CONFIG_OF[variant], file, **{"architecture": TINY, "image_size": 70} | settings)
 
 
 def save_official(state: dict[str, Tensor], folder: Path) -> Path:
@@ -54,7 +39,7 @@ def save_official(state: dict[str, Tensor], folder: Path) -> Path:
 @pytest.mark.parametrize("variant", CONFIG_OF)
 @pytest.mark.parametrize("size", [70, 98, 196])
 @pytest.mark.parametrize(("output", "key"), [("patches", "patch_tokens"), ("cls", "cls")])
-def test_an_official_file_gives_the_official_outputs(recorded, build: Build, tmp_path, variant, size, output, key):
+def test_an_official_file_gives_the_official_outputs(recorded, tmp_path, variant, size, output, key):
     record = recorded[variant]
     encoder = build(variant, save_official(record["state_dict"], tmp_path), image_size=size, output=output)
     expected = record[f"{key}_{size}"]
@@ -63,9 +48,9 @@ def test_an_official_file_gives_the_official_outputs(recorded, build: Build, tmp
 
 
 @pytest.mark.parametrize("variant", CONFIG_OF)
-def test_a_file_in_timms_format_gives_the_same_outputs(recorded, build: Build, tmp_path, variant):
+def test_a_file_in_timms_format_gives_the_same_outputs(recorded, tmp_path, variant):
     official = save_official(recorded[variant]["state_dict"], tmp_path)
-    trunk = build_trunk(config(CONFIG_OF[variant]).model, TINY)
+    trunk = build_trunk(encoder_config(CONFIG_OF[variant]).model, TINY)
     load_trunk(trunk, official, variant)
     save_file({name: tensor.contiguous() for name, tensor in trunk.state_dict().items()}, tmp_path / "model.safetensors")
     image = recorded[variant]["image_70"]
@@ -77,7 +62,7 @@ def test_a_file_in_timms_format_gives_the_same_outputs(recorded, build: Build, t
 def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(recorded, tmp_path, variant):
     state = {n: t for n, t in recorded[variant]["state_dict"].items() if not n.startswith(("blocks.1", "blocks.2"))}
     with torch.device("meta"):
-        trunk = build_trunk(config(CONFIG_OF[variant]).model, TINY | {"depth": 1})
+        trunk = build_trunk(encoder_config(CONFIG_OF[variant]).model, TINY | {"depth": 1})
 
     def refused(changed: dict[str, Tensor], message: str) -> None:
         with pytest.raises(ValueError, match=rf"official.pth is not {variant}: .*{message}.*weights="):
@@ -99,7 +84,7 @@ def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(recorded, tmp_pa
         ("plain", "plain", {"architecture": {}}, r"cls_token is \(1, 1, 48\) instead of \(1, 1, 384\)"),
     ],
 )
-def test_weights_of_another_network_are_refused(recorded, build: Build, tmp_path, variant, file, settings, message):
+def test_weights_of_another_network_are_refused(recorded, tmp_path, variant, file, settings, message):
     path = save_official(recorded[file]["state_dict"], tmp_path)
     with pytest.raises(InstantiationException, match=message):
         build(variant, path, **settings)
@@ -126,23 +111,13 @@ def test_positions_without_registers_are_sampled_at_side_plus_a_tenth():
     assert hub_positions(table, old, antialias=False) is table
 
 
-def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix(build: Build):
-    encoder = build("registers", image_size=42)
-    for name, parameter in encoder.trunk.named_parameters():
-        if name.endswith("attn.proj.weight"):
-            parameter.zero_()
+def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix():
     pixels = torch.randn(1, 3, 42, 42, generator=torch.Generator().manual_seed(0))
-    tokens = encoder.tokens(pixels)
-    for row in range(3):
-        for column in range(3):
-            changed = pixels.clone()
-            changed[:, :, 14 * row : 14 * row + 14, 14 * column : 14 * column + 14] += 1
-            moved = (encoder.tokens(changed) != tokens).any(-1)[0]
-            assert moved.nonzero().flatten().tolist() == [3 * row + column]
+    assert_a_patch_changes_its_own_token(build("registers", image_size=42), pixels)
 
 
 @pytest.mark.parametrize(("variant", "prefix"), [("plain", 1), ("registers", 5)])
-def test_no_patch_token_is_the_output_of_a_prefix_token(build: Build, monkeypatch, variant, prefix):
+def test_no_patch_token_is_the_output_of_a_prefix_token(monkeypatch, variant, prefix):
     encoder = build(variant)
     assert encoder.prefix_tokens == prefix
     pixels = torch.randn(2, 3, 70, 70, generator=torch.Generator().manual_seed(0))
@@ -159,7 +134,7 @@ def test_no_patch_token_is_the_output_of_a_prefix_token(build: Build, monkeypatc
 )
 def test_a_named_model_has_the_parameters_of_the_paper(name, width, depth, registers):
     with torch.device("meta"):
-        trunk = build_trunk(config(name).model, {})
+        trunk = build_trunk(encoder_config(name).model, {})
     found = sum(parameter.numel() for parameter in trunk.parameters())
     block = 12 * width**2 + 15 * width
     outside = 3 * 14**2 + 1 + 1 + 37**2 + (registers if registers else 1) + 2  # patch layer, CLS, positions, final norm
@@ -170,12 +145,12 @@ def test_a_named_model_has_the_parameters_of_the_paper(name, width, depth, regis
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fetch_gets_what_the_encoder_asks_for(name):
-    release = config(name).release
-    assert config(release.name).release == release
+    release = encoder_config(name).release
+    assert encoder_config(release.name).release == release
     assert len(release.sha256) == 64
 
 
-def test_dino_wms_pixels_are_those_of_the_original(build: Build):
+def test_dino_wms_pixels_are_those_of_the_original():
     visual = torch.randint(0, 256, (1, 2, 224, 224, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     frames = visual[0].permute(0, 3, 1, 2) / 255
     dino_wm, native = (build("plain", image_size=196, pixels=pixels) for pixels in ("dino_wm", "native"))
@@ -185,7 +160,7 @@ def test_dino_wms_pixels_are_those_of_the_original(build: Build):
     assert torch.equal(native.preprocess(visual), expected)
 
 
-def test_an_untrained_network_says_so_and_its_blocks_count(build: Build):
+def test_an_untrained_network_says_so_and_its_blocks_count():
     encoder = build("plain", seed=3)
     assert encoder.source == "untrained, seed 3"
     dark = torch.zeros(1, 3, 70, 70)
@@ -207,4 +182,4 @@ def test_an_untrained_network_says_so_and_its_blocks_count(build: Build):
 )
 def test_settings_that_do_not_fit_are_refused_by_name(settings, message):
     with pytest.raises(InstantiationException, match=message):
-        instantiate(config("dinov2"), **{"pretrained": False, "architecture": TINY} | settings)
+        instantiate(encoder_config("dinov2"), **{"pretrained": False, "architecture": TINY} | settings)

@@ -1,17 +1,16 @@
 """DINOv3: the official outputs from official files in both architectures, and refusal of everything else."""
 
 import runpy
-from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from in_process import build_encoder, encoder_config
+from patches import assert_a_patch_changes_its_own_token
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,29 +24,20 @@ SMALL = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 STAGES = {"depths": (1, 2, 1, 1), "dims": (8, 12, 20, 24)}
 NAMES = sorted(path.stem for path in Path(CONF, "encoder").glob("dinov3*.yaml"))
 VITS = {"dinov3": (384, 12), "dinov3_splus": (384, 12), "dinov3_b": (768, 12), "dinov3_l": (1024, 24)}
-Build = Callable[..., DINOv3]
-
-
-@cache
-def config(name: str) -> Any:
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=[f"encoder={name}"]).encoder
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[str, Any]:
-    return torch.load(Path(__file__).parents[1] / "data" / "dinov3_encoder_tiny.pt", weights_only=True)
+def recorded(golden: Path) -> dict[str, Any]:
+    return torch.load(golden / "dinov3_encoder_tiny.pt", weights_only=True)
 
 
 def build(file: Path | None = None, name: str = "dinov3", **settings: Any) -> DINOv3:
     """The recorded network's architecture with weights from a file, or untrained."""
-    settings = {"architecture": TINY, "image_size": 64, "pretrained": file is not None} | settings
-    return instantiate(config(name), weights=file and str(file), **settings)
+    return build_encoder(name, file, **{"architecture": TINY, "image_size": 64} | settings)
 
 
 def build_stages(file: Path | None = None, **settings: Any) -> DINOv3ConvNeXt:
-    settings = STAGES | {"image_size": 48, "pretrained": file is not None} | settings
-    return instantiate(config("dinov3_convnext"), weights=file and str(file), **settings)
+    return build_encoder("dinov3_convnext", file, **STAGES | {"image_size": 48} | settings)
 
 
 def save(state: dict[str, Tensor], folder: Path, name: str = "official.pth") -> Path:
@@ -81,7 +71,7 @@ def test_the_recording_is_verified_by_the_script(golden, monkeypatch, capsys):
 def test_a_file_in_timms_format_rotates_by_bfloat16_as_the_released_official_ones(recorded, tmp_path):
     state = recorded["state_dict"]
     released = state | {"rope_embed.periods": state["rope_embed.periods"].bfloat16()}
-    trunk = build_trunk(config("dinov3").model, TINY)
+    trunk = build_trunk(encoder_config("dinov3").model, TINY)
     load_vit(trunk, save(released, tmp_path), "dinov3")
     save_file({name: tensor.contiguous() for name, tensor in trunk.state_dict().items()}, tmp_path / "model.safetensors")
     image = recorded["image_64"]
@@ -121,7 +111,7 @@ def test_a_model_without_biases_takes_an_official_file_whose_biases_are_zero(rec
 
 def test_a_gated_mlp_reads_the_official_names(tmp_path):
     """The official layer: w3(silu(w1 x) * w2 x)."""
-    trunk = build_trunk(config("dinov3_splus").model, SMALL)
+    trunk = build_trunk(encoder_config("dinov3_splus").model, SMALL)
     own = {name: torch.randn_like(tensor) for name, tensor in trunk.state_dict().items()}
     official = {
         name.replace("reg_token", "storage_tokens").replace("gamma_", "ls").replace("mlp.fc1_g", "mlp.w1")
@@ -143,7 +133,7 @@ def test_a_gated_mlp_reads_the_official_names(tmp_path):
 def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(recorded, tmp_path):
     state = {n: t for n, t in recorded["state_dict"].items() if not n.startswith(("blocks.1", "blocks.2"))}
     with torch.device("meta"):
-        trunk = build_trunk(config("dinov3").model, TINY | {"depth": 1})
+        trunk = build_trunk(encoder_config("dinov3").model, TINY | {"depth": 1})
 
     def refused(changed: dict[str, Tensor], message: str) -> None:
         with pytest.raises(ValueError, match=rf"official.pth is not dinov3: .*{message}.*weights="):
@@ -172,18 +162,8 @@ def test_weights_of_another_network_are_refused(recorded, tmp_path, golden):
 
 
 def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix():
-    encoder = build(image_size=48)
-    for name, parameter in encoder.trunk.named_parameters():
-        if name.endswith("attn.proj.weight"):
-            parameter.zero_()
     pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    tokens = encoder.tokens(pixels)
-    for row in range(3):
-        for column in range(3):
-            changed = pixels.clone()
-            changed[:, :, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 1
-            moved = (encoder.tokens(changed) != tokens).any(-1)[0]
-            assert moved.nonzero().flatten().tolist() == [3 * row + column]
+    assert_a_patch_changes_its_own_token(build(image_size=48), pixels)
 
 
 def test_no_patch_token_is_the_output_of_the_cls_token_or_a_register(monkeypatch):
@@ -200,7 +180,7 @@ def test_no_patch_token_is_the_output_of_the_cls_token_or_a_register(monkeypatch
 @pytest.mark.parametrize("name", VITS)
 def test_a_named_vit_has_the_parameters_of_the_paper(name):
     with torch.device("meta"):
-        trunk = build_trunk(config(name).model, {})
+        trunk = build_trunk(encoder_config(name).model, {})
     width, depth = VITS[name]
     block = 16 * width**2 + 16 * width if name == "dinov3_splus" else 12 * width**2 + 12 * width
     outside = 3 * 16**2 + 1 + 1 + 4 + 2  # patch layer, CLS, registers, final norm
@@ -212,7 +192,7 @@ def test_a_named_vit_has_the_parameters_of_the_paper(name):
 
 def test_the_named_convnext_has_the_parameters_of_the_paper():
     with torch.device("meta"):
-        network = build_convnext(config("dinov3_convnext").model, None, None)
+        network = build_convnext(encoder_config("dinov3_convnext").model, None, None)
     depths, dims = (3, 3, 9, 3), (96, 192, 384, 768)
     blocks = sum(depth * (8 * dim**2 + (49 + 1 + 2 + 5 + 1) * dim) for depth, dim in zip(depths, dims, strict=True))
     between = sum(4 * narrow * wide + wide + 2 * narrow for narrow, wide in pairwise(dims))
@@ -248,7 +228,7 @@ def stages() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Random weights of a small ConvNeXt in timm's and in the official format."""
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
-        network = build_convnext(config("dinov3_convnext").model, **STAGES)
+        network = build_convnext(encoder_config("dinov3_convnext").model, **STAGES)
     own = {name: torch.randn(tensor.shape, generator=generator) / 4 for name, tensor in network.state_dict().items()}
     official = {official_convnext_name(name): tensor for name, tensor in own.items()}
     return own, official | {f"norms.3.{name}": official[f"norm.{name}"] for name in ("weight", "bias")}
@@ -271,7 +251,7 @@ def test_convnext_gives_the_third_stage_row_by_row_from_both_formats(stages, tmp
 
 def test_a_convnext_file_is_checked_to_its_last_stage(stages, tmp_path):
     with torch.device("meta"):
-        network = build_convnext(config("dinov3_convnext").model, **STAGES)
+        network = build_convnext(encoder_config("dinov3_convnext").model, **STAGES)
     for state in stages:
         for name in ("stages.3.0.pwconv2.bias", "norms.3.weight", "stages.3.blocks.0.mlp.fc2.bias", "head.norm.weight"):
             if name in state:
@@ -283,19 +263,19 @@ def test_a_convnext_file_is_checked_to_its_last_stage(stages, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fetch_gets_a_pinned_file_that_no_other_encoder_has(name):
-    release = config(name).release
-    assert config(release.name).release == release
+    release = encoder_config(name).release
+    assert encoder_config(release.name).release == release
     revision = release.url.split("/resolve/")[1].split("/")[0]
     assert len(bytes.fromhex(revision)) == 20
     assert release.sha256 is None or len(bytes.fromhex(release.sha256)) == 32
-    assert [other for other in NAMES if config(other).release.file == release.file] == [name]
+    assert [other for other in NAMES if encoder_config(other).release.file == release.file] == [name]
 
 
 @pytest.mark.parametrize("name", ["dinov3", "dinov3_convnext"])
 def test_without_weights_the_error_says_how_to_get_them(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InstantiationException, match=rf"scripts/fetch\.py encoder={name}\b"):
-        instantiate(config(name), release={"url": (tmp_path / "absent").as_uri()})
+        instantiate(encoder_config(name), release={"url": (tmp_path / "absent").as_uri()})
 
 
 def test_an_untrained_network_says_so_and_its_blocks_count():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from in_process import TRAIN, command, compose, train
+from in_process import TRAIN, compose, load_script, train
 from miniature import shrink
 from omegaconf import OmegaConf
 from PIL import Image
@@ -39,7 +39,7 @@ class Noise:
 @pytest.fixture(scope="module")
 def plan() -> Iterator[Callable[[str, Path], None]]:
     """plan.py without what takes it longest: frames, the picture of paths, composing its settings."""
-    module, settings = command("plan"), compose("plan", PLAN)
+    module, settings = load_script("plan.py"), compose("plan", PLAN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(show, "draw_paths", lambda *arguments: None)
         patch.setattr(PointMazes, "renderer", Noise())

@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
+from tiny_run import FROZEN, REST
 from torch import Tensor
 
 from wmbench.commands import encoder_config
@@ -34,32 +35,8 @@ from wmbench.shapes import Obs
 
 ALL = {"pool": 2, "width": 7, "standardise": True}
 OFF = {"pool": None, "width": None, "standardise": False}
-RUN = {
-    "encoder": {
-        "_target_": "wmbench.encoders.random_patch.RandomPatch",
-        "image_size": 8,
-        "grid": 4,
-        "embed_dim": 5,
-        "seed": 0,
-    },
-    "training": {"regularizer": None},
-    "predictor": {
-        "_target_": "wmbench.models.vit.FrameCausalViT",
-        "action_embed_dim": 3,
-        "depth": 1,
-        "num_heads": 2,
-        "head_dim": 6,
-        "mlp_dim": 11,
-        "dropout": 0.1,
-    },
-    "frameskip": 2,
-    "num_hist": 2,
-    "num_pred": 1,
-    "proprio": "velocity",
-    "proprio_embed_dim": 3,
-    "concat_dim": 1,
-    "model_name": "tiny",
-}
+PATCHES = FROZEN["encoder"] | {"grid": 4}
+RUN = FROZEN | REST | {"encoder": PATCHES, "frameskip": 2, "proprio_embed_dim": 3}
 NO_SCALE = Normalizer(torch.zeros(2), torch.ones(2), torch.zeros(4), torch.ones(4))
 
 

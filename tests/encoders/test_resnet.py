@@ -1,36 +1,22 @@
 """ResNet-18 and R3M: torchvision's outputs from files in the published formats, and refusal of everything else."""
 
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from einops import rearrange
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from in_process import build_encoder, encoder_config
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.transforms.functional import normalize
 
-from wmbench.commands import CONF
-from wmbench.encoders.resnet import ResNet18, build_network, load_network
+from wmbench.encoders.resnet import build_network, load_network
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 NAMES = ("resnet18", "resnet18_layer3", "r3m", "r3m_layer3")
 State = dict[str, Tensor]
-
-
-@cache
-def config(name: str) -> Any:
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=[f"encoder={name}"]).encoder
-
-
-def build(name: str, file: Path | None = None, **settings: Any) -> ResNet18:
-    return instantiate(config(name), pretrained=file is not None, weights=file and str(file), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +67,7 @@ def test_a_published_file_gives_torchvisions_features(torchvisions, tmp_path, na
         f"{name}_layer3": rearrange(layer3, "f d h w -> f (h w) d"),
     }
     for encoder, features in expected.items():
-        found = build(encoder, tmp_path / "model.pt", image_size=96).tokens(pixels)
+        found = build_encoder(encoder, tmp_path / "model.pt", image_size=96).tokens(pixels)
         assert found.shape == features.shape
         assert (found - features).norm() <= 1e-5 * features.norm()
 
@@ -95,7 +81,7 @@ def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(tmp_path, name, 
     def refused(changed: State, message: str) -> None:
         torch.save(changed, tmp_path / "model.pt")
         with pytest.raises(ValueError, match=rf"model\.pt is no ResNet-18.*{message}.*; give weights="):
-            load_network(network, tmp_path / "model.pt", None, config(name).prefix)
+            load_network(network, tmp_path / "model.pt", None, encoder_config(name).prefix)
 
     weights = [key for key in state if not key.endswith("num_batches_tracked")]
     for key in weights[::7]:
@@ -108,9 +94,9 @@ def test_r3m_is_not_taken_for_imagenets_network_nor_the_other_way_round(torchvis
     torch.save(torchvisions.state_dict(), tmp_path / "imagenet.pth")
     torch.save(r3m_alone(torchvisions.state_dict()), tmp_path / "r3m.bin")
     with pytest.raises(InstantiationException, match=r"missing conv1\.weight"):
-        build("resnet18", tmp_path / "r3m.bin")
+        build_encoder("resnet18", tmp_path / "r3m.bin")
     with pytest.raises(InstantiationException, match=r"missing convnet\.conv1\.weight"):
-        build("r3m", tmp_path / "imagenet.pth")
+        build_encoder("r3m", tmp_path / "imagenet.pth")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,13 +104,15 @@ def test_pixels_are_scaled_as_in_training_or_twice_as_in_dino_wm(name):
     """R3M wants 0 to 255 and divides by 255 itself, which comes to the same as the others' scale."""
     visual = torch.randint(0, 256, (1, 2, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     frames = visual[0].permute(0, 3, 1, 2) / 255
-    native, dino_wm = (build(name, image_size=96, pixels=pixels).preprocess(visual) for pixels in ("native", "dino_wm"))
+    native, dino_wm = (
+        build_encoder(name, image_size=96, pixels=pixels).preprocess(visual) for pixels in ("native", "dino_wm")
+    )
     torch.testing.assert_close(native, normalize(frames, MEAN, STD))
     torch.testing.assert_close(dino_wm, normalize((frames - 0.5) / 0.5, MEAN, STD))
 
 
 def test_batch_norm_never_moves():
-    encoder = build("resnet18", image_size=32).train()
+    encoder = build_encoder("resnet18", image_size=32).train()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     assert any(name.endswith("running_mean") for name in before)
     pixels = 5 + torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -134,7 +122,7 @@ def test_batch_norm_never_moves():
 
 
 def test_every_block_of_an_untrained_network_counts():
-    network = build("resnet18", image_size=32).trunk
+    network = build_encoder("resnet18", image_size=32).trunk
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 20
     assert all(norm.weight.all() for norm in norms)
@@ -150,15 +138,15 @@ def test_every_block_of_an_untrained_network_counts():
     ],
 )
 def test_size_and_parameters(name, parameters, grid, width):
-    encoder = build(name)
+    encoder = build_encoder(name)
     assert sum(parameter.numel() for parameter in encoder.parameters()) == parameters
     assert (encoder.grid, encoder.embed_dim, encoder.image_size) == (grid, width, 224)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fetch_gets_what_the_encoder_asks_for(name):
-    release = config(name).release
-    assert config(release.name).release == release
+    release = encoder_config(name).release
+    assert encoder_config(release.name).release == release
     assert release.file not in ("", "pytorch_model.bin")
     assert ("r3m" in release.url) == name.startswith("r3m")
 
@@ -175,4 +163,4 @@ def test_fetch_gets_what_the_encoder_asks_for(name):
 )
 def test_settings_that_do_not_fit_are_refused_by_name(settings, message):
     with pytest.raises(InstantiationException, match=message):
-        build("resnet18", **settings)
+        build_encoder("resnet18", **settings)

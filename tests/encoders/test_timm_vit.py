@@ -1,20 +1,17 @@
 """Vision Transformers of timm by name: recorded outputs, official files, sizes, pixels; refusal of everything else."""
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import timm
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from in_process import build_encoder, encoder_config
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wmbench.commands import CONF
 from wmbench.encoders.timm_vit import TimmViT, build_trunk, load_trunk
 
 TINY = {"embed_dim": 48, "depth": 2, "num_heads": 3}
@@ -23,24 +20,11 @@ EVA = "eva02_small_patch14_224.mim_in22k"
 ROTARY = "vit_small_patch16_dinov3.lvd1689m"
 RADIO = "vit_base_patch16_radio_v3"
 since_timm_1_0_31 = pytest.mark.skipif(not timm.is_model(RADIO), reason="this release of timm does not have the model yet")
-Build = Callable[..., TimmViT]
 
 
-@cache
-def config(name: str, *settings: str) -> Any:
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=[f"encoder={name}", *settings]).encoder
-
-
-@pytest.fixture(scope="module")
-def build() -> Build:
+def build(name: str, file: Path | None = None, **settings: Any) -> TimmViT:
     """The encoder of a YAML file from a file of weights, or untrained, at tiny size."""
-
-    def make(name: str, file: Path | None = None, **settings: Any) -> TimmViT:
-        settings = {"architecture": TINY, "pretrained": file is not None} | settings
-        return instantiate(config(name), weights=file and str(file), **settings)
-
-    return make
+    return build_encoder(name, file, **{"architecture": TINY} | settings)
 
 
 def random_state(model: str, seed: int = 0) -> dict[str, Tensor]:
@@ -58,14 +42,14 @@ def save_as_released(name: str, state: dict[str, Tensor], folder: Path) -> Path:
         "mae": {"model": state},
         "ijepa": {"encoder": decoy, "target_encoder": {f"module.{n}": t for n, t in state.items()}, "opt": {}, "epoch": 300},
     }
-    file = folder / config(name).release.file
+    file = folder / encoder_config(name).release.file
     save = save_file if file.suffix == ".safetensors" else torch.save
     save(nested.get(name, state), str(file))
     return file
 
 
 @pytest.mark.parametrize("size", [70, 98])
-def test_a_network_given_by_name_gives_the_recorded_outputs(build: Build, golden, tmp_path, size):
+def test_a_network_given_by_name_gives_the_recorded_outputs(golden, tmp_path, size):
     """DINOv2's recording; without its mask token, which serves training alone, the official file is in timm's format."""
     record = torch.load(golden / "dinov2_encoder_tiny.pt", weights_only=True)["plain"]
     file = tmp_path / "model.pth"
@@ -82,14 +66,14 @@ def test_a_network_given_by_name_gives_the_recorded_outputs(build: Build, golden
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_as_its_authors_publish_it_is_loaded_whole(build: Build, tmp_path, name):
-    state = random_state(config(name).model)
+def test_a_file_as_its_authors_publish_it_is_loaded_whole(tmp_path, name):
+    state = random_state(encoder_config(name).model)
     encoder = build(name, save_as_released(name, state, tmp_path))
     loaded = encoder.trunk.state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[key], tensor) for key, tensor in state.items())
-    assert encoder.source.endswith(config(name).release.file)
-    assert encoder.licence == config(name).release.licence
+    assert encoder.source.endswith(encoder_config(name).release.file)
+    assert encoder.licence == encoder_config(name).release.licence
     side = encoder.image_size // encoder.grid[0]
     pixels = torch.randn(1, 3, encoder.image_size, encoder.image_size, generator=torch.Generator().manual_seed(0))
     tokens = encoder.tokens(pixels)
@@ -99,7 +83,7 @@ def test_a_file_as_its_authors_publish_it_is_loaded_whole(build: Build, tmp_path
 
 
 def test_a_classifier_is_left_out_and_anything_else_refused_by_name(tmp_path):
-    model = config("timm").model
+    model = encoder_config("timm").model
     state = random_state(model)
     with torch.device("meta"):
         trunk = build_trunk(model, TINY)
@@ -118,8 +102,8 @@ def test_a_classifier_is_left_out_and_anything_else_refused_by_name(tmp_path):
     load(state | {"head.weight": torch.zeros(5, 48), "head.bias": torch.zeros(5)})
 
 
-def test_weights_of_another_network_are_refused(build: Build, tmp_path):
-    mae = save_as_released("mae", random_state(config("mae").model), tmp_path)
+def test_weights_of_another_network_are_refused(tmp_path):
+    mae = save_as_released("mae", random_state(encoder_config("mae").model), tmp_path)
     with pytest.raises(InstantiationException, match=r"pos_embed is \(1, 197, 48\) instead of \(1, 256, 48\)"):
         build("siglip2", mae, entry="model")
     with pytest.raises(InstantiationException, match=r"cls_token is \(1, 1, 48\) instead of \(1, 1, 768\)"):
@@ -137,7 +121,7 @@ def test_weights_of_another_network_are_refused(build: Build, tmp_path):
         ({"model": EVA, "image_size": 42}, 9, 1, 42),
     ],
 )
-def test_size_and_prefix_are_the_models_own(build: Build, settings, tokens, prefix, size):
+def test_size_and_prefix_are_the_models_own(settings, tokens, prefix, size):
     encoder = build("timm", **settings)
     assert (encoder.num_tokens, encoder.prefix_tokens, encoder.image_size) == (tokens, prefix, size)
     assert encoder.embed_dim == 48
@@ -153,7 +137,7 @@ def test_size_and_prefix_are_the_models_own(build: Build, settings, tokens, pref
         ("siglip2", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ],
 )
-def test_pixels_are_scaled_as_in_the_models_training_or_as_in_dino_wm(build: Build, name, mean, std):
+def test_pixels_are_scaled_as_in_the_models_training_or_as_in_dino_wm(name, mean, std):
     for pixels, expected_mean, expected_std in (("native", mean, std), ("dino_wm", (0.5,) * 3, (0.5,) * 3)):
         encoder = build(name, pixels=pixels)
         visual = torch.full((1, 1, encoder.image_size, encoder.image_size, 3), 51, dtype=torch.uint8)  # a fifth of 255
@@ -161,7 +145,7 @@ def test_pixels_are_scaled_as_in_the_models_training_or_as_in_dino_wm(build: Bui
         torch.testing.assert_close(encoder.preprocess(visual)[0, :, 5, 7], expected)
 
 
-def test_a_rotary_network_from_a_file_has_its_frequencies(build: Build, tmp_path):
+def test_a_rotary_network_from_a_file_has_its_frequencies(tmp_path):
     """The meta device, on which weights are awaited, computes none."""
     untrained = build("timm", model=ROTARY, image_size=48)
     save_file(untrained.trunk.state_dict(), tmp_path / "model.safetensors")
@@ -170,7 +154,7 @@ def test_a_rotary_network_from_a_file_has_its_frequencies(build: Build, tmp_path
     assert torch.equal(loaded.tokens(pixels), untrained.tokens(pixels))
 
 
-def test_no_patch_token_is_the_output_of_a_prefix_token(build: Build, monkeypatch):
+def test_no_patch_token_is_the_output_of_a_prefix_token(monkeypatch):
     encoder = build("dino_patches", image_size=32)
     features = torch.arange(5.0)[None, :, None].expand(2, 5, 48)
     monkeypatch.setattr(encoder.trunk, "forward_features", lambda pixels: features)
@@ -190,18 +174,18 @@ def test_no_patch_token_is_the_output_of_a_prefix_token(build: Build, monkeypatc
 )
 def test_a_named_model_has_the_parameters_of_the_paper(name, parameters, tokens, width):
     with torch.device("meta"):
-        trunk = build_trunk(config(name).model, {})
+        trunk = build_trunk(encoder_config(name).model, {})
     assert sum(parameter.numel() for parameter in trunk.parameters()) == parameters
     assert (trunk.patch_embed.num_patches, trunk.embed_dim) == (tokens, width)
-    assert trunk.patch_embed.img_size == (config(name).image_size, config(name).image_size)
+    assert trunk.patch_embed.img_size == (encoder_config(name).image_size, encoder_config(name).image_size)
 
 
 @pytest.mark.parametrize("encoder", [*NAMES, "dino_cls", f"timm encoder.model={ROTARY}"])
 def test_fetch_gets_what_the_encoder_asks_for(encoder):
-    release = config(*encoder.split()).release
-    assert config(*release.name.split()).release == release
+    release = encoder_config(*encoder.split()).release
+    assert encoder_config(*release.name.split()).release == release
     assert release.file not in ("", "model.safetensors")
-    assert release.file == release.url.rpartition("/")[2] or config(*encoder.split()).model in release.url
+    assert release.file == release.url.rpartition("/")[2] or encoder_config(*encoder.split()).model in release.url
 
 
 @pytest.mark.parametrize(
@@ -230,7 +214,7 @@ def test_fetch_gets_what_the_encoder_asks_for(encoder):
 )
 def test_settings_that_do_not_fit_are_refused_by_name(settings, message):
     with pytest.raises(InstantiationException, match=message):
-        instantiate(config("timm"), **{"pretrained": False, "architecture": TINY} | settings)
+        instantiate(encoder_config("timm"), **{"pretrained": False, "architecture": TINY} | settings)
 
 
 @pytest.mark.parametrize("name", ["dinov2", "dinov3", "dinov3_convnext", "timm", "mae"])
@@ -240,20 +224,20 @@ def test_an_address_in_place_of_a_name_is_refused_and_asks_no_network(name: str,
         raise AssertionError("asked the network")
 
     monkeypatch.setattr("socket.create_connection", asked)
-    settings = {"pretrained": False, "model": f"{source}{config(name).model}"}
+    settings = {"pretrained": False, "model": f"{source}{encoder_config(name).model}"}
     with pytest.raises(InstantiationException, match=r"is an address, .*; take encoder\.model="):
-        instantiate(config(name), **settings)
+        instantiate(encoder_config(name), **settings)
 
 
 def test_a_name_whose_weights_have_several_tags_is_refused_with_them(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InstantiationException, match=r"has weights under \d+ names.*vit_small_patch16_224\.dino"):
-        instantiate(config("timm"), model="vit_small_patch16_224")
+        instantiate(encoder_config("timm"), model="vit_small_patch16_224")
 
 
-def test_without_weights_and_network_the_error_says_what_to_do(build: Build, tmp_path, monkeypatch):
+def test_without_weights_and_network_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    release = {**config("mae").release, "url": (tmp_path / "absent.pth").as_uri()}
+    release = {**encoder_config("mae").release, "url": (tmp_path / "absent.pth").as_uri()}
     with pytest.raises(
         InstantiationException, match=r"mae_pretrain_vit_base\.pth are not in .*scripts/fetch\.py encoder=mae"
     ):

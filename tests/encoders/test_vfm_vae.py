@@ -4,16 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from in_process import encoder_config
 from omegaconf import DictConfig
+from patches import assert_a_patch_changes_its_own_token
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wmbench.commands import CONF
 from wmbench.encoders.timm_vit import build_trunk
 from wmbench.encoders.vfm_vae import VFMVAE, Adapter, official_name
 
@@ -25,13 +25,12 @@ Build = Callable[..., VFMVAE]
 
 @pytest.fixture(scope="module")
 def config() -> DictConfig:
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=["encoder=vfm_vae"]).encoder
+    return encoder_config("vfm_vae")
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[str, Any]:
-    return torch.load(Path(__file__).parents[1] / "data" / "vfm_vae_adapter_tiny.pt", weights_only=True)
+def recorded(golden: Path) -> dict[str, Any]:
+    return torch.load(golden / "vfm_vae_adapter_tiny.pt", weights_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -161,19 +160,9 @@ def renamed(name: str) -> str:
 
 
 def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix(recorded, build: Build):
-    encoder = build(recorded["G_ema"], image_size=48)
-    for name, parameter in encoder.named_parameters():
-        if name.endswith("attn.proj.weight"):
-            parameter.zero_()
+    """Inside the patch: upscaling mixes pixels across its border."""
     pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    tokens = encoder.tokens(pixels)
-    assert encoder.grid == (3, 3)
-    for row in range(3):
-        for column in range(3):
-            changed = pixels.clone()  # inside the patch: upscaling mixes pixels across its border
-            changed[:, :, 16 * row + 1 : 16 * row + 15, 16 * column + 1 : 16 * column + 15] += 1
-            moved = (encoder.tokens(changed) != tokens).any(-1)[0]
-            assert moved.nonzero().flatten().tolist() == [3 * row + column]
+    assert_a_patch_changes_its_own_token(build(recorded["G_ema"], image_size=48), pixels, border=1)
 
 
 def test_the_released_sizes_have_the_parameters_of_the_release(config):

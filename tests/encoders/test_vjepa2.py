@@ -2,55 +2,37 @@
 
 import re
 import runpy
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from einops import repeat
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from in_process import build_encoder, encoder_config
+from patches import assert_a_patch_changes_its_own_token
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import VJEPA2Config, VJEPA2Model
 
-from wmbench.commands import CONF
 from wmbench.encoders.vjepa2 import VJEPA2
 from wmbench.shapes import Obs
 
 TINY = {"embed_dim": 48, "depth": 3, "num_heads": 4}
 NAMES = ("vjepa2", "vjepa2_h", "vjepa2_g")
 ROOT = Path(__file__).parents[2]
-Build = Callable[..., VJEPA2]
-
-
-@cache
-def config(name: str) -> Any:
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=[f"encoder={name}"]).encoder
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[str, Any]:
-    return torch.load(ROOT / "tests" / "data" / "vjepa2_encoder_tiny.pt", weights_only=True)
+def recorded(golden: Path) -> dict[str, Any]:
+    return torch.load(golden / "vjepa2_encoder_tiny.pt", weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def build() -> Build:
+def build(file: Path | None = None, **settings: Any) -> VJEPA2:
     """The encoder of the golden file's sizes from a file, or untrained."""
-    cfg = config("vjepa2").copy()
-    cfg.architecture = TINY
-
-    def make(file: Path | None = None, **settings: Any) -> VJEPA2:
-        return instantiate(
-            cfg, **{"weights": file and str(file), "image_size": 64, "pretrained": file is not None} | settings
-        )
-
-    return make
+    return build_encoder("vjepa2", file, **{"architecture": TINY, "image_size": 64} | settings)
 
 
 @pytest.fixture
@@ -91,11 +73,11 @@ def close(found: Tensor, expected: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("name", ["pair", "still", "clip"])
-def test_an_official_file_gives_the_official_tokens(recorded, build: Build, official, name):
+def test_an_official_file_gives_the_official_tokens(recorded, official, name):
     assert close(build(official).tokens(recorded[name]), recorded[f"{name}_tokens"])
 
 
-def test_the_entry_of_an_official_file_is_chosen_and_named(recorded, build: Build, official):
+def test_the_entry_of_an_official_file_is_chosen_and_named(recorded, official):
     online, average = build(official), build(official, entry="target_encoder")
     assert online.source == f"{official}, encoder"
     assert average.source == f"{official}, target_encoder"
@@ -104,7 +86,7 @@ def test_the_entry_of_an_official_file_is_chosen_and_named(recorded, build: Buil
 
 
 @pytest.mark.parametrize("size", [64, 48])
-def test_transformers_files_give_the_features_of_transformers_at_the_size_of_the_frames(build: Build, published, size):
+def test_transformers_files_give_the_features_of_transformers_at_the_size_of_the_frames(published, size):
     clip = torch.randn(2, 3, 4, size, size, generator=torch.Generator().manual_seed(2))
     theirs = VJEPA2Model.from_pretrained(published, crop_size=size)
     expected = theirs.get_vision_features(clip.transpose(1, 2))
@@ -114,7 +96,7 @@ def test_transformers_files_give_the_features_of_transformers_at_the_size_of_the
     assert close(as_trained, expected) == (size == 64)  # why the size is part of the network
 
 
-def test_a_folder_in_several_files_is_read_whole(build: Build, published, tmp_path):
+def test_a_folder_in_several_files_is_read_whole(published, tmp_path):
     model = VJEPA2Model.from_pretrained(published)
     model.save_pretrained(tmp_path, max_shard_size="200KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
@@ -139,7 +121,7 @@ def one_block(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["official.pt", "published.safetensors"])
-def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(recorded, build: Build, published, tmp_path, kind):
+def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(recorded, published, tmp_path, kind):
     encoder = build(architecture=TINY | {"depth": 1})
     is_official = kind == "official.pt"
     state = one_block(recorded["encoder"] if is_official else load_file(published / "model.safetensors"))
@@ -164,7 +146,7 @@ def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(recorded, build:
     load(state)
 
 
-def test_weights_of_another_network_are_refused(build: Build, official, tmp_path):
+def test_weights_of_another_network_are_refused(official, tmp_path):
     with pytest.raises(
         InstantiationException, match=r"patch_embed.*is \(48, 3, 2, 16, 16\) instead of \(80, 3, 2, 16, 16\)"
     ):
@@ -175,7 +157,7 @@ def test_weights_of_another_network_are_refused(build: Build, official, tmp_path
 
 
 @torch.no_grad()
-def test_a_still_frame_is_the_frame_twice(build: Build):
+def test_a_still_frame_is_the_frame_twice():
     encoder, obs = build(seed=1), random_obs(3)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     frames = repeat((obs["visual"] / 255 - mean) / std, "b t h w c -> (b t) c two h w", two=2)
@@ -184,7 +166,7 @@ def test_a_still_frame_is_the_frame_twice(build: Build):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("temporal", "reach"), [("still", 1), ("pair", 2)])
-def test_a_frame_reaches_its_own_tokens_and_in_pairs_those_of_the_next(build: Build, temporal, reach):
+def test_a_frame_reaches_its_own_tokens_and_in_pairs_those_of_the_next(temporal, reach):
     encoder, obs = build(temporal=temporal), random_obs(4)
     tokens = encoder(obs)
     for frame in range(4):
@@ -195,7 +177,7 @@ def test_a_frame_reaches_its_own_tokens_and_in_pairs_those_of_the_next(build: Bu
 
 
 @torch.no_grad()
-def test_a_pair_is_the_previous_frame_then_this_one_and_the_first_is_still(recorded, build: Build, official):
+def test_a_pair_is_the_previous_frame_then_this_one_and_the_first_is_still(recorded, official):
     pair, still = build(official, temporal="pair"), build(official)
     obs = random_obs(3)
     clips = still.preprocess(obs["visual"]).unflatten(0, (2, 3))[:, :, :, :1]
@@ -205,22 +187,12 @@ def test_a_pair_is_the_previous_frame_then_this_one_and_the_first_is_still(recor
     assert not torch.allclose(pair(obs)[:, 1], still(obs)[:, 1], rtol=0.01)
 
 
-def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix(build: Build):
-    encoder = build(image_size=48)
-    for name, parameter in encoder.trunk.named_parameters():
-        if "attention.proj" in name:
-            parameter.zero_()
+def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix():
     clip = torch.randn(1, 3, 2, 48, 48, generator=torch.Generator().manual_seed(0))
-    tokens = encoder.tokens(clip)
-    for row in range(3):
-        for column in range(3):
-            changed = clip.clone()
-            changed[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 1
-            moved = (encoder.tokens(changed) != tokens).any(-1)[0]
-            assert moved.nonzero().flatten().tolist() == [3 * row + column]
+    assert_a_patch_changes_its_own_token(build(image_size=48), clip, mixing="attention.proj")
 
 
-def test_attention_is_fused_in_every_block(build: Build, monkeypatch):
+def test_attention_is_fused_in_every_block(monkeypatch):
     fused, calls = torch.nn.functional.scaled_dot_product_attention, []
     monkeypatch.setattr(
         torch.nn.functional,
@@ -236,19 +208,19 @@ def test_attention_is_fused_in_every_block(build: Build, monkeypatch):
 )
 def test_a_named_model_has_the_parameters_of_the_release(name, parameters):
     with torch.device("meta"):
-        encoder = instantiate(config(name), pretrained=False)
+        encoder = instantiate(encoder_config(name), pretrained=False)
     assert sum(parameter.numel() for parameter in encoder.parameters()) == parameters
 
 
-def test_fourteen_or_sixteen_patches_a_side_come_from_the_size_of_the_frames(build: Build):
+def test_fourteen_or_sixteen_patches_a_side_come_from_the_size_of_the_frames():
     assert [build(image_size=size).grid for size in (224, 256)] == [(14, 14), (16, 16)]
-    assert config("vjepa2").image_size == 256
+    assert encoder_config("vjepa2").image_size == 256
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fetch_gets_what_the_encoder_asks_for_from_a_pinned_revision(name):
-    release = config(name).release
-    assert config(release.name).release == release
+    release = encoder_config(name).release
+    assert encoder_config(release.name).release == release
     assert re.search(r"/resolve/[0-9a-f]{40}/", release.url)
     assert release.sha256 is None or len(release.sha256) == 64
 
@@ -257,7 +229,7 @@ def test_without_a_network_the_error_comes_before_the_network_is_built(monkeypat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(VJEPA2, "build_trunk", lambda *_: pytest.fail("built first"))
     with pytest.raises(InstantiationException, match=r"vjepa2-vith-fpc64-256\.safetensors.*fetch\.py encoder=vjepa2_h"):
-        instantiate(config("vjepa2_h"), release={"url": (tmp_path / "absent.safetensors").as_uri()})
+        instantiate(encoder_config("vjepa2_h"), release={"url": (tmp_path / "absent.safetensors").as_uri()})
 
 
 @pytest.mark.parametrize(
@@ -277,7 +249,7 @@ def test_without_a_network_the_error_comes_before_the_network_is_built(monkeypat
         ({"architecture": TINY | {"crop_size": 256}}, r"unexpected keyword argument 'crop_size'"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_by_name(build: Build, settings, message):
+def test_settings_that_do_not_fit_are_refused_by_name(settings, message):
     with pytest.raises(InstantiationException, match=message):
         build(**settings)
 
@@ -290,7 +262,7 @@ def test_settings_that_do_not_fit_are_refused_by_name(build: Build, settings, me
         ((1, 3, 3, 64, 64), r"frames of a clip \(3\) must be a multiple of the tubelet \(2\)"),
     ],
 )
-def test_clips_that_do_not_fit_the_network_are_refused(build: Build, shape, message):
+def test_clips_that_do_not_fit_the_network_are_refused(shape, message):
     with pytest.raises(ValueError, match=message):
         build().tokens(torch.zeros(shape))
 

@@ -1,44 +1,25 @@
 """V-JEPA 2.1 against closed forms and PyTorch's own transformer block; its file's names, and refusal of other files."""
 
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from in_process import build_encoder, encoder_config
+from patches import assert_a_patch_changes_its_own_token
 from torch import Tensor, nn
 
-from wmbench.commands import CONF
 from wmbench.encoders.vjepa2 import Architecture
 from wmbench.encoders.vjepa2_1 import VJEPA21, Block, VideoViT, rotary_angles, rotate
 from wmbench.shapes import Obs
 
 TINY = {"embed_dim": 48, "depth": 3, "num_heads": 4}
-Build = Callable[..., VJEPA21]
 
 
-@cache
-def config() -> Any:
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=["encoder=vjepa2_1"]).encoder
-
-
-@pytest.fixture(scope="module")
-def build() -> Build:
+def build(file: Path | None = None, **settings: Any) -> VJEPA21:
     """The encoder at tiny size from a file, or untrained."""
-    cfg = config().copy()
-    cfg.architecture = TINY
-
-    def make(file: Path | None = None, **settings: Any) -> VJEPA21:
-        return instantiate(
-            cfg, **{"weights": file and str(file), "image_size": 48, "pretrained": file is not None} | settings
-        )
-
-    return make
+    return build_encoder("vjepa2_1", file, **{"architecture": TINY, "image_size": 48} | settings)
 
 
 def random_tensor(*shape: int) -> Tensor:
@@ -60,7 +41,7 @@ def official(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("entry", "seed"), [("ema_encoder", 2), ("encoder", 1)])
-def test_the_entry_of_the_file_is_loaded_whole_and_named(build: Build, official, entry, seed):
+def test_the_entry_of_the_file_is_loaded_whole_and_named(official, entry, seed):
     encoder = build(official, entry=entry)
     assert encoder.source == f"{official}, {entry}"
     found = {f"module.backbone.{name}": tensor for name, tensor in encoder.trunk.state_dict().items()}
@@ -70,13 +51,13 @@ def test_the_entry_of_the_file_is_loaded_whole_and_named(build: Build, official,
 
 
 def test_the_average_is_the_default():
-    assert config().entry == "ema_encoder"
-    assert len(config().release.sha256) == 64
+    assert encoder_config("vjepa2_1").entry == "ema_encoder"
+    assert len(encoder_config("vjepa2_1").release.sha256) == 64
 
 
 def test_tensors_have_the_names_and_sizes_of_the_release():
     with torch.device("meta"):
-        state = VideoViT(Architecture(**config().architecture)).state_dict()
+        state = VideoViT(Architecture(**encoder_config("vjepa2_1").architecture)).state_dict()
     block = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
     modules = [f"blocks.{index}.{module}" for index in range(12) for module in block]
     modules += ["patch_embed.proj", "patch_embed_img.proj", *(f"norms_block.{index}" for index in range(4))]
@@ -88,7 +69,7 @@ def test_tensors_have_the_names_and_sizes_of_the_release():
     assert sum(tensor.numel() for tensor in state.values()) == 86_833_152
 
 
-def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(build: Build, tmp_path):
+def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(tmp_path):
     encoder, state = build(), random_state(2)
 
     def refused(changed: dict[str, Tensor], message: str) -> None:
@@ -104,7 +85,7 @@ def test_a_missing_extra_or_misshapen_tensor_is_refused_by_name(build: Build, tm
     refused(state | {"module.backbone.norm.bias": torch.zeros(2)}, r"unknown module\.backbone\.norm\.bias")
 
 
-def test_a_file_without_the_entry_is_refused(build: Build, tmp_path):
+def test_a_file_without_the_entry_is_refused(tmp_path):
     torch.save({"target_encoder": random_state(1)}, tmp_path / "vitg.pt")
     with pytest.raises(InstantiationException, match=r"vitg\.pt is no state dict"):
         build(tmp_path / "vitg.pt")
@@ -159,7 +140,7 @@ def test_attention_depends_on_differences_of_positions_alone():
 
 
 @torch.no_grad()
-def test_tokens_leave_through_the_last_norm_and_read_no_other(build: Build):
+def test_tokens_leave_through_the_last_norm_and_read_no_other():
     trunk, image = build().trunk, random_tensor(1, 3, 1, 48, 48)
     before = trunk(image)
     for norm in trunk.norms_block[:3]:
@@ -168,7 +149,7 @@ def test_tokens_leave_through_the_last_norm_and_read_no_other(build: Build):
     torch.testing.assert_close(trunk(image), before + 2)
 
 
-def test_an_image_and_a_clip_have_patches_and_a_mark_of_their_own(build: Build, official):
+def test_an_image_and_a_clip_have_patches_and_a_mark_of_their_own(official):
     trunk = build(official).trunk
     clip = random_tensor(1, 3, 2, 48, 48)
     image = clip[:, :, 1:]
@@ -186,7 +167,7 @@ def test_an_image_and_a_clip_have_patches_and_a_mark_of_their_own(build: Build, 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("temporal", "frames", "reach"), [("image", 1, 1), ("still", 2, 1), ("pair", 2, 2)])
-def test_a_frame_reaches_its_own_tokens_and_in_pairs_those_of_the_next(build: Build, temporal, frames, reach):
+def test_a_frame_reaches_its_own_tokens_and_in_pairs_those_of_the_next(temporal, frames, reach):
     encoder = build(temporal=temporal)
     visual = torch.randint(0, 256, (2, 3, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     assert encoder.preprocess(visual).shape == (6, 3, frames, 48, 48)
@@ -198,18 +179,8 @@ def test_a_frame_reaches_its_own_tokens_and_in_pairs_those_of_the_next(build: Bu
         assert moved.nonzero().tolist() == [[1, later] for later in range(frame, min(frame + reach, 3))]
 
 
-def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix(build: Build):
-    encoder = build()
-    for block in encoder.trunk.blocks:
-        block.attn["proj"].weight.zero_()
-    image = random_tensor(1, 3, 1, 48, 48)
-    tokens = encoder.tokens(image)
-    for row in range(3):
-        for column in range(3):
-            changed = image.clone()
-            changed[..., 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] += 1
-            moved = (encoder.tokens(changed) != tokens).any(-1)[0]
-            assert moved.nonzero().flatten().tolist() == [3 * row + column]
+def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix():
+    assert_a_patch_changes_its_own_token(build(), random_tensor(1, 3, 1, 48, 48))
 
 
 @pytest.mark.parametrize(
@@ -220,6 +191,6 @@ def test_a_changed_patch_changes_its_own_token_where_tokens_do_not_mix(build: Bu
         ({"entry": "predictor"}, r"entry \('predictor'\) must be one of ema_encoder, target_encoder, encoder"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused_by_name(build: Build, settings, message):
+def test_settings_that_do_not_fit_are_refused_by_name(settings, message):
     with pytest.raises(InstantiationException, match=message):
         build(**settings)

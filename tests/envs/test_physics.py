@@ -190,6 +190,15 @@ class PointMass:
         return np.concatenate([self.data.qpos, self.data.qvel])
 
 
+def random_paths(maze: Maze, margin: float, seed: int, balls: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts, our paths from them, and the actions that lead along these in their axes."""
+    rng = np.random.RandomState(seed)
+    start = np.stack([maze.sample_state(rng) for _ in range(balls)])
+    actions = random_actions(rng, balls, steps)
+    path = Physics(maze, margin).rollout(start, actions)
+    return start, path, np.stack([actions[..., 1], -actions[..., 0]], axis=-1)
+
+
 def test_their_walls_stand_where_ours_do(theirs):
     maze, model, _ = theirs
     blocks = [g for g in range(model.ngeom) if model.geom(g).name.startswith("block")]
@@ -202,13 +211,8 @@ def test_every_step_equals_gymnasium_robotics_point_mass_walls_included(theirs):
     """3,000 steps, each from a state on a long path. Whole paths cannot agree for ever: a ball that bounces off corners
     doubles any rounding difference many times over."""
     maze, model, margin = theirs
-    physics, point_mass = Physics(maze, margin), PointMass(model)
-    rng = np.random.RandomState(5)
-    start = np.stack([maze.sample_state(rng) for _ in range(10)])
-    actions = random_actions(rng, 10, 300)
-    path = physics.rollout(start, actions)
+    point_mass, (start, path, their_actions) = PointMass(model), random_paths(maze, margin, 5, 10, 300)
     before = to_theirs(np.concatenate([start[:, None], path[:, :-1]], axis=1), maze)
-    their_actions = np.stack([actions[..., 1], -actions[..., 0]], axis=-1)
     after = np.array([[point_mass.step(before[b, t], their_actions[b, t]) for t in range(300)] for b in range(10)])
     np.testing.assert_allclose(to_ours(after, maze), path, rtol=0, atol=1e-9)
     assert point_mass.num_wall_contacts > 300
@@ -216,12 +220,7 @@ def test_every_step_equals_gymnasium_robotics_point_mass_walls_included(theirs):
 
 def test_paths_equal_gymnasium_robotics_point_mass_over_many_bounces(theirs):
     maze, model, margin = theirs
-    physics, point_mass = Physics(maze, margin), PointMass(model)
-    rng = np.random.RandomState(6)
-    start = np.stack([maze.sample_state(rng) for _ in range(20)])
-    actions = random_actions(rng, 20, 50)
-    path = physics.rollout(start, actions)
-    their_actions = np.stack([actions[..., 1], -actions[..., 0]], axis=-1)
+    point_mass, (start, path, their_actions) = PointMass(model), random_paths(maze, margin, 6, 20, 50)
     their_path = np.empty_like(path)
     for b in range(20):
         state = to_theirs(start[b], maze)

@@ -30,6 +30,16 @@ NAMES = {"z", "decoded", "rollout_1", "rollout_2"}
 NAMES |= {f"cost.{mode}_a{alpha}" for mode in ("last", "all") for alpha in (0, 0.5, 2)}
 NAMES |= {f"loss.{name}" for name in ("loss", "z_loss", "z_visual_loss", "z_proprio_loss")}
 NAMES |= {f"loss.decoder_{kind}loss_{of}" for kind in ("", "recon_", "vq_") for of in ("pred", "reconstructed")}
+RECOMPUTED = {
+    "predictor": "transformer.layers.1.0.to_qkv.weight",
+    "decoder": "dec.blocks.3.bias",
+    "config": "heads",
+    "loss": "z_loss",
+    "predict": "T2",
+    "obs": "proprio",
+    "the record": "decoded",
+}
+FOREIGN = {"predictor": "head.weight", "loss": "kl", "predict": "T4", "cost": "first_a0", "the record": "surprise"}
 
 
 def errors(quantities: list[Quantity]) -> dict[str, float]:
@@ -98,42 +108,19 @@ def test_a_changed_weight_is_felt_by_what_it_feeds(record: dict):
 
 
 @pytest.mark.parametrize(
-    ("part", "name", "message"),
-    [
-        (
-            "predictor",
-            "transformer.layers.1.0.to_qkv.weight",
-            r"predictor: missing transformer\.layers\.1\.0\.to_qkv\.weight",
-        ),
-        ("decoder", "dec.blocks.3.bias", r"decoder: missing dec\.blocks\.3\.bias"),
-        ("config", "heads", r"config: missing heads"),
-        ("loss", "z_loss", r"loss: missing z_loss"),
-        ("predict", "T2", r"predict: missing T2"),
-        ("obs", "proprio", r"obs: missing proprio"),
-        (None, "decoded", r"the record: missing decoded"),
-    ],
+    ("wrong", "part", "name"),
+    [*(("missing", *entry) for entry in RECOMPUTED.items()), *(("unknown", *entry) for entry in FOREIGN.items())],
 )
-def test_a_missing_entry_is_refused_by_name(record: dict, part: str | None, name: str, message: str):
+def test_an_entry_that_is_missing_or_that_nothing_recomputes_is_refused_by_name(
+    record: dict, wrong: str, part: str, name: str
+):
     record = copy.deepcopy(record)
-    del (record[part] if part else record)[name]
-    with pytest.raises(ValueError, match=message):
-        list(recompute(record))
-
-
-@pytest.mark.parametrize(
-    ("part", "name", "message"),
-    [
-        ("predictor", "head.weight", r"predictor: unknown head\.weight"),
-        ("loss", "kl", r"loss: unknown kl"),
-        ("predict", "T4", r"predict: unknown T4"),
-        ("cost", "first_a0", r"cost: unknown first_a0"),
-        (None, "surprise", r"the record: unknown surprise"),
-    ],
-)
-def test_an_entry_that_nothing_recomputes_is_refused_by_name(record: dict, part: str | None, name: str, message: str):
-    record = copy.deepcopy(record)
-    (record[part] if part else record)[name] = torch.zeros(2)
-    with pytest.raises(ValueError, match=message):
+    entries = record if part == "the record" else record[part]
+    if wrong == "missing":
+        del entries[name]
+    else:
+        entries[name] = torch.zeros(2)
+    with pytest.raises(ValueError, match=re.escape(f"{part}: {wrong} {name}")):
         list(recompute(record))
 
 

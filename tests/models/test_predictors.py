@@ -12,6 +12,7 @@ import torch
 from gru_predictor import GRUPredictor
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from situations import ACTION, DIM, HORIZON, NUM_HIST, TOKENS, model_around, situation
 from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
@@ -22,7 +23,6 @@ from wmbench.models.world_model import WorldModel
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "conf" / "predictor").glob("*.yaml"))
-TASKS, PLANS, HORIZON, NUM_HIST, TOKENS, DIM, ACTION = 2, 5, 6, 3, 4, 7, 9
 SMALL = {"depth": 2, "num_heads": 2, "head_dim": 6, "mlp_dim": 11, "projector_dim": 13, "concat_dim": 1}
 
 
@@ -44,20 +44,8 @@ def predictor(request: pytest.FixtureRequest) -> Predictor:
     return predictor.eval().requires_grad_(False)
 
 
-def situation(frames: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents, the blocks between them, plans."""
-    torch.manual_seed(1)
-    return (
-        torch.randn(TASKS, frames, TOKENS, DIM),
-        torch.randn(TASKS, frames - 1, ACTION),
-        torch.randn(TASKS, PLANS, HORIZON, ACTION),
-    )
-
-
 def rollout(predictor: Predictor, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
-    blank = Normalizer(torch.zeros(3), torch.ones(3), torch.zeros(4), torch.ones(4))
-    sizes = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": 3, "num_hist": NUM_HIST}
-    return WorldModel(RandomPatch(8, 2, DIM, 0), predictor, blank, **sizes).rollout(z, past, plans)
+    return model_around(predictor).rollout(z, past, plans)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])

@@ -4,18 +4,16 @@ import copy
 
 import pytest
 import torch
+from situations import ACTION, DIM, HORIZON, NUM_HIST, PLANS, TASKS, TOKENS, model_around, situation
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from wmbench.data.normalizer import Normalizer
-from wmbench.encoders.random_patch import RandomPatch
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.attention import Attention, FeedForward, Linear, padded_affine
 from wmbench.models.precision import Bf16Predictor, set_precision
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 
-TASKS, PLANS, HORIZON, NUM_HIST, TOKENS, DIM, ACTION = 2, 5, 6, 3, 4, 7, 9
 SIZE = {"depth": 3, "num_heads": 2, "head_dim": 6, "mlp_dim": 11, "dropout": 0.1}
 
 
@@ -34,19 +32,7 @@ def adaln() -> AdaLNPredictor:
 def model(request: pytest.FixtureRequest) -> WorldModel:
     torch.manual_seed(0)
     predictor = {"vit": lambda: vit(1), "vit with an action token": lambda: vit(0), "adaln": adaln}[request.param]()
-    blank = Normalizer(torch.zeros(3), torch.ones(3), torch.zeros(4), torch.ones(4))
-    sizes = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": 3, "num_hist": NUM_HIST}
-    return WorldModel(RandomPatch(8, 2, DIM, 0), predictor, blank, **sizes).eval().requires_grad_(False)
-
-
-def situation(frames: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents, the blocks between them, plans."""
-    torch.manual_seed(1)
-    return (
-        torch.randn(TASKS, frames, TOKENS, DIM),
-        torch.randn(TASKS, frames - 1, ACTION),
-        torch.randn(TASKS, PLANS, HORIZON, ACTION),
-    )
+    return model_around(predictor).eval().requires_grad_(False)
 
 
 def plainly(model: WorldModel, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:

@@ -28,6 +28,17 @@ def action() -> torch.Tensor:
     return torch.randn(2, FRAMES, ACTION, generator=torch.Generator().manual_seed(2))
 
 
+def changed_from(frame: int, sequence: torch.Tensor) -> torch.Tensor:
+    changed = sequence.clone()
+    changed[:, frame:] += 1
+    return changed
+
+
+def assert_only_the_future_differs(before: torch.Tensor, after: torch.Tensor, frame: int) -> None:
+    assert torch.equal(after[:, :frame], before[:, :frame])
+    assert (after[:, frame:] != before[:, frame:]).any(-1).all()
+
+
 @torch.no_grad()
 def test_a_prediction_has_the_shape_of_z(predictor: FrameCausalViT, z: torch.Tensor, action: torch.Tensor):
     assert predictor(z, action).shape == z.shape
@@ -36,21 +47,13 @@ def test_a_prediction_has_the_shape_of_z(predictor: FrameCausalViT, z: torch.Ten
 @torch.no_grad()
 @pytest.mark.parametrize("frame", range(1, FRAMES))
 def test_future_frames_do_not_change_the_past(predictor: FrameCausalViT, z: torch.Tensor, action: torch.Tensor, frame: int):
-    changed = z.clone()
-    changed[:, frame:] += 1
-    before, after = predictor(z, action), predictor(changed, action)
-    assert torch.equal(after[:, :frame], before[:, :frame])
-    assert (after[:, frame:] != before[:, frame:]).any(-1).all()
+    assert_only_the_future_differs(predictor(z, action), predictor(changed_from(frame, z), action), frame)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("frame", range(1, FRAMES))
 def test_future_actions_do_not_change_the_past(predictor: FrameCausalViT, z: torch.Tensor, action: torch.Tensor, frame: int):
-    changed = action.clone()
-    changed[:, frame:] += 1
-    before, after = predictor(z, action), predictor(z, changed)
-    assert torch.equal(after[:, :frame], before[:, :frame])
-    assert (after[:, frame:] != before[:, frame:]).any(-1).all()
+    assert_only_the_future_differs(predictor(z, action), predictor(z, changed_from(frame, action)), frame)
 
 
 def test_every_token_sees_all_tokens_of_its_own_and_earlier_frames(

@@ -6,14 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from in_process import compose
+from omegaconf import OmegaConf
 from PIL import Image
 
-from wmbench.commands import CONF
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.envs.mazes import Maze
 from wmbench.evaluation.conditions import Conditions
@@ -30,12 +28,6 @@ from wmbench.runs.load import load_encoder, save_weights
 TASKS = Tasks(np.full((2, 4), 1.0), np.full((2, 4), 2.0), np.arange(2))
 PROTOCOL = {"name": "demo", "task_seed": 99, "max_rounds": None}
 ENCODERS = {"patches": "random_patch encoder.grid=3 encoder.image_size=6", "single": "state"}
-
-
-def compose(words: str) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=words.split())
 
 
 def plan(folder: Path, row: str, solved: int, model_name: str | None = None) -> None:
@@ -58,7 +50,7 @@ def study(tmp_path: Path, numbered_episodes: Callable) -> Path:
     """A run with a grid and a decoder's picture, one of single tokens, and a floor."""
     episodes = numbered_episodes(num_episodes=6, length=12)
     for solved, (name, encoder) in enumerate(ENCODERS.items()):
-        cfg = compose(f"encoder={encoder} predictor.depth=1 model_name={name} ckpt_base_path={tmp_path} env.data=x")
+        cfg = compose("train", f"encoder={encoder} predictor.depth=1 model_name={name} ckpt_base_path={tmp_path} env.data=x")
         model = build_world_model(cfg, fit_normalizer(episodes))
         run = open_run(cfg, model, episodes)
         save_weights(run, 1, model)
@@ -135,7 +127,7 @@ def test_weights_that_are_not_cached_are_not_downloaded(
     encoder: str, missing: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    OmegaConf.save({"encoder": compose(f"encoder={encoder}").encoder}, tmp_path / "config.yaml", resolve=True)
+    OmegaConf.save({"encoder": compose("train", f"encoder={encoder}").encoder}, tmp_path / "config.yaml", resolve=True)
     with pytest.raises(FileNotFoundError) as error:
         load_encoder(tmp_path)
     assert (f"the weights {missing} are not on this machine" in str(error.value)) == bool(missing)

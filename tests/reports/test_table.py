@@ -1,12 +1,12 @@
 """The results table: which rows stay, what is compared with what."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import load_script
 from scipy.stats import binomtest
 
 from wmbench.reports.table import make_table, missing_baselines, to_html, to_markdown, write_table
@@ -107,10 +107,7 @@ def test_no_results_give_an_empty_table():
 
 
 def test_compare_cites_papers_only_when_asked_and_leaves_the_measured_table_as_it_is(summary, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location("compare", Path(__file__).parents[2] / "scripts" / "compare.py")
-    assert spec and spec.loader
-    compare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(compare)
+    compare = load_script("scripts/compare.py")
     for made in (summary("a", "+++-"), summary("b", "+---")):
         (Path(made["folder"]) / "summary.json").write_text(json.dumps(made))
     written = []

@@ -9,6 +9,7 @@ import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
+from tiny_run import FROZEN, REST
 from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
@@ -23,16 +24,6 @@ from wmbench.runs.load import MOVED, load_run, save_weights
 from wmbench.runs.store import load_resume, save_resume
 from wmbench.shapes import Obs
 
-FROZEN = {
-    "encoder": {
-        "_target_": "wmbench.encoders.random_patch.RandomPatch",
-        "image_size": 8,
-        "grid": 2,
-        "embed_dim": 5,
-        "seed": 0,
-    },
-    "training": {"regularizer": None},
-}
 TRAINED = {
     "encoder": {
         "_target_": "wmbench.encoders.lewm.SmallLeWM",
@@ -42,24 +33,6 @@ TRAINED = {
         "projector_dim": 6,
     },
     "training": {"regularizer": {"_target_": "wmbench.models.sigreg.SIGReg", "num_directions": 9, "weight": 0.1}},
-}
-REST = {
-    "predictor": {
-        "_target_": "wmbench.models.vit.FrameCausalViT",
-        "action_embed_dim": 3,
-        "depth": 1,
-        "num_heads": 2,
-        "head_dim": 6,
-        "mlp_dim": 11,
-        "dropout": 0.1,
-    },
-    "frameskip": 3,
-    "num_hist": 2,
-    "num_pred": 1,
-    "proprio": "velocity",
-    "proprio_embed_dim": 7,
-    "concat_dim": 1,
-    "model_name": "tiny",
 }
 
 

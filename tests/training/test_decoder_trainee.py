@@ -1,23 +1,19 @@
 """Training a decoder apart: it learns, resumes, is saved and loaded, and never touches the world model."""
 
-import csv
-import importlib.util
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from few_steps import FEW_STEPS, FRAMESKIP, NUM_HIST, new_normalizer, read_metrics
+from in_process import compose, load_script
+from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wmbench.commands import CONF
-from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
@@ -37,7 +33,6 @@ from wmbench.training import loop
 from wmbench.training.decoder import DecoderTrainee, draw_samples, validate_decoder
 
 ROOT = Path(__file__).parents[2]
-NUM_HIST, FRAMESKIP = 2, 3
 OPTIONS = {"proprio": "velocity", "proprio_embed_dim": 4, "frameskip": FRAMESKIP, "num_hist": NUM_HIST}
 MODULE = {"channel": 6, "num_res_blocks": 1, "res_channel": 4, "num_codes": 7, "quantize": True}
 CONFIG = {"_target_": "wmbench.models.decoder.VQVAEDecoder", **MODULE}
@@ -45,19 +40,7 @@ SIZES = {"dim": 5, "grid": (2, 2), "image_size": 8}
 
 
 def make_recipe(**changed) -> Recipe:
-    settings = {
-        "max_steps": 11,
-        "batch_size": 4,
-        "lr": 0.01,
-        "weight_decay": 0.0,
-        "warmup_fraction": 0.2,
-        "cosine": True,
-        "grad_clip": 1.0,
-        "save_every": 4,
-        "valid_every": 3,
-        "valid_batches": 2,
-    }
-    return Recipe(**settings | changed)
+    return Recipe(**FEW_STEPS | {"weight_decay": 0.0} | changed)
 
 
 def make_decoder() -> VQVAEDecoder:
@@ -81,11 +64,6 @@ def make_trained() -> WorldModel:
     return WorldModel(encoder, predictor, new_normalizer(), **OPTIONS)
 
 
-def new_normalizer() -> Normalizer:
-    """Of the numbered episodes: actions are (episode, step)."""
-    return Normalizer(torch.tensor([2.0, 6.0]), torch.tensor([2.0, 4.0]), torch.zeros(4), torch.ones(4))
-
-
 @pytest.fixture
 def windows(numbered_episodes: Callable) -> tuple[Windows, Windows]:
     """50 single frames to train on, four windows to validate."""
@@ -105,9 +83,7 @@ def train(model: WorldModel, decoder: nn.Module, windows: tuple[Windows, Windows
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
-    """Rows of decoder_metrics.csv, without the speed."""
-    with (run / "decoder_metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "steps_per_s"} for row in csv.DictReader(file)]
+    return read_metrics(run / "decoder_metrics.csv")
 
 
 def assert_same(module: nn.Module, state: dict[str, Tensor]) -> None:
@@ -239,23 +215,14 @@ def test_a_run_keeps_one_decoder_until_it_is_deleted(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["vqvae", "transposed_conv"])
 def test_a_configured_decoder_has_a_recipe(name: str):
-    Recipe.of(compose([f"decoder={name}"]).decoder.training)
-
-
-def compose(overrides: list[str]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        return hydra.compose("train", overrides=overrides)
+    Recipe.of(compose("train", f"decoder={name}").decoder.training)
 
 
 def test_the_world_model_is_the_same_without_a_decoder_with_one_and_with_one_added_later(
     numbered_episodes: Callable, tmp_path: Path
 ):
     """By train.py itself; the decoder, too, is the same at once or later."""
-    spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("train.py")
     data = numbered_episodes(num_episodes=6, length=12).path
     common = f"env.data={data} ckpt_base_path={tmp_path} device=cpu num_hist=2 frameskip=3 predictor.depth=1"
     common += " encoder=random_patch encoder.image_size=8 encoder.grid=2 encoder.embed_dim=5 predictor.mlp_dim=7"
@@ -263,7 +230,7 @@ def test_the_world_model_is_the_same_without_a_decoder_with_one_and_with_one_add
     decoder = "decoder=vqvae decoder.channel=6 decoder.res_channel=4 decoder.num_codes=7 decoder.quantize=true"
     decoder += " decoder.training.max_steps=3 decoder.training.batch_size=4"
     for name, added in (("without", ""), ("at_once", decoder), ("later", ""), ("later", decoder)):
-        script.main.__wrapped__(compose(f"{common} model_name={name} {added}".split()))
+        script.main.__wrapped__(compose("train", f"{common} model_name={name} {added}"))
     files = {
         run.name: {path.name: path.read_bytes() for path in run.glob("*.safetensors")}
         for run in (tmp_path / "outputs").iterdir()
@@ -277,7 +244,7 @@ def test_the_world_model_is_the_same_without_a_decoder_with_one_and_with_one_add
     assert files["at_once"] == files["later"]
     last = tmp_path / "outputs" / "without" / "step_000005.safetensors"
     last.unlink()  # the way out where it is damaged
-    script.main.__wrapped__(compose(f"{common} model_name=without".split()))
+    script.main.__wrapped__(compose("train", f"{common} model_name=without"))
     assert last.read_bytes() == files["without"][last.name]
 
 

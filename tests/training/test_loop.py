@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from few_steps import FEW_STEPS, FRAMESKIP, NUM_HIST, new_normalizer, read_metrics
 from torch import Tensor, nn
 
-from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows, compute_ahead
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
@@ -26,26 +26,11 @@ from wmbench.runs.recipe import Recipe
 from wmbench.training import loop
 from wmbench.training.world_model import WorldModelTrainee, compile_predictor, validate
 
-NUM_HIST, FRAMESKIP = 2, 3
 OPTIONS = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": FRAMESKIP, "num_hist": NUM_HIST}
 
 
-FALLING = {
-    "max_steps": 11,  # two epochs and a bit, at four windows of twenty a step
-    "batch_size": 4,
-    "lr": 0.01,
-    "weight_decay": 0.01,
-    "warmup_fraction": 0.2,
-    "cosine": True,
-    "grad_clip": 1.0,
-    "save_every": 4,
-    "valid_every": 3,
-    "valid_batches": 2,
-}
-
-
 def make_recipe(**changed) -> Recipe:
-    return Recipe(**FALLING | changed)
+    return Recipe(**FEW_STEPS | changed)
 
 
 def make_lewm() -> WorldModel:
@@ -63,11 +48,6 @@ def make_frozen() -> WorldModel:
     predictor = FrameCausalViT(dim=5, num_tokens=4, num_hist=NUM_HIST, action_dim=2 * FRAMESKIP, **size)
     encoder = RandomPatch(image_size=8, grid=2, embed_dim=5, seed=0)
     return WorldModel(encoder, predictor, new_normalizer(), **OPTIONS)
-
-
-def new_normalizer() -> Normalizer:
-    """Of the numbered episodes: actions are (episode, step)."""
-    return Normalizer(torch.tensor([2.0, 6.0]), torch.tensor([2.0, 4.0]), torch.zeros(4), torch.ones(4))
 
 
 @pytest.fixture
@@ -89,9 +69,7 @@ def train(model: WorldModel, windows: tuple[Windows, Windows], run: Path, recipe
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv, without the speed."""
-    with (run / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if key != "steps_per_s"} for row in csv.DictReader(file)]
+    return read_metrics(run / "metrics.csv")
 
 
 def assert_same_weights(model: WorldModel, other: WorldModel) -> None:
@@ -371,4 +349,4 @@ def test_settings_that_no_training_can_have_are_refused_by_name(name: str, value
 
 def test_a_setting_that_there_is_not_is_refused_by_name():
     with pytest.raises(ValueError, match="training has other settings than it should: foo; known: batch_size, cosine"):
-        Recipe.of({**FALLING, "foo": 1, "regularizer": None})
+        Recipe.of({**FEW_STEPS, "foo": 1, "regularizer": None})

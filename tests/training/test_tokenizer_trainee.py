@@ -11,6 +11,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from few_steps import FEW_STEPS
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from PIL import Image
@@ -35,8 +36,7 @@ TINY = [
     "+encoder.architecture={depth: 1, embed_dim: 48, num_heads: 3}",
 ]
 OF = {"dino_tok_vq": ["encoder.num_codes=24"]}
-RECIPE = {"max_steps": 7, "batch_size": 4, "lr": 0.01, "weight_decay": 0.0, "warmup_fraction": 0.2, "cosine": True}
-RECIPE |= {"grad_clip": 1.0, "save_every": 4, "valid_every": 3, "valid_batches": 2}
+RECIPE = FEW_STEPS | {"max_steps": 7, "weight_decay": 0.0}
 
 
 def make(name: str, for_training: bool = True, weights: Path | None = None) -> Tokenizer:
