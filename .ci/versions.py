@@ -24,9 +24,10 @@ def main() -> None:
 
 
 def requirements() -> dict[str, str]:
-    """Name and range of each package that the project or its tests need."""
+    """Name and range of each package that the project or its tests need; weights, known by their hash, are none."""
     project = tomllib.loads(PROJECT.read_text())["project"]
-    lines = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name != "pretrained"]
+    lines = project["dependencies"] + [line for extra in extras for line in extra]
     pairs = (re.fullmatch(r"([\w.-]+)(?:\[.*\])?(.*)", line).groups() for line in lines)
     return {name: versions for name, versions in pairs if name != project["name"]}
 

