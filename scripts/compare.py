@@ -8,7 +8,7 @@ papers follow under their own heading, and in published.csv.
 import argparse
 from pathlib import Path
 
-from wmbench.commands import fail
+from wmbench.commands import fail, told
 from wmbench.evaluation.results import find_summaries
 from wmbench.reports.published import add_published, published_markdown
 from wmbench.reports.report import write_report
@@ -40,4 +40,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        fail(told(error))

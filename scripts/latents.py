@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from wmbench.commands import fail
+from wmbench.commands import fail, told
 from wmbench.data.token_file import read_about, read_journal
 from wmbench.files import try_lock
 from wmbench.machine import duration, size
@@ -91,4 +91,7 @@ def is_locked(path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        fail(told(error))

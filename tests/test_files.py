@@ -67,3 +67,9 @@ def test_a_temporary_file_keeps_the_suffix(tmp_path):
         assert temporary.suffix == ".npz"
         temporary.write_text("x")
     assert (tmp_path / "tasks.npz").read_text() == "x"
+
+
+def test_a_full_disk_is_told_with_the_file_that_does_not_fit(tmp_path):
+    with pytest.raises(OSError) as told, whole(tmp_path / "tasks.csv"):
+        raise OSError(28, "No space left on device")
+    assert (told.value.errno, told.value.filename) == (28, str(tmp_path / "tasks.csv"))

@@ -81,6 +81,17 @@ def writing(path: Path, remedy: str) -> Iterator[None]:
 
 
 @contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Add the path to an error that the system gives without one, as it does where a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path whose file becomes `path` when the block ends without an error: whole on the disk, or not at all.
 
@@ -89,10 +100,11 @@ def whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield temporary
-        _to_disk(temporary)
-        temporary.replace(path)
-        _to_disk(path.parent)
+        with _named(path):
+            yield temporary
+            _to_disk(temporary)
+            temporary.replace(path)
+            _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -34,8 +34,9 @@ def writing(path: Path) -> Iterator[Path]:
         with whole(path) as temporary:
             yield temporary
     except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"{path} cannot be written ({error}; {size(free_disk(path))} free there); what was saved before is intact, and "
+            f"{path} cannot be written ({reason}; {size(free_disk(path))} free there); what was saved before is intact, and "
             "the same command goes on from it once there is room"
         ) from error
 
