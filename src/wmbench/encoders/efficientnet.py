@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange, reduce
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
+from wmbench.encoders.base import pixel_statistics, square_grid
+from wmbench.encoders.convolutional import Convolutional
 from wmbench.encoders.weights import Release, Weights, load_strictly, read_state
 
 WIDTH = {"map": 112, "pooled": 1280}
@@ -26,7 +25,7 @@ OTHERS = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv"
 OTHERS |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
 
 
-class EfficientNetLite0(Encoder):
+class EfficientNetLite0(Convolutional):
     """The tokens of the fifth stage's map (14 x 14 at 224 pixels), or one, the mean of the last map.
 
     Args:
@@ -63,12 +62,6 @@ class EfficientNetLite0(Encoder):
         blocks = network.blocks if output == "pooled" else network.blocks[:MAP_STAGES]
         self.trunk = nn.Sequential(network.conv_stem, network.bn1, *blocks, *head)
         self.freeze()
-
-    def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
-        features = self.trunk(pixels.contiguous())  # channels last, one frame and a batch would take different kernels
-        if self.num_tokens == 1:
-            return reduce(features, "f d h w -> f 1 d", "mean")
-        return rearrange(features, "f d h w -> f (h w) d")
 
 
 def build_network() -> Any:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange, reduce
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, Encoder, PixelStatistics, pixel_statistics, square_grid
+from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, PixelStatistics, pixel_statistics, square_grid
+from wmbench.encoders.convolutional import Convolutional
 from wmbench.encoders.weights import Release, Weights, load_strictly, read_state
 
 STAGES = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -18,7 +17,7 @@ STRIDE = {"pooled": 32, "layer3": 16}
 UNREAD = ("fc.", "lang_enc.", "lang_rew.")  # the classifier, R3M's language model and what compares the two
 
 
-class ResNet18(Encoder):
+class ResNet18(Convolutional):
     """One token, the mean of the last map, or the tokens of the third stage's map (14 x 14 at 224 pixels).
 
     Args:
@@ -65,12 +64,6 @@ class ResNet18(Encoder):
         stages = STAGES if output == "pooled" else STAGES[:-1]
         self.trunk = nn.Sequential(OrderedDict((stage, getattr(network, stage)) for stage in stages))
         self.freeze()
-
-    def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
-        features = self.trunk(pixels.contiguous())  # channels last, one frame and a batch would take different kernels
-        if self.num_tokens == 1:
-            return reduce(features, "f d h w -> f 1 d", "mean")
-        return rearrange(features, "f d h w -> f (h w) d")
 
 
 def resnet_pixels(pixels: str) -> PixelStatistics:

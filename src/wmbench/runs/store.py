@@ -24,7 +24,7 @@ ANEW = "delete it to train from the beginning"
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def saving(path: Path) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block ends.
 
     Raises:
@@ -42,7 +42,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    with writing(path) as temporary:
+    with saving(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 
@@ -51,7 +51,7 @@ def save_mapping(path: Path, mapping: Mapping[str, Any]) -> None:
     text = (
         json.dumps(mapping, indent=2) + "\n" if path.suffix == ".json" else OmegaConf.to_yaml(OmegaConf.create({**mapping}))
     )
-    with writing(path) as temporary:
+    with saving(path) as temporary:
         temporary.write_text(text)
 
 

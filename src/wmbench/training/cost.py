@@ -68,7 +68,7 @@ def evening(num_steps: int, step_s: float, num_frames: int, frame_s: float) -> s
 
 
 def seconds_of(call: Callable[[], object]) -> float:
-    """Of the second of two calls; the first one warms up."""
+    """Measure the second of two calls [s]; the first one warms up."""
     for _ in range(2):
         began = time.perf_counter()
         call()

@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from wmbench.runs.store import writing
+from wmbench.runs.store import saving
 
 Row = dict[str, float | int]
 
@@ -35,7 +35,7 @@ class Metrics:
         writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        with writing(self.path) as temporary:
+        with saving(self.path) as temporary:
             temporary.write_text(text.getvalue(), newline="")
 
 
