@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wmbench.files import _is_at, exclusive, whole, write_text
+from wmbench import files
+from wmbench.files import _is_at, exclusive, in_turn, whole, write_text
 
 HOLD = """
 import sys, pathlib
@@ -31,6 +34,23 @@ def test_a_second_process_is_told_who_holds_a_path(tmp_path):
         holder.wait()
     with exclusive(path, "wait"):  # a killed process holds nothing
         pass
+
+
+def test_who_takes_turns_waits_for_the_holder_and_says_so_once(tmp_path, capsys, monkeypatch):
+    path, looked = tmp_path / "tokens", threading.Event()
+
+    def take_turn():
+        with in_turn(path):
+            return (tmp_path / "written").read_text()
+
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: looked.set())
+    with ThreadPoolExecutor(1) as pool:
+        with exclusive(path, "wait"):
+            second = pool.submit(take_turn)
+            assert looked.wait(60)
+            (tmp_path / "written").write_text("by the first")
+        assert second.result(60) == "by the first"
+    assert capsys.readouterr().err.count("tokens is in use by process") == 1
 
 
 def test_a_path_is_free_again_after_its_block(tmp_path):

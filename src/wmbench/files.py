@@ -4,13 +4,16 @@ import fcntl
 import json
 import os
 import socket
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parents[1]
+WAIT_S = 0.5  # between two looks at a file that another process holds
 
 
 def shipped(name: str) -> Path:
@@ -39,6 +42,23 @@ def exclusive(path: Path, remedy: str) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Hold `path` as `exclusive` does, once whoever holds it now has ended; says for whom it waits."""
+    is_told = False
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(exclusive(path, "waiting for it"))
+                break
+            except ValueError as busy:
+                if not is_told:
+                    print(f"note: {busy}", file=sys.stderr)
+                is_told = True
+                time.sleep(WAIT_S)
+        yield
 
 
 def _is_at(path: Path, file: IO) -> bool:
