@@ -3,6 +3,8 @@
 import functools
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +21,8 @@ from wmbench.commands.configuration import CONF
 from wmbench.commands.help import help_text
 from wmbench.commands.messages import explain, fail, told
 from wmbench.commands.words import read
+
+PARENT = "WMBENCH_ENDS_WITH"  # its value: the number of the process to end with
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -39,6 +43,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         def main() -> None:
             if {"--help", "-h"} & set(sys.argv[1:]):
                 return print(help_text(run.__globals__["__doc__"], config_name))
+            end_with_parent()
             wrap = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
             try:
                 sys.argv[1:] = read(sys.argv[1:], config_name)
@@ -76,6 +81,20 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return main
 
     return decorate
+
+
+def end_with_parent() -> None:
+    """Where the process that started this one asks for it, end with it, also when that one is killed."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def precision_of(cfg: DictConfig) -> Any:

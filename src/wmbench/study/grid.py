@@ -1,0 +1,157 @@
+"""The grid of a study: rows, training seeds and evaluations, as the command lines that make them."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from wmbench.evaluation.conditions import digest
+from wmbench.evaluation.row import BASELINES
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One result of a study: a row's run, or a floor or ceiling, under one evaluation.
+
+    seed: of the training; None for what is not trained.
+    """
+
+    row: str
+    seed: int | None
+    evaluation: str
+
+    @property
+    def run(self) -> str:
+        """The run's name, and that of its row in a single result."""
+        return self.row if self.seed is None else run_name(self.row, self.seed)
+
+    def __str__(self) -> str:
+        return f"{self.run} {self.evaluation}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What conf/study/NAME.yaml asks for; every text is the words of a command line.
+
+    folder: where all of it is kept.
+    data: words for scripts/collect.py; or env_data, a file of episodes that are there already.
+    heads: for pretrain.py, each trained once, before the rows that load it.
+    train: for every train.py, before a row's own.
+    rows: a name in tables for the words that make it.
+    evaluations: likewise for plan.py.
+    floors: actors that are not trained, of BASELINES.
+    contrasts: expectations, written down before the first run.
+    margin: of success, below which a difference does not matter.
+    minutes: that a training (`train`) and each evaluation of a run took on one core of the machine named in `about`.
+    run_mb: disk that a run and its results took there.
+    """
+
+    name: str
+    folder: Path
+    rows: Mapping[str, str]
+    seeds: Sequence[int]
+    evaluations: Mapping[str, str]
+    data: str = ""
+    env_data: str | None = None
+    heads: Mapping[str, str] = field(default_factory=dict)
+    train: str = ""
+    floors: Sequence[str] = BASELINES
+    contrasts: Sequence[Mapping[str, Any]] = ()
+    margin: int | float = 0.03
+    about: str = ""
+    minutes: Mapping[str, int | float] = field(default_factory=dict)
+    run_mb: int | float = 0
+
+    def __post_init__(self) -> None:
+        for kind in ("rows", "evaluations", "heads"):
+            for name in getattr(self, kind):
+                if not NAME.fullmatch(str(name)):
+                    raise ValueError(f"study.{kind}: {name!r} must be a name of letters, digits, _, - and .")
+        for kind in ("rows", "seeds", "evaluations"):
+            if not getattr(self, kind):
+                raise ValueError(f"study.{kind} is empty; a study needs at least one")
+        if len(set(self.seeds)) < len(self.seeds) or not all(type(seed) is int and seed >= 0 for seed in self.seeds):
+            raise ValueError(f"study.seeds ({list(self.seeds)}) must be different whole numbers of at least 0")
+        if unknown := set(self.floors) - set(BASELINES):
+            raise ValueError(f"study.floors: unknown {', '.join(sorted(unknown))}; known: {', '.join(BASELINES)}")
+        if taken := set(self.rows) & set(BASELINES):
+            raise ValueError(f"study.rows: {', '.join(sorted(taken))} names a floor; give the row another name")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], folder: Path) -> "Study":
+        """Read the group `study` of a configuration.
+
+        Raises:
+            ValueError: settings that a study does not have, lacks, or that cannot work.
+        """
+        known = {field.name for field in fields(cls)} - {"folder"}
+        if unknown := set(config) - known:
+            raise ValueError(f"study has no {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        if missing := {"name", "rows", "seeds", "evaluations"} - set(config):
+            raise ValueError(f"study lacks {', '.join(sorted(missing))}")
+        return cls(folder=folder, **config)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells: floors first, since they take minutes and say what the others are worth, then row by row."""
+        floors = [Cell(floor, None, evaluation) for floor in self.floors for evaluation in self.evaluations]
+        return floors + [
+            Cell(row, seed, evaluation) for row in self.rows for seed in self.seeds for evaluation in self.evaluations
+        ]
+
+    def shard(self, which: str | None) -> list[Cell]:
+        """The cells of a shard such as `2/4`, or all; a run's cells are all in one shard.
+
+        Raises:
+            ValueError: something else.
+        """
+        if which is None:
+            return self.cells
+        match = re.fullmatch(r"(\d+)/(\d+)", str(which))
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(f"shard ({which}) must be one of several, such as shard=2/4: the second of four")
+        runs = list(dict.fromkeys(cell.run for cell in self.cells))
+        mine = set(runs[int(match[1]) - 1 :: int(match[2])])
+        return [cell for cell in self.cells if cell.run in mine]
+
+    @property
+    def data_file(self) -> Path:
+        return Path(self.env_data).expanduser() if self.env_data else self.folder / "data.h5"
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.folder / "runs"
+
+    def head_file(self, head: str) -> Path:
+        return self.folder / "heads" / f"{head}.safetensors"
+
+    def results_folder(self, evaluation: str) -> Path:
+        """Where an evaluation's results are; other words for it lead to another folder, so that old ones never mix in."""
+        return self.folder / "results" / f"{evaluation}_{digest({'words': self.evaluations[evaluation]})}"
+
+    def collect_command(self) -> list[str]:
+        return ["scripts/collect.py", "env=point_maze", *shlex.split(self.data), f"output={self.data_file}"]
+
+    def head_command(self, head: str) -> list[str]:
+        words = shlex.split(self.heads[head])
+        return ["pretrain.py", *words, f"env.data={self.data_file}", f"output={self.head_file(head)}"]
+
+    def train_command(self, row: str, seeds: Sequence[int]) -> list[str]:
+        """One sweep over the seeds of a row that are still to be trained."""
+        words = [*shlex.split(self.train), *shlex.split(self.rows[row])]
+        where = [f"env.data={self.data_file}", f"ckpt_base_path={self.runs_folder}"]
+        each = [f"seed={','.join(map(str, seeds))}", f"model_name={run_name(row, '${seed}')}"]
+        return ["train.py", "-m", *words, *each, *where]
+
+    def plan_command(self, evaluation: str, runs: Sequence[str]) -> list[str]:
+        """One sweep over runs that are still to be evaluated."""
+        where = [f"ckpt_base_path={self.runs_folder}", f"output_dir={self.results_folder(evaluation)}", "baselines=false"]
+        return ["plan.py", "-m", f"model_name={','.join(runs)}", *shlex.split(self.evaluations[evaluation]), *where]
+
+
+def run_name(row: str, seed: int | str) -> str:
+    return f"{row}_s{seed}"

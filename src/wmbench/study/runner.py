@@ -1,0 +1,234 @@
+"""Running what a study still lacks. Its state is what is on disk, so a study that was stopped anywhere goes on."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from wmbench.commands.entry import PARENT
+from wmbench.evaluation.results import Summary, find_summaries
+from wmbench.files import in_turn, write_text
+from wmbench.machine import duration, progress_bar, size
+from wmbench.study.grid import Cell, Study, run_name
+
+ROOT = Path(__file__).parents[3]
+LOG_LINES = 15  # of a command that failed, where it printed no error of its own
+
+
+def finished(study: Study) -> dict[Cell, Summary]:
+    """Every cell whose result is on disk; of equal ones the newest."""
+    cells = {(cell.run, cell.evaluation): cell for cell in study.cells}
+    found = {}
+    for evaluation in study.evaluations:
+        for summary in find_summaries(study.results_folder(evaluation)):
+            if cell := cells.get((summary["row"], evaluation)):
+                found[cell] = summary
+    return found
+
+
+def is_trained(study: Study, row: str, seed: int) -> bool:
+    """Whether a run is complete: its probe is what training saves last."""
+    return (study.runs_folder / "outputs" / run_name(row, seed) / "probe.safetensors").exists()
+
+
+class Runner:
+    """Makes the cells that are missing, one command at a time, and notes what failed and what each part took.
+
+    Args:
+        cells: those to make, such as a shard's.
+        on_result: called after every command that may have made results.
+    """
+
+    def __init__(self, study: Study, cells: Sequence[Cell], on_result: Callable[[], None] = lambda: None):
+        self.study, self.cells, self.on_result = study, cells, on_result
+        self.failures = Failures(study.folder)
+        self.costs = Costs(study.folder)
+
+    def run(self) -> None:
+        """Make every missing cell, as far as it can be made."""
+        done = finished(self.study)
+        missing = [cell for cell in self.cells if cell not in done]
+        if not missing:
+            return
+        with progress_bar(total=len(self.cells), initial=len(self.cells) - len(missing), unit=" cells") as self.bar:
+            self._collect()
+            for evaluation, cells in grouped(missing, lambda cell: cell.evaluation if cell.seed is None else ""):
+                if evaluation:
+                    self._plan(evaluation, cells)
+            for row, cells in grouped(missing, lambda cell: "" if cell.seed is None else cell.row):
+                if row:
+                    self._row(row, cells)
+
+    def _collect(self) -> None:
+        self._once(self.study.data_file, "data", self.study.collect_command())
+
+    def _once(self, file: Path, name: str, words: list[str]) -> None:
+        """Make a file that several rows need, unless it is there; another shard may make it just now.
+
+        Raises:
+            ValueError: it could not be made.
+        """
+        if not file.exists():
+            with in_turn(self.study.folder / name):
+                if not file.exists():
+                    self._command(name, words, 1)
+        if not file.exists():
+            raise ValueError(f"{file} could not be made: {self._log(name)} says why")
+
+    def _row(self, row: str, cells: list[Cell]) -> None:
+        """Train what is not trained of a row, then evaluate it."""
+        study = self.study
+        for head in study.heads:
+            if str(study.head_file(head)) in study.rows[row]:
+                self._once(study.head_file(head), f"head_{head}", study.head_command(head))
+        seeds = sorted({cell.seed for cell in cells if cell.seed is not None})
+        if untrained := [seed for seed in seeds if not is_trained(study, row, seed)]:
+            name = f"train_{row}"
+            code = self._command(name, study.train_command(row, untrained), len(untrained))
+            for cell in cells:
+                assert cell.seed is not None
+                if not is_trained(study, row, cell.seed):
+                    self.failures.note(cell, self._problem(name, cell.run, code))
+        for evaluation, here in grouped(cells, lambda cell: cell.evaluation):
+            ready = [cell for cell in here if cell.seed is not None and is_trained(study, row, cell.seed)]
+            if ready:
+                self._plan(evaluation, ready, row)
+
+    def _plan(self, evaluation: str, cells: list[Cell], row: str = "floors") -> None:
+        name = f"{evaluation}_{row}"
+        code = self._command(name, self.study.plan_command(evaluation, [cell.run for cell in cells]), len(cells))
+        done = finished(self.study)
+        for cell in cells:
+            if cell in done:
+                self.failures.forget(cell)
+                self.bar.update()
+            else:
+                self.failures.note(cell, self._problem(name, cell.run, code))
+        self.on_result()
+
+    def _command(self, name: str, words: list[str], times: int) -> int:
+        """Run one of the project's commands into its log; returns its exit status.
+
+        Raises:
+            KeyboardInterrupt: it was stopped by hand.
+        """
+        self.bar.set_postfix_str(name)
+        script, *rest = words
+        log = self._log(name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        with log.open("w") as file:
+            print("$ python", *words, file=file, flush=True)
+            environment = {**os.environ, PARENT: str(os.getpid())}
+            command = [sys.executable, str(ROOT / script), *rest]
+            code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+        if code in (130, -2):
+            raise KeyboardInterrupt
+        if code == 0:
+            self.costs.note(name, (time.perf_counter() - began) / times)
+        return code
+
+    def _log(self, name: str) -> Path:
+        return self.study.folder / "logs" / f"{name}.log"
+
+    def _problem(self, name: str, run: str, code: int) -> str:
+        """Why a command did not make a run's part, from its log."""
+        log = self._log(name)
+        lines = log.read_text(errors="replace").replace("\r", "\n").splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        own = [line for line in errors if f"seed={run.rpartition('_s')[2]} " in line or f"model_name={run}" in line]
+        reason = (own or errors or ["\n".join(lines[-LOG_LINES:])])[0]
+        return f"{reason}\nexit status {code}; {log} has the rest\n"
+
+
+def grouped(cells: Iterable[Cell], key: Callable[[Cell], str]) -> list[tuple[str, list[Cell]]]:
+    """Cells by a key, in the order in which the keys first come."""
+    cells = list(cells)
+    order = {name: number for number, name in enumerate(dict.fromkeys(map(key, cells)))}
+    return [(name, list(group)) for name, group in groupby(sorted(cells, key=lambda cell: order[key(cell)]), key)]
+
+
+class Failures:
+    """What went wrong, a file per cell in `failed/`, until the cell is made."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder / "failed"
+
+    def note(self, cell: Cell, problem: str) -> None:
+        write_text(self._file(cell), problem)
+
+    def forget(self, cell: Cell) -> None:
+        self._file(cell).unlink(missing_ok=True)
+
+    def of(self, cell: Cell) -> str | None:
+        """The first line of a cell's problem."""
+        file = self._file(cell)
+        return file.read_text().partition("\n")[0] if file.exists() else None
+
+    def _file(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.run}_{cell.evaluation}.txt"
+
+
+class Costs:
+    """Seconds that each part took here, by name, for the forecasts of `dry_run` and `status`."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "costs.json"
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def note(self, name: str, seconds: float) -> None:
+        write_text(self.path, json.dumps(self.seconds | {name: round(seconds, 1)}, indent=2) + "\n")
+
+    def forecast(self, study: Study, cells: Sequence[Cell]) -> float:
+        """Seconds that making the cells takes: as measured for their row, else on average, else as the study's file says."""
+        measured = self.seconds
+
+        def part(kind: str, row: str) -> float:
+            same = [seconds for name, seconds in measured.items() if name.startswith(f"{kind}_")]
+            known = 60.0 * study.minutes.get(kind, 0)
+            return measured.get(f"{kind}_{row}", sum(same) / len(same) if same else known)
+
+        untrained = {(cell.row, cell.seed) for cell in cells if cell.seed is not None}
+        untrained = {(row, seed) for row, seed in untrained if not is_trained(study, row, seed)}
+        plans = sum(part(cell.evaluation, "floors" if cell.seed is None else cell.row) for cell in cells)
+        return plans + sum(part("train", row) for row, _ in untrained)
+
+
+def status(study: Study, cells: Sequence[Cell]) -> str:
+    """The grid in words: per row and evaluation how many seeds are done, what failed, and what is left."""
+    done, failures = finished(study), Failures(study.folder)
+    lines, width = [], max(len(cell.row) for cell in cells)
+    for row, of_row in grouped(cells, lambda cell: cell.row):
+        seeds = {cell.seed for cell in of_row if cell.seed is not None}
+        parts = [f"{sum(is_trained(study, row, seed) for seed in seeds)} of {len(seeds)} trained"] if seeds else []
+        for evaluation, here in grouped(of_row, lambda cell: cell.evaluation):
+            parts.append(f"{evaluation} {sum(cell in done for cell in here)} of {len(here)}")
+        lines.append(f"{row:<{width}}  {', '.join(parts)}")
+        problems = {cell: failures.of(cell) for cell in of_row if cell not in done}
+        lines += [f"{'':<{width}}  {cell}: {problem}" for cell, problem in problems.items() if problem]
+    return "\n".join([*lines, what_is_left(study, [cell for cell in cells if cell not in done])])
+
+
+def what_is_left(study: Study, left: Sequence[Cell]) -> str:
+    """Hours and disk of the cells that are left."""
+    if not left:
+        return "nothing is left to do"
+    seconds, runs = Costs(study.folder).forecast(study, left), len({cell.run for cell in left})
+    source = "measured here" if Costs(study.folder).seconds else "measured elsewhere: conf/study says where"
+    return f"left: {len(left)} cells, about {duration(seconds)} and {size(1e6 * study.run_mb * runs)} of disk ({source})"
+
+
+def plan_of(study: Study, cells: Sequence[Cell]) -> str:
+    """The commands that would run, and what they take."""
+    done = finished(study)
+    left = [cell for cell in cells if cell not in done]
+    seconds = Costs(study.folder)
+    lines = [f"{cell}: about {duration(seconds.forecast(study, [cell]))}" for cell in left]
+    return "\n".join([*lines, what_is_left(study, left)])
