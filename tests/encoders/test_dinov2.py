@@ -174,10 +174,7 @@ def test_an_untrained_network_says_so_and_its_blocks_count():
     ("settings", "message"),
     [
         ({"image_size": 200}, r"image_size \(200\) must be a multiple of the patch \(14\), such as 196"),
-        ({"image_size": 0}, r"image_size \(0\)"),
         ({"output": "pooled"}, r"output \('pooled'\) must be one of patches, cls"),
-        ({"pixels": "dino"}, r"pixels \('dino'\) must be one of native, dino_wm"),
-        ({"weights": "some.pth"}, r"pretrained=false leaves weights=some\.pth unread"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_by_name(settings, message):

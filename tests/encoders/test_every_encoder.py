@@ -5,16 +5,19 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from in_process import TRAIN, compose, load_script, train
 from miniature import shrink
 from omegaconf import OmegaConf
 from PIL import Image
 
-from wmbench.commands import CONF
+from wmbench.commands import CONF, encoder_config
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.envs.vector import PointMazes
@@ -76,6 +79,25 @@ def test_it_trains_and_plans(name: str, plan, numbered_episodes: Callable, tmp_p
     assert (summary["n_tasks"], summary["encoder_source"]) == (2, source["source"])
     with next((tmp_path / "plans").rglob("tasks.csv")).open(newline="") as file:
         assert all(math.isfinite(float(row["final_distance"])) for row in csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_that_no_encoder_can_take_are_refused_by_name(name: str, tmp_path: Path):
+    encoder = OmegaConf.create(encoder_config(name))
+    shrink(encoder, tmp_path)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"image_size": 0}, r"image_size \(0\)"),
+        ({"pixels": "raw"}, r"pixels \('raw'\) must be one of native, dino_wm"),
+        ({"output": "all"}, r"output \('all'\) must be one of "),
+        (
+            {"pretrained": False, "weights": "some.pth"},
+            r"pretrained=false leaves weights=some\.pth unread|no trained tokenizer",
+        ),
+    ]
+    for settings, message in refused:
+        if settings.keys() <= encoder.keys():
+            with pytest.raises(InstantiationException, match=message):
+                instantiate(encoder, **settings)
 
 
 @pytest.mark.parametrize(

@@ -156,9 +156,7 @@ def test_fetch_gets_what_the_encoder_asks_for(name):
     [
         ({"output": "layer3", "image_size": 196}, r"image_size \(196\) must be a multiple of the stride of layer3 \(16\)"),
         ({"image_size": 208}, r"image_size \(208\) must be a multiple of the stride of pooled \(32\)"),
-        ({"image_size": 0}, r"image_size \(0\)"),
         ({"output": "layer4"}, r"output \('layer4'\) must be one of pooled, layer3"),
-        ({"pixels": "dino"}, r"pixels \('dino'\) must be one of native, dino_wm"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_by_name(settings, message):

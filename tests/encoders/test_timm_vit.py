@@ -194,9 +194,7 @@ def test_fetch_gets_what_the_encoder_asks_for(encoder):
         ({"image_size": 196}, r"image_size \(196\) must be a multiple of the patch \(16\), such as 192"),
         ({"output": "pooled"}, r"output \('pooled'\) must be one of patches, cls"),
         ({"positions": "bicubic"}, r"positions \('bicubic'\) must be one of timm, hub"),
-        ({"pixels": "dino"}, r"pixels \('dino'\) must be one of native, dino_wm"),
         ({"model": EVA, "positions": "hub"}, r"eva02.* has more than a position table to resample; take positions=timm"),
-        ({"weights": "some.pth"}, r"pretrained=false leaves weights=some\.pth unread"),
         ({"model": "vit_smal_patch16_224"}, r"'vit_smal_patch16_224'\) is none of timm.*similar: vit_small_patch16_224"),
         ({"model": "vit_small_patch16_224.dinno"}, r"is none of timm.*vit_small_patch16_224\.dino"),
         (

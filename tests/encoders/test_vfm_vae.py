@@ -189,10 +189,8 @@ def test_fetch_gets_both_files_and_tables_carry_both_licences(recorded, config, 
     ("settings", "message"),
     [
         ({"image_size": 196}, r"image_size \(196\) must be a multiple of .* \(16\), such as 192"),
-        ({"image_size": 0}, r"image_size \(0\)"),
         ({"z_dim": 5}, r"narrows 96 features to 10, which must be a divisor"),
         ({"level_dim": 0}, r"narrows 64 features to 0"),
-        ({"weights": "some.pth"}, r"pretrained=false leaves weights=some\.pth unread"),
         ({"trunk_weights": "some.pth"}, r"pretrained=false leaves trunk_weights=some\.pth unread"),
     ],
 )

@@ -12,16 +12,15 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
+from wmbench.encoders.base import pixel_statistics
+from wmbench.encoders.vit import OUTPUTS, ViT
 from wmbench.encoders.weights import REMEDY, Release, Weights, check_state, read_state
 
 if TYPE_CHECKING:
     from timm.models import VisionTransformer
 
-OUTPUTS = ("patches", "cls")
 
-
-class DINO(Encoder):
+class DINO(ViT):
     """A frozen ViT: patch tokens, or only the CLS token, after the final norm.
 
     A subclass writes `fill`.
@@ -56,27 +55,13 @@ class DINO(Encoder):
         origin = Weights(pretrained, weights, release, seed)
         with origin.building():
             trunk = build_trunk(model, architecture)
-        grid = square_grid(image_size, trunk.patch_embed.patch_size[0], "patch")
-        super().__init__(
-            image_size=image_size,
-            grid=grid if output == "patches" else (1, 1),
-            embed_dim=trunk.embed_dim,
-            prefix_tokens=trunk.num_prefix_tokens,
-            **statistics,
-            source=origin.source,
-            licence=origin.licence,
-        )
-        self.output, self.trunk = output, trunk
+        super().__init__(trunk, output, image_size, trunk.patch_embed.patch_size[0], statistics, origin)
         self.fill(origin, model)
         self.freeze()
 
     @abstractmethod
     def fill(self, origin: Weights, model: str) -> None:
         """Complete the trunk: its weights, unless it is untrained, and its positions for the image size."""
-
-    def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
-        features = self.trunk.forward_features(pixels)
-        return features[:, self.prefix_tokens :] if self.output == "patches" else features[:, :1]
 
 
 class DINOv2(DINO):

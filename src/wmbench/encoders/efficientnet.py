@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from wmbench.encoders.base import pixel_statistics, square_grid
+from wmbench.encoders.base import pixel_statistics
 from wmbench.encoders.convolutional import Convolutional
 from wmbench.encoders.weights import Release, Weights, load_strictly, read_state
 
-WIDTH = {"map": 112, "pooled": 1280}
-STRIDE = {"map": 16, "pooled": 32}
 MAP_STAGES = 5  # of seven: the last ones at 16 pixels
 PIXELS = {"native": "dino_wm", "dino_wm": "dino_wm", "imagenet": "native"}  # what base calls the same statistics
 CLASSIFIER = {"_fc.weight": torch.Size([1000, 1280]), "_fc.bias": torch.Size([1000])}
@@ -38,24 +36,18 @@ class EfficientNetLite0(Convolutional):
         ValueError: an image_size that the stride does not divide, an unknown option, or weights of another network.
     """
 
+    widths, strides = {"map": 112, "pooled": 1280}, {"map": 16, "pooled": 32}
+
     def __init__(
         self, image_size: int, output: str, pixels: str, pretrained: bool, weights: str | None, release: Release, seed: int
     ):
-        for name, value, known in (("output", output, WIDTH), ("pixels", pixels, PIXELS)):
+        for name, value, known in (("output", output, self.widths), ("pixels", pixels, PIXELS)):
             if value not in known:
                 raise ValueError(f"{name} ({value!r}) must be one of {', '.join(known)}")
-        grid = square_grid(image_size, STRIDE[output], f"stride of {output}")
         origin = Weights(pretrained, weights, release, seed)
+        super().__init__(image_size, output, pixel_statistics(PIXELS[pixels]), origin)
         with origin.building():
             network = build_network()
-        super().__init__(
-            image_size=image_size,
-            grid=grid if output == "map" else (1, 1),
-            embed_dim=WIDTH[output],
-            **pixel_statistics(PIXELS[pixels]),
-            source=origin.source,
-            licence=origin.licence,
-        )
         if pretrained:
             load_network(network, origin.path)
         head = (network.conv_head, network.bn2) if output == "pooled" else ()

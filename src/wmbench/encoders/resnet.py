@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, PixelStatistics, pixel_statistics, square_grid
+from wmbench.encoders.base import IMAGENET_MEAN, IMAGENET_STD, PixelStatistics, pixel_statistics
 from wmbench.encoders.convolutional import Convolutional
 from wmbench.encoders.weights import Release, Weights, load_strictly, read_state
 
 STAGES = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
-WIDTH = {"pooled": 512, "layer3": 256}
-STRIDE = {"pooled": 32, "layer3": 16}
 UNREAD = ("fc.", "lang_enc.", "lang_rew.")  # the classifier, R3M's language model and what compares the two
 
 
@@ -32,6 +30,8 @@ class ResNet18(Convolutional):
         ValueError: an image_size that the strides do not divide, an unknown option, or weights of another network.
     """
 
+    widths, strides = {"pooled": 512, "layer3": 256}, {"pooled": 32, "layer3": 16}
+
     def __init__(
         self,
         image_size: int,
@@ -44,21 +44,12 @@ class ResNet18(Convolutional):
         release: Release,
         seed: int,
     ):
-        if output not in WIDTH:
-            raise ValueError(f"output ({output!r}) must be one of {', '.join(WIDTH)}")
-        grid = square_grid(image_size, STRIDE[output], f"stride of {output}")  # 196 would give 13 x 13 uneven cells
-        statistics = resnet_pixels(pixels)
+        if output not in self.widths:
+            raise ValueError(f"output ({output!r}) must be one of {', '.join(self.widths)}")
         origin = Weights(pretrained, weights, release, seed)
+        super().__init__(image_size, output, resnet_pixels(pixels), origin)
         with origin.building():
             network = build_network()
-        super().__init__(
-            image_size=image_size,
-            grid=grid if output == "layer3" else (1, 1),
-            embed_dim=WIDTH[output],
-            **statistics,
-            source=origin.source,
-            licence=origin.licence,
-        )
         if pretrained:
             load_network(network, origin.path, entry, prefix)
         stages = STAGES if output == "pooled" else STAGES[:-1]

@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
-from wmbench.encoders.dinov2 import OUTPUTS, bake_positions, check_address, similar
+from wmbench.encoders.base import pixel_statistics
+from wmbench.encoders.dinov2 import bake_positions, check_address, similar
+from wmbench.encoders.vit import OUTPUTS, ViT
 from wmbench.encoders.weights import Release, Weights, drawn_from, load_strictly, read_state
 
 POSITIONS = ("timm", "hub")
 
 
-class TimmViT(Encoder):
+class TimmViT(ViT):
     """Patch tokens, or only the CLS token, after the model's final norm, if it has one.
 
     Nothing is masked: MAE and I-JEPA hide patches only in training, and timm's networks have no such part.
@@ -63,34 +63,20 @@ class TimmViT(Encoder):
             raise ValueError(f"{model} has more than a position table to resample; take positions=timm")
         native = trunk.patch_embed.img_size[0]
         size = native if image_size is None else image_size
-        grid = square_grid(size, native // trunk.patch_embed.grid_size[0], "patch")
         statistics = pixel_statistics(pixels)
         if pixels == "native":  # not ImageNet's for every model
             statistics["pixel_mean"], statistics["pixel_std"] = (trunk.pretrained_cfg[name] for name in ("mean", "std"))
-        super().__init__(
-            image_size=size,
-            grid=grid if output == "patches" else (1, 1),
-            embed_dim=trunk.embed_dim,
-            prefix_tokens=trunk.num_prefix_tokens,
-            **statistics,
-            source=origin.source,
-            licence=origin.licence,
-        )
+        super().__init__(trunk, output, size, native // trunk.patch_embed.grid_size[0], statistics, origin)
         if pretrained:
             if has_computed_buffers(trunk):
                 with drawn_from(seed):  # the meta device has not computed them
-                    trunk = build_trunk(model, architecture)
+                    trunk = self.trunk = build_trunk(model, architecture)
             load_trunk(trunk, origin.path, entry, model)
         if positions == "hub":
             bake_positions(trunk, size)
         elif size != native:
             trunk.set_input_size((size, size))
-        self.output, self.trunk = output, trunk
         self.freeze()
-
-    def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
-        features = self.trunk.forward_features(pixels)
-        return features[:, self.prefix_tokens :] if self.output == "patches" else features[:, :1]
 
 
 def build_trunk(model: str, architecture: Mapping[str, Any]) -> Any:

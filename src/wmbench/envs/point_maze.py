@@ -29,10 +29,10 @@ class PointMaze(gymnasium.Env):
     def __init__(
         self,
         maze: Any = "umaze",
+        render_mode: str | None = None,
         renderer: str = "auto",
         image_size: int = 224,
         render_lag: bool = False,
-        render_mode: str | None = None,
     ):
         check_image_size(image_size, least=1)
         if render_mode not in (None, *self.metadata["render_modes"]):
