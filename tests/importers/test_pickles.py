@@ -20,8 +20,9 @@ import pytest
 import torch
 from torch import nn
 
-from wmbench.importers import pickles
-from wmbench.importers.pickles import StoredTensor, Stub, read_checkpoint, state_dict, submodules
+from wmbench.importers.pickles import read_checkpoint, state_dict, submodules
+from wmbench.importers.stack_machine import Name, Stub
+from wmbench.importers.stored_tensors import Storage, StoredTensor
 
 STOP, PROTO, MARK, REDUCE, BUILD, EMPTY_DICT, EMPTY_TUPLE = b".", b"\x80\x02", b"(", b"R", b"b", b"}", b")"
 GOLDEN_CHECKPOINT = "dino_wm_checkpoint/outputs/point_maze_tiny/checkpoints/model_latest.pth"
@@ -201,9 +202,7 @@ def test_other_instructions_are_refused(path: Path, program: bytes, culprit: str
 @pytest.mark.parametrize("state", [EMPTY_DICT + text("__call__") + text("x") + b"s", EMPTY_DICT + text("x") + b"Ns"])
 @pytest.mark.parametrize("with_slots", [False, True])
 def test_attributes_of_nothing_but_a_stub_can_be_set(path: Path, target: bytes, state: bytes, with_slots: bool):
-    before = {
-        kind: dict(vars(kind)) for kind in (Stub, StoredTensor, pickles.Name, pickles.Storage, collections.OrderedDict)
-    }
+    before = {kind: dict(vars(kind)) for kind in (Stub, StoredTensor, Name, Storage, collections.OrderedDict)}
     state = b"N" + state + b"\x86" if with_slots else state
     with pytest.raises(ValueError, match="it sets attributes of a"):
         read_checkpoint(write_dict(path, target + state + BUILD))

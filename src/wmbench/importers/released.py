@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from yaml import YAMLError
 
 from wmbench.importers.golden import decoder_of_record
-from wmbench.importers.pickles import StoredTensor, Stub, read_checkpoint, state_dict, submodules
+from wmbench.importers.pickles import read_checkpoint, state_dict, submodules
+from wmbench.importers.stack_machine import Stub
+from wmbench.importers.stored_tensors import StoredTensor
 from wmbench.importers.weights import affine_names, check_names, load_predictor, load_strictly
 from wmbench.models.decoder import VQVAEDecoder
 from wmbench.models.vit import FrameCausalViT
