@@ -9,7 +9,7 @@ import torch
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
-from wmbench.diagnostics.probe import NUM_FEATURES, Probe, _ridge, fit_probe, folded, load_probe
+from wmbench.diagnostics.probe import NUM_FEATURES, Probe, fit_probe, folded, load_probe, ridge
 from wmbench.encoders.state import State
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
@@ -54,7 +54,7 @@ def test_ridge_solves_its_normal_equations():
     """(X'X / n + penalty * mean variance) w = X'y / n on centred columns, and a bias that maps mean to mean."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 4)) * [1, 2, 3, 4] + 5, rng.normal(size=(30, 2))
-    (weight,), (bias,) = _ridge(x, y, np.array([0.3]))
+    (weight,), (bias,) = ridge(x, y, np.array([0.3]))
     centred, target = x - x.mean(0), y - y.mean(0)
     penalty = 0.3 * centred.var(0).mean() * np.eye(4)
     np.testing.assert_allclose(weight, np.linalg.solve(centred.T @ centred / 30 + penalty, centred.T @ target / 30))
@@ -66,7 +66,7 @@ def test_features_that_are_noise_do_not_make_a_probe_worse_than_the_mean():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(100, 60)), rng.normal(size=(100, 2))
     penalties = np.array([1e-9, 10.0])
-    weights, biases = _ridge(x[:50], y[:50], penalties)
+    weights, biases = ridge(x[:50], y[:50], penalties)
     error = [np.square(x[50:] @ w + b - y[50:]).sum() for w, b in zip(weights, biases, strict=True)]
     of_the_mean = np.square(y[50:] - y[:50].mean(0)).sum()
     assert error[0] > 1.5 * of_the_mean > error[1]
@@ -87,7 +87,7 @@ def test_a_position_that_few_of_many_features_hold_is_still_read():
     generator = torch.Generator().manual_seed(0)
     position = torch.randn(300, 2, generator=generator)
     x = folded(position @ torch.randn(2, 5000, generator=generator), NUM_FEATURES).double().numpy()
-    (weight,), (bias,) = _ridge(x[:200], position[:200].double().numpy(), np.array([1e-9]))
+    (weight,), (bias,) = ridge(x[:200], position[:200].double().numpy(), np.array([1e-9]))
     np.testing.assert_allclose(x[200:] @ weight + bias, position[200:], atol=1e-4)
 
 

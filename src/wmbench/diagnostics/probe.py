@@ -50,18 +50,25 @@ def load_probe(run: Path) -> Probe | None:
 def fit_probe(model: WorldModel, train: Windows, valid: Windows, num_frames: int = 2000) -> Probe:
     """Fit ridge regression from the latents of training frames to the ball's position; its R2 is on validation frames.
 
-    Every encoder gets the same frames and at most NUM_FEATURES features. The penalty is the best one on every fifth of the
-    training episodes, held out for that; then all of them are fitted.
+    Every encoder gets the same frames and at most NUM_FEATURES features.
     """
     z, position, episode = _frames(model, train, num_frames)
-    number = np.unique(episode, return_inverse=True)[1]
-    held_out = number % 5 == 0 if number.any() else np.arange(len(z)) % 5 == 0  # a single episode: every fifth frame
-    weights, biases = _ridge(z[~held_out], position[~held_out], PENALTIES)
-    scores = [_r2(z[held_out] @ w + b, position[held_out]) for w, b in zip(weights, biases, strict=True)]
-    (weight,), (bias,) = _ridge(z, position, PENALTIES[[int(np.argmax(scores))]])
+    weight, bias = fit_ridge(z, position, episode)
     z_valid, position_valid, _ = _frames(model, valid, num_frames)
     r2 = _r2(z_valid @ weight + bias, position_valid)
     return Probe(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), r2)
+
+
+def fit_ridge(
+    x: Float[ndarray, "n K"], y: Float[ndarray, "n Q"], episode: Int[ndarray, " n"]
+) -> tuple[Float[ndarray, "K Q"], Float[ndarray, " Q"]]:
+    """Weight and bias under the penalty that is best on every fifth episode, held out for that; then all are fitted."""
+    number = np.unique(episode, return_inverse=True)[1]
+    held_out = number % 5 == 0 if number.any() else np.arange(len(x)) % 5 == 0  # a single episode: every fifth frame
+    weights, biases = ridge(x[~held_out], y[~held_out], PENALTIES)
+    scores = [_r2(x[held_out] @ w + b, y[held_out]) for w, b in zip(weights, biases, strict=True)]
+    (weight,), (bias,) = ridge(x, y, PENALTIES[[int(np.argmax(scores))]])
+    return weight, bias
 
 
 def folded(x: Float[Tensor, "*B F"], num_features: int) -> Float[Tensor, "*B K"]:
@@ -78,9 +85,9 @@ def folded(x: Float[Tensor, "*B F"], num_features: int) -> Float[Tensor, "*B K"]
     return x.new_zeros(*x.shape[:-1], num_features).index_add_(-1, bucket, x * sign)
 
 
-def _ridge(
-    x: Float[ndarray, "n K"], y: Float[ndarray, "n 2"], penalties: Float[ndarray, " P"]
-) -> tuple[list[Float[ndarray, "K 2"]], list[Float[ndarray, "2"]]]:
+def ridge(
+    x: Float[ndarray, "n K"], y: Float[ndarray, "n Q"], penalties: Float[ndarray, " P"]
+) -> tuple[list[Float[ndarray, "K Q"]], list[Float[ndarray, " Q"]]]:
     """Weights and biases, one for each penalty on the squared weights (biases are free)."""
     x_mean, y_mean = x.mean(0), y.mean(0)
     x, y = x - x_mean, y - y_mean
@@ -91,8 +98,8 @@ def _ridge(
     return weights, [y_mean - x_mean @ weight for weight in weights]
 
 
-def _r2(read: Float[ndarray, "n 2"], position: Float[ndarray, "n 2"]) -> float:
-    return float(1 - np.square(read - position).sum() / np.square(position - position.mean(0)).sum())
+def _r2(read: Float[ndarray, "n Q"], truth: Float[ndarray, "n Q"]) -> float:
+    return float(1 - np.square(read - truth).sum() / np.square(truth - truth.mean(0)).sum())
 
 
 def _frames(
