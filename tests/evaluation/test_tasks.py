@@ -55,6 +55,13 @@ def test_a_goal_at_rest_differs_in_its_velocity_alone(maze: Maze, originals: Tas
     assert originals.goal[:, 2:].all() and not resting.goal[:, 2:].any()
 
 
+def test_a_start_at_rest_differs_in_its_velocity_alone(maze: Maze, originals: Tasks):
+    resting = sample_tasks(maze, 50, 99, skip_solved=False, goal_at_rest=False, start_at_rest=True)
+    np.testing.assert_array_equal(resting.start[:, :2], originals.start[:, :2])
+    np.testing.assert_array_equal(resting.goal, originals.goal)
+    assert originals.start[:, 2:].all() and not resting.start[:, 2:].any() and not np.signbit(resting.start[:, 2:]).any()
+
+
 def test_fewer_tasks_are_the_first_ones(maze: Maze, originals: Tasks):
     few = sample_tasks(maze, 3, 99, skip_solved=False, goal_at_rest=False)
     assert len(few) == 3
@@ -88,6 +95,7 @@ def test_saved_tasks_are_loaded_as_they_were(maze: Maze, tmp_path: Path):
         {"seed": 6},
         {"skip_solved": False},
         {"goal_at_rest": False},
+        {"start_at_rest": True},
         {"maze": Maze("open")},
         {"maze": Maze(["#####", "#...#", "#####"])},
     ],
@@ -168,6 +176,14 @@ def test_random_actions_start_where_replayed_ones_do_and_end_elsewhere(recorded:
     np.testing.assert_array_equal(other.start, replayed.start)
     assert (np.abs(other.goal - replayed.goal).max(1) > 1e-3).all()
     assert other.hash == replay(recorded, physics, 12, 5, random_actions=True).hash
+
+
+def test_a_replayed_start_at_rest_leads_to_another_goal(recorded: storage.Episodes, physics: Physics):
+    moving, resting = (replay(recorded, physics, 12, 5, start_at_rest=at_rest) for at_rest in (False, True))
+    np.testing.assert_array_equal(resting.start[:, :2], moving.start[:, :2])
+    assert not resting.start[:, 2:].any()
+    actions = np.stack([recorded.action[row : row + 5] for row in resting.seeds])
+    np.testing.assert_array_equal(resting.goal, physics.rollout(resting.start, actions)[:, -1])
 
 
 def test_segments_longer_than_every_episode_are_refused(recorded: storage.Episodes, physics: Physics):

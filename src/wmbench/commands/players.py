@@ -12,11 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from wmbench.commands.arms import note_of
+from wmbench.commands.budgets import settle
 from wmbench.data.official import PUBLISHED, recorded_path
 from wmbench.diagnostics.probe import load_probe
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
+from wmbench.envs.mazes import Maze
 from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
 from wmbench.envs.view import EnvSpec, View
@@ -24,6 +26,7 @@ from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.episode_loop import Actor, Rules
 from wmbench.evaluation.evaluate import Evaluation, Player
 from wmbench.evaluation.row import BASELINES, Row, cache_of, recipe_of
+from wmbench.evaluation.shipped import shipped_tasks
 from wmbench.evaluation.source import source_version
 from wmbench.evaluation.tasks import Tasks, make_tasks
 from wmbench.importers.checkpoint import convert_once, is_released
@@ -38,6 +41,9 @@ from wmbench.reports.show import show_outcome
 from wmbench.runs.find import find_run, step_of, step_path
 from wmbench.runs.load import load_decoder, load_run
 from wmbench.runs.provenance import git_commit
+
+# Of a protocol's settings: the tasks' hash says more than their file, and the agent's settings and budgets what follows.
+TOLD_ELSEWHERE = ("goal_file", "budgets", "plans")
 
 
 def load_trained(cfg: DictConfig) -> Player:
@@ -69,7 +75,7 @@ def load_trained(cfg: DictConfig) -> Player:
 
     row = describe(cfg, model, train_cfg, provenance, file_hash(step_path(run, provenance["step"])), probe and probe.r2)
     set_precision(model.to(device), cfg.precision, cfg.compile)
-    agent = make_agent(cfg, model)
+    agent = make_agent(cfg, model, env.maze)
     if cfg.objective.alpha and train_cfg.proprio == "none":
         raise ValueError(
             f"objective.alpha ({cfg.objective.alpha}) weighs proprio, which this model has none of; set it to 0"
@@ -138,12 +144,12 @@ def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: st
     if name == "random":
         agent: Actor = RandomAgent(frameskip, env.action_dim, cfg.seed)
     elif name == "zero":
-        if cfg.protocol.max_rounds is None and cfg.protocol.max_steps is None:
+        if not _has_end(cfg.protocol):
             raise ValueError("doing nothing never solves every task; set protocol.max_rounds (max_iter)")
         agent = ZeroAgent(frameskip, env.action_dim)
     else:
         model = SimulatorModel(env.physics, frameskip)
-        agent = make_agent(cfg, model)
+        agent = make_agent(cfg, model, env.maze)
     code = source_version(type(model or agent).__module__)
     return Player(Row(row or name, actor=name, code=code), agent, env, frameskip, torch.device("cpu"))
 
@@ -151,19 +157,25 @@ def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: st
 def possible_baselines(cfg: DictConfig) -> list[str]:
     """Names of those that can run: doing nothing needs a limit on rounds, a simulator has no gradients and no proprio."""
     left_out = {"simulator"} if instantiate(cfg.planner).needs_gradients or cfg.objective.alpha else set()
-    if cfg.protocol.max_rounds is None and cfg.protocol.max_steps is None:
+    if not _has_end(cfg.protocol):
         left_out.add("zero")
     return [name for name in BASELINES if name not in left_out]
 
 
-def make_agent(cfg: DictConfig, model: Any) -> Agent:
-    cfg = _with_frameskip(cfg, model.frameskip)
+def _has_end(protocol: DictConfig) -> bool:
+    return protocol.max_rounds is not None or protocol.max_steps is not None or "budgets" in protocol
+
+
+def make_agent(cfg: DictConfig, model: Any, maze: Maze) -> Agent:
+    cfg = settle(cfg, maze, model.frameskip)
     return Agent(model, instantiate(cfg.planner), Objective(**cfg.objective), seed=cfg.seed, **cfg.agent)
 
 
 def load_tasks(cfg: DictConfig, player: Player) -> Tasks:
     """Load the protocol's tasks; the first time, sample and save them."""
     protocol = cfg.protocol
+    if protocol.goal_source == "bench":
+        return shipped_tasks(player.env.maze, protocol.get("split"), protocol.num_tasks)
     return make_tasks(
         Path(cfg.tasks_dir),
         player.env.physics,
@@ -172,6 +184,7 @@ def load_tasks(cfg: DictConfig, player: Player) -> Tasks:
         seed=protocol.task_seed,
         skip_solved=protocol.skip_solved,
         goal_at_rest=protocol.goal_at_rest,
+        start_at_rest=protocol.start_at_rest,
         num_steps=protocol.goal_H * player.frameskip,
         data=cfg.env.data or player.row.data,
         train_fraction=player.train_fraction,
@@ -187,14 +200,15 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
     """
     if cfg.num_videos < 0:
         raise ValueError(f"num_videos ({cfg.num_videos}) must not be negative")
-    actor, cfg = player.row.actor, _with_frameskip(cfg, player.frameskip)
+    actor, cfg = player.row.actor, settle(cfg, player.env.maze, player.frameskip)
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     protocol, agent = settings["protocol"], settings["agent"]
     round_steps = agent["num_taken"] * player.frameskip
     if protocol["max_rounds"] is not None and protocol["max_rounds"] < 1:
         raise ValueError(f"protocol.max_rounds ({protocol['max_rounds']}) must be positive, or null for no limit")
     max_steps = protocol["max_steps"] if protocol["max_rounds"] is None else protocol["max_rounds"] * round_steps
-    rules = Rules(player.frameskip, max_steps, round_steps, protocol["check"], protocol["coast"])
+    further = {name: protocol[name] for name in ("play_on", "short_steps") if name in protocol}
+    rules = Rules(player.frameskip, max_steps, round_steps, protocol["check"], protocol["coast"], **further)
     is_model, plans = actor == "model", actor in ("model", "simulator")
     renderer = player.row.renderer
     view = View(renderer, player.env.image_size, player.env.render_lag) if renderer else None
@@ -202,7 +216,7 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
         maze=list(player.env.maze.rows),
         frameskip=player.frameskip,
         tasks=tasks.hash,
-        protocol={name: value for name, value in protocol.items() if name != "goal_file"},  # the tasks' hash says more
+        protocol={name: value for name, value in protocol.items() if name not in TOLD_ELSEWHERE},
         max_steps=max_steps,
         round_steps=round_steps if protocol["max_rounds"] is not None or protocol["check"] == "every_round" else None,
         agent={name: value for name, value in agent.items() if name != "memory_gb"} if plans else None,
@@ -226,10 +240,3 @@ def _code(planner: str | None) -> dict[str, str]:
     if planner is not None:
         code["planner"] = source_version("wmbench.planning.agent", planner.rpartition(".")[0])
     return code
-
-
-def _with_frameskip(cfg: DictConfig, frameskip: int) -> DictConfig:
-    """The settings for a model of this frameskip: planners may ask for it."""
-    merged = OmegaConf.merge(cfg, {"env": {"frameskip": frameskip}})
-    assert isinstance(merged, DictConfig)
-    return merged

@@ -50,9 +50,11 @@ class Rules:
         check: when a ball within the success radius counts: after every_step, at the end of every_round, or at the last_step
             only. Once solved, a task stays solved.
         coast: a solved task goes on under zero actions until the others are done too, as in the original; else it ends.
+        play_on: the agent goes on acting in a solved task, to the budget's end, so that its whole path can be scored.
+        short_steps: env steps of a smaller budget, which is scored from the same paths.
 
     Raises:
-        ValueError: an unknown check, or budgets that do not divide.
+        ValueError: an unknown check, budgets that do not divide, or settings that contradict one another.
     """
 
     frameskip: int
@@ -60,10 +62,19 @@ class Rules:
     round_steps: int
     check: str
     coast: bool
+    play_on: bool = False
+    short_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.check not in CHECKS:
             raise ValueError(f"unknown check {self.check!r}; known: {', '.join(CHECKS)} (protocol.check)")
+        if self.play_on and (self.max_steps is None or self.coast or self.check != "every_step"):
+            raise ValueError(
+                "protocol.play_on acts to the end of a budget and scores the whole path: it needs protocol.max_steps, "
+                "check=every_step and coast=false"
+            )
+        if self.short_steps is not None and not 1 <= self.short_steps <= (self.max_steps or self.short_steps):
+            raise ValueError(f"protocol.short_steps ({self.short_steps}) must be from 1 to max_steps ({self.max_steps})")
         if self.max_steps is None:
             if self.check == "last_step":
                 raise ValueError("without a limit there is no last_step to check; set protocol.max_rounds or max_steps")
@@ -86,7 +97,8 @@ class Rules:
 class Outcome:
     """What happened in n episodes of T env steps, the longest of them."""
 
-    states: Float[ndarray, "n steps 4"]  # from the start on; after success the ball rolls on or its last state is repeated
+    # From the start on; after success the ball is played on with or rolls on, or its last state is repeated.
+    states: Float[ndarray, "n steps 4"]
     success: Bool[ndarray, " n"]
     steps: Int[ndarray, " n"]  # env steps taken, until success or the budget's end
     final_distance: Float[ndarray, " n"]  # to the goal in the last of the states [m]
@@ -105,7 +117,7 @@ def run_episodes(
     """Run every task to its success or to the end of its episode.
 
     Args:
-        on_block: called after each block of actions with its number and the tasks that still run.
+        on_block: called after each block of actions with its number and the tasks that are not solved yet.
     """
     env.set_state(tasks.start)
     states = [env.state.copy()]
@@ -119,16 +131,17 @@ def run_episodes(
             look = partial(observe, env, env.state[active], device, was_set=step == 1)
             block[active] = agent.act(look, active)
         moving = np.arange(len(tasks)) if rules.coast else active
-        action = np.where(success[:, None], 0.0, block[:, (step - 1) % rules.frameskip])
+        is_over = success & (not rules.play_on)
+        action = np.where(is_over[:, None], 0.0, block[:, (step - 1) % rules.frameskip])
         env.step(action[moving], moving)
         states.append(env.state.copy())
-        steps[active] = step
+        steps[~success] = step
         is_end, is_round = step == rules.max_steps, step % rules.round_steps == 0
         if is_end or rules.check == "every_step" or (rules.check == "every_round" and is_round):
-            success[active] = is_success(env.state[active], tasks.goal[active])
-            active = active[~success[active]]
+            success[active] |= is_success(env.state[active], tasks.goal[active])
+            active = active if rules.play_on else active[~success[active]]
         if step % rules.frameskip == 0 or not len(active):
-            on_block((step - 1) // rules.frameskip, active)
+            on_block((step - 1) // rules.frameskip, np.flatnonzero(~success))
         if is_end:
             break
     distance = np.linalg.norm(states[-1][:, :2] - tasks.goal[:, :2], axis=-1)

@@ -17,8 +17,9 @@ from torch import Tensor
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.conditions import Conditions, digest
 from wmbench.evaluation.episode_loop import Actor, Outcome, Rules, observe, run_episodes
-from wmbench.evaluation.results import Result, Score, Summary, read_summary, save_result, sentence
+from wmbench.evaluation.results import Result, Score, Scores, Summary, read_summary, save_result, sentence
 from wmbench.evaluation.row import Row
+from wmbench.evaluation.scores import score_paths
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import exclusive, write_text
 from wmbench.machine import duration, optional, peak_memory, progress_bar, size
@@ -127,9 +128,10 @@ def evaluate(evaluation: Evaluation, root: Path, is_needed: bool = True) -> Summ
         thoughts = Thoughts(evaluation.player)
         began = time.perf_counter()
         outcome = _play(evaluation, thoughts)
-        result = _result(evaluation, outcome, time.perf_counter() - began)
+        scores = _scores(evaluation, outcome)
+        result = _result(evaluation, outcome, scores, time.perf_counter() - began)
         write_text(folder / "config.yaml", evaluation.config)
-        save_result(folder, result, evaluation.tasks, outcome, evaluation.player.env.maze)
+        save_result(folder, result, evaluation.tasks, outcome, evaluation.player.env.maze, scores)
         print(sentence(result.summary))
         evaluation.show(evaluation, outcome, thoughts, folder)
     return result.summary | {"folder": str(folder)}
@@ -166,11 +168,20 @@ def _play(evaluation: Evaluation, thoughts: Thoughts) -> Outcome:
         return run_episodes(player.agent, player.env, tasks, rules, player.device, on_block)
 
 
-def _result(evaluation: Evaluation, outcome: Outcome, seconds: float) -> Result:
+def _scores(evaluation: Evaluation, outcome: Outcome) -> Scores | None:
+    """What the paths tell, where they are whole."""
+    tasks, rules = evaluation.tasks, evaluation.rules
+    if not rules.play_on:
+        return None
+    geodesic = evaluation.player.env.maze.geodesic(tasks.start[:, :2], tasks.goal[:, :2])
+    return score_paths(outcome.states, tasks.goal, geodesic, rules.short_steps)
+
+
+def _result(evaluation: Evaluation, outcome: Outcome, scores: Scores | None, seconds: float) -> Result:
     return Result(
         evaluation.player.row,
         evaluation.conditions,
-        Score.of(outcome, evaluation.player.agent.evaluations_per_plan),
+        Score.of(outcome, evaluation.player.agent.evaluations_per_plan, scores),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=seconds,
         max_steps=evaluation.rules.max_steps or outcome.states.shape[1] - 1,

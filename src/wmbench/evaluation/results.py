@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Container, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
 from types import UnionType
@@ -17,11 +17,13 @@ from wmbench.envs.mazes import Maze
 from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.episode_loop import Outcome
 from wmbench.evaluation.row import BASELINES, Row
+from wmbench.evaluation.scores import NAMES, summarise
 from wmbench.evaluation.statistics import wilson
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import whole, write_text
 
 Summary = dict[str, Any]  # what summary.json holds
+Scores = Mapping[str, np.ndarray]  # of each task, by name: see scores.score_paths
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Score:
     evaluations_per_plan: rollouts scored for the plan of one task.
     seconds_per_decision, seconds_per_plan: of one task among those planned with it: looking, encoding and planning, and the
         plan only. The first plan, which compiles and warms up, counts only where there is no other.
+    paths: what whole paths tell (scores.NAMES), where episodes are played on to their end.
     """
 
     success: float
@@ -42,9 +45,12 @@ class Score:
     evaluations_per_plan: float = 0.0
     seconds_per_decision: float = 0.0
     seconds_per_plan: float = 0.0
+    paths: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, outcome: Outcome, evaluations_per_plan: float) -> "Score":
+    def of(cls, outcome: Outcome, evaluations_per_plan: float, scores: Scores | None = None) -> "Score":
+        """Summarise an outcome, with the scores of its whole paths where there are any."""
+        whole_paths = {"steps": outcome.steps, "final_distance": outcome.final_distance}
         solved, number = int(outcome.success.sum()), len(outcome.success)
         return cls(
             solved / number,
@@ -55,6 +61,7 @@ class Score:
             evaluations_per_plan,
             outcome.seconds_per_decision,
             outcome.seconds_per_plan,
+            summarise({**scores, **whole_paths}) if scores else {},
         )
 
 
@@ -86,7 +93,8 @@ class Result:
         try:
             actor = summary.get("actor") or (summary["row"] if summary["row"] in BASELINES else "model")
             row = Row(**{**_known(Row, summary), "actor": actor})
-            score = Score(**_known(Score, summary))
+            paths = {name: summary[name] for name in NAMES if name in summary} if "held" in summary else {}
+            score = Score(**{**_known(Score, summary), "paths": paths})
             if not 0 <= score.success <= 1 or score.n_tasks < 1:
                 raise ValueError(f"success {score.success} of {score.n_tasks} tasks")
             given = summary["conditions"] if "conditions" in summary else _older_conditions(summary, row)
@@ -101,8 +109,10 @@ class Result:
     def summary(self) -> Summary:
         """All of it in one mapping: facts of the row and score under their own names, conditions under theirs."""
         own = {name: value for name, value in asdict(self).items() if name not in ("row", "score", "folder")}
+        score = asdict(self.score)
+        score |= score.pop("paths")
         asked = {"protocol": self.conditions.protocol.get("name"), "seed": self.conditions.seed}
-        return asdict(self.row) | asdict(self.score) | asked | {"tasks_hash": self.conditions.tasks} | own
+        return asdict(self.row) | score | asked | {"tasks_hash": self.conditions.tasks} | own
 
 
 def _known(kind: type, summary: Mapping[str, Any], without: Container[str] = ()) -> dict[str, Any]:
@@ -136,7 +146,9 @@ def _older_conditions(summary: Mapping[str, Any], row: Row) -> dict[str, Any]:
     }
 
 
-def save_result(folder: Path, result: Result, tasks: Tasks, outcome: Outcome, maze: Maze) -> None:
+def save_result(
+    folder: Path, result: Result, tasks: Tasks, outcome: Outcome, maze: Maze, scores: Scores | None = None
+) -> None:
     """Write tasks.csv, paths.npz and, last, summary.json: a folder with a summary is complete."""
     table = pd.DataFrame(
         {
@@ -148,6 +160,8 @@ def save_result(folder: Path, result: Result, tasks: Tasks, outcome: Outcome, ma
             "success": outcome.success,
             "steps": outcome.steps,
             "final_distance": outcome.final_distance,
+            **({} if tasks.stratum is None else {"stratum": tasks.stratum}),
+            **(scores or {}),
         }
     )
     write_text(folder / "tasks.csv", table.to_csv(index=False, float_format="%.4f"))

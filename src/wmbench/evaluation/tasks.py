@@ -19,18 +19,22 @@ from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics, is_success
 from wmbench.files import whole
 
-GOAL_SOURCES = ("random_state", "dset", "random_action", "file")
+GOAL_SOURCES = ("random_state", "dset", "random_action", "file", "bench")
 
 Pair = tuple[Float[ndarray, "4"], Float[ndarray, "4"], int]  # start, goal, and what drew them: see Tasks.seeds
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """n starts and goals (x, y [m], vx, vy [m/s]), and what drew them: random generators' seeds, or rows of the data."""
+    """n starts and goals (x, y [m], vx, vy [m/s]), and what drew them: random generators' seeds, or rows of the data.
+
+    stratum: number of each task's class of distance, where tasks are stratified.
+    """
 
     start: Float[ndarray, "n 4"]
     goal: Float[ndarray, "n 4"]
     seeds: Int[ndarray, " n"]
+    stratum: Int[ndarray, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.start)
@@ -54,6 +58,7 @@ def make_tasks(
     data: str | Path | None,
     train_fraction: float,
     split_seed: int,
+    start_at_rest: bool = False,
 ) -> Tasks:
     """Load the tasks of a goal source from the folder, or sample and save them there.
 
@@ -64,7 +69,7 @@ def make_tasks(
     Raises:
         ValueError: an unknown goal source, none of the data it needs, or data that hold too few tasks.
     """
-    maze, settings = physics.maze, (num_tasks, seed, skip_solved, goal_at_rest)
+    maze, settings = physics.maze, (num_tasks, seed, skip_solved, goal_at_rest, start_at_rest)
     if goal_source == "random_state":
         return load_or_make(task_file(folder, maze, *settings), lambda: sample_tasks(maze, *settings))
     if goal_source not in GOAL_SOURCES:
@@ -77,12 +82,23 @@ def make_tasks(
     return load_or_make(
         task_file(folder, maze, *settings, source),
         lambda: replay_tasks(
-            episodes, unseen, physics, num_tasks, seed, num_steps, goal_source == "random_action", skip_solved, goal_at_rest
+            episodes,
+            unseen,
+            physics,
+            num_tasks,
+            seed,
+            num_steps,
+            goal_source == "random_action",
+            skip_solved,
+            goal_at_rest,
+            start_at_rest,
         ),
     )
 
 
-def sample_tasks(maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool) -> Tasks:
+def sample_tasks(
+    maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool, start_at_rest: bool = False
+) -> Tasks:
     """Sample DINO-WM's sequence of start and goal pairs: the n-th pair is drawn by a generator seeded with seed * n + 1.
 
     Pairs without a path between them, in a maze of several rooms, are left out.
@@ -90,6 +106,7 @@ def sample_tasks(maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_
     Args:
         skip_solved: leave out pairs whose start is within the success radius of the goal (12.8 % of them in the U-maze).
         goal_at_rest: set the goal's velocity to zero; a frame does not show it, and only a row that sees states feels it.
+        start_at_rest: set the start's velocity to zero; else some balls roll to their goals by themselves.
 
     Raises:
         ValueError: seed 0, which would draw the same pair over and over, or a maze in which no pair is a task.
@@ -98,7 +115,8 @@ def sample_tasks(maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_
     def pairs() -> Iterator[Pair]:
         for drawn_by in count(1, seed):
             rng = np.random.RandomState(drawn_by)
-            yield maze.sample_state(rng), maze.sample_state(rng), drawn_by
+            start, goal = maze.sample_state(rng), maze.sample_state(rng)
+            yield at_rest(start) if start_at_rest else start, goal, drawn_by
 
     return _collect(pairs(), maze, num_tasks, seed, skip_solved, goal_at_rest)
 
@@ -113,6 +131,7 @@ def replay_tasks(
     random_actions: bool,
     skip_solved: bool,
     goal_at_rest: bool,
+    start_at_rest: bool = False,
 ) -> Tasks:
     """Draw starts from recorded episodes; the goal is where num_steps actions lead from there in the simulator.
 
@@ -122,6 +141,7 @@ def replay_tasks(
 
     Args:
         unseen: numbers of the episodes to draw from, which the model was not trained on.
+        start_at_rest: stop the ball at the start; the same actions then lead elsewhere than in the recording.
 
     Raises:
         ValueError: episodes of another maze, or fewer segments in them than tasks.
@@ -144,11 +164,19 @@ def replay_tasks(
                 drawn = torch.from_numpy(rng.standard_normal(actions.shape, dtype=np.float32))
                 actions = normalizer.denormalize_action(drawn).numpy()
             start = episodes.state[row].astype(np.float64)
+            start = at_rest(start) if start_at_rest else start
             yield start, physics.rollout(start[None], actions[None])[0, -1], row
             if len(replayed) == num_segments:
                 return
 
     return _collect(pairs(), physics.maze, num_tasks, seed, skip_solved, goal_at_rest)
+
+
+def at_rest(state: Float[ndarray, "*n 4"]) -> Float[ndarray, "*n 4"]:
+    """The same positions without velocity."""
+    stopped = state.copy()
+    stopped[..., 2:] = 0
+    return stopped
 
 
 def _count_segments(episodes: EpisodeSet, unseen: Int[ndarray, " n"], maze: Maze, num_tasks: int, num_steps: int) -> int:
@@ -188,16 +216,22 @@ def _collect(pairs: Iterable[Pair], maze: Maze, num_tasks: int, seed: int, skip_
             f"only {len(kept)} of {num_tasks} starts and goals have a path between them{wanted} lower protocol.num_tasks"
         )
     starts, goals, seeds = (np.stack(column) for column in zip(*kept, strict=True))
-    if goal_at_rest:
-        goals[:, 2:] = 0
-    return Tasks(starts, goals, seeds)
+    return Tasks(starts, at_rest(goals) if goal_at_rest else goals, seeds)
 
 
 def task_file(
-    folder: Path, maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool, source: str = ""
+    folder: Path,
+    maze: Maze,
+    num_tasks: int,
+    seed: int,
+    skip_solved: bool,
+    goal_at_rest: bool,
+    start_at_rest: bool = False,
+    source: str = "",
 ) -> Path:
     """Where tasks of these settings are kept; `source` names what they were made of, apart from the maze."""
     kind = f"{'unsolved' if skip_solved else 'all'}_{'rest' if goal_at_rest else 'moving'}"
+    kind += "_startrest" if start_at_rest else ""  # files that are older than this setting keep their names
     layout = hashlib.sha256("".join(maze.rows).encode()).hexdigest()[:6]
     return folder / f"{maze.name}_{layout}_{num_tasks}_seed{seed}_{kind}{source}.npz"
 
@@ -219,11 +253,11 @@ def load(path: Path) -> Tasks:
     """Load tasks; raises ValueError where the file is damaged or holds something else."""
     try:
         with np.load(path) as file:
-            start, goal, seeds = file["start"], file["goal"], file["seeds"]
+            start, goal, seeds, stratum = file["start"], file["goal"], file["seeds"], file.get("stratum")
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path} is damaged or no task file ({error})") from None
     check_states(path, start, goal)
-    return Tasks(start, goal, seeds)
+    return Tasks(start, goal, seeds, stratum)
 
 
 def check_states(path: Path, start: ndarray, goal: ndarray) -> None:
