@@ -5,27 +5,27 @@ with a page that shows it with plans, feature maps and training curves (report.h
 papers follow under their own heading, and in published.csv.
 """
 
-import argparse
 from pathlib import Path
 
-from wmbench.commands import fail, told
+from wmbench.commands import Arguments, door
 from wmbench.evaluation.results import find_summaries
 from wmbench.reports.published import add_published, published_markdown
 from wmbench.reports.report import write_report
 from wmbench.reports.table import make_table, missing_baselines, to_markdown, write_table
 
 
+@door
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("plan_outputs"), help="where plan.py wrote its results")
     parser.add_argument("--output", type=Path, help="where to write the table; by default into the folder")
     parser.add_argument("--published", action="store_true", help="cite the numbers of papers too, apart from the measured")
     arguments = parser.parse_args()
     if not arguments.folder.is_dir():
-        fail(f"no folder {arguments.folder}; plan first: python plan.py model_name=point_maze_lewm")
+        raise ValueError(f"no folder {arguments.folder}; plan first: python plan.py model_name=point_maze_lewm")
     summaries = find_summaries(arguments.folder)
     if not summaries:
-        fail(f"no summary.json below {arguments.folder}; plan first: python plan.py model_name=point_maze_lewm")
+        raise ValueError(f"no summary.json below {arguments.folder}; plan first: python plan.py model_name=point_maze_lewm")
     table = make_table(summaries)
     output = arguments.output or arguments.folder
     write_table(table, output)
@@ -40,7 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        fail(told(error))
+    main()

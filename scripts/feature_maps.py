@@ -4,55 +4,41 @@ Draws frames of a collection side by side and, in a row for each encoder, the fi
 as red, green and blue. A setting such as encoder.pretrained=false holds for those of the encoders that have it.
 """
 
-import argparse
 import re
 from pathlib import Path
 
-from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from wmbench.commands import encoder_config, explain, fail
+from wmbench.commands import Arguments, door, encoder_config
 from wmbench.data.official import open_episodes
 from wmbench.encoders.base import Encoder
 from wmbench.machine import pick_device
 from wmbench.reports.feature_maps import encode_frames, feature_map, feature_sheet, spread_frames
 
 
+@door
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="+", metavar="encoder=NAME,NAME data=PATH", help="and settings, encoder.KEY=VALUE")
-    parser.add_argument("--num-frames", type=int, default=6, help="spread evenly over the collection (default 6)")
-    parser.add_argument("--output", type=Path, default=Path("feature_maps.png"))
-    arguments = parser.parse_args()
-    settings = [word for word in arguments.words if word.startswith("encoder.")]
-    given = dict(word.partition("=")[::2] for word in arguments.words if word not in settings)
-    if given.keys() != {"encoder", "data"}:
-        fail(f"give encoder=NAME,NAME, data=PATH and encoder.KEY=VALUE, not {' '.join(arguments.words)}")
-    try:
-        encoders = build(given["encoder"].split(","), settings)
-        frames = spread_frames(open_episodes(given["data"]), arguments.num_frames)
-    except InstantiationException as error:
-        fail(str(error.__cause__ or error))
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        fail(explain(error, "train"))
-    else:
-        device = pick_device("auto")
-        maps = {
-            name: feature_map(encode_frames(encoder.to(device), frames), encoder.grid) for name, encoder in encoders.items()
-        }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(feature_sheet(frames, maps)).save(arguments.output)
-        print(f"wrote {arguments.output}")
+    arguments = Arguments(description=__doc__)
+    arguments.add_argument("words", nargs="+", metavar="encoder=NAME,NAME data=PATH", help="and settings, encoder.KEY=VALUE")
+    arguments.add_argument("--num-frames", type=int, default=6, help="spread evenly over the collection (default 6)")
+    arguments.add_argument("--output", type=Path, default=Path("feature_maps.png"))
+    given = arguments.parse_args()
+    settings = [word for word in given.words if word.startswith("encoder.")]
+    asked = dict(word.partition("=")[::2] for word in given.words if word not in settings)
+    if asked.keys() != {"encoder", "data"}:
+        raise ValueError(f"give encoder=NAME,NAME, data=PATH and encoder.KEY=VALUE, not {' '.join(given.words)}")
+    encoders = build(asked["encoder"].split(","), settings)
+    frames = spread_frames(open_episodes(asked["data"]), given.num_frames)
+    here = pick_device("auto")
+    maps = {name: feature_map(encode_frames(each.to(here), frames), each.grid) for name, each in encoders.items()}
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(feature_sheet(frames, maps)).save(given.output)
+    print(f"wrote {given.output}")
 
 
 def build(names: list[str], settings: list[str]) -> dict[str, Encoder]:
-    """Build by name the encoders that have a grid of tokens, each with those of the settings that it has.
-
-    Raises:
-        ValueError: a setting that no encoder has, or no encoder with a grid.
-    """
+    """Build by name the encoders that have a grid of tokens, each with those of the settings that it has."""
     taken = {name: [s for s in settings if re.split(r"[.=]", s)[1] in encoder_config(name)] for name in names}
     if unknown := set(settings).difference(*taken.values()):
         raise ValueError(f"none of {', '.join(names)} has the setting {', '.join(unknown)}")
@@ -60,7 +46,7 @@ def build(names: list[str], settings: list[str]) -> dict[str, Encoder]:
     for name in names:
         encoder = instantiate(encoder_config(name, taken[name])).eval()
         if encoder.num_tokens == 1:
-            print(f"{name}: one token a frame is no map; left out")
+            print(f"{name}: one token per frame is no map; left out")
         else:
             encoders[" ".join([name, *(setting.removeprefix("encoder.") for setting in taken[name])])] = encoder
     if not encoders:

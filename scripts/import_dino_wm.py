@@ -7,207 +7,52 @@
 The downloaded zip is read as it is, and a folder may also be trained from in place: python train.py env.data=FOLDER
 """
 
-import argparse
-import hashlib
-import json
-import shutil
+from argparse import Namespace
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from numpy import ndarray
-from torch import Tensor
-
-from wmbench.commands import command_line, fail, plan_line
-from wmbench.data import episodes as storage
-from wmbench.data.episodes import Episodes, EpisodeSet
-from wmbench.data.official import OfficialEpisodes
-from wmbench.envs.view import View
-from wmbench.files import exclusive, writing
-from wmbench.machine import progress_bar, size
-
-NO_ROOM = "make room, or give a DST where there is some; nothing half-written is left"
+from wmbench.commands import Arguments, command_line, door, plan_line
+from wmbench.importers.checkpoint import import_checkpoint, verify_checkpoint
+from wmbench.importers.published_data import convert_alone, export_data, import_data
 
 
+@door
 def main() -> None:
-    arguments = parse()
-    try:
-        arguments.run(arguments)
-    except KeyboardInterrupt:
-        fail("stopped; nothing half-written is left, and the same command starts again", code=130)
-    except (ValueError, OSError) as error:
-        fail(str(error).strip())
+    arguments = Arguments(description=__doc__)
+    commands = arguments.add_subparsers(required=True, metavar="data | export | checkpoint")
 
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="data | export | checkpoint")
-
-    def add(name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
+    def add(name: str, run: Callable[[Namespace], None], about: str, src: str, dst: str, **options: str) -> Arguments:
         command = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         command.set_defaults(run=run)
+        command.add_argument("src", type=Path, metavar="SRC", help=src)
+        command.add_argument("dst", type=Path, metavar="DST", help=dst, **options)
         return command
 
-    data = add("data", lambda a: convert_alone(import_data, a.src, a.dst), "the published folder or zip -> one file of ours")
-    data.add_argument("src", type=Path, metavar="SRC", help="point_maze.zip as downloaded, or the folder in it")
-    data.add_argument("dst", type=Path, metavar="DST", help="the file to write, such as data/point_maze.h5")
-
-    export = add(
-        "export", lambda a: convert_alone(export_data, a.src, a.dst), "one file of ours -> a folder in the published format"
-    )
-    export.add_argument("src", type=Path, metavar="SRC", help="a file that scripts/collect.py wrote with store_every=1")
-    export.add_argument("dst", type=Path, metavar="DST", help="the folder to write")
-
-    checkpoint = add("checkpoint", import_checkpoint, "a released model folder -> a run that plan.py uses")
-    checkpoint.add_argument("src", type=Path, metavar="SRC", help="the folder of hydra.yaml and checkpoints/")
-    checkpoint.add_argument("dst", type=Path, metavar="DST", nargs="?", help="the run (checkpoints/outputs/<name of SRC>)")
-    checkpoint.add_argument("--data", type=Path, metavar="FILE", help="the data that the model was trained on")
-    checkpoint.add_argument("--verify", type=Path, metavar="EXPECTED", help="recorded outputs to compare with first")
-    return parser.parse_args()
+    zipped, file = "point_maze.zip as downloaded, or the folder in it", "the file to write, such as data/point_maze.h5"
+    add("data", data, "the published folder or zip -> one file of ours", zipped, file)
+    ours = "a file that scripts/collect.py wrote with store_every=1"
+    export = "one file of ours -> a folder in the published format"
+    add("export", lambda given: convert_alone(export_data, given.src, given.dst), export, ours, "the folder to write")
+    released, run = "the folder of hydra.yaml and checkpoints/", "the run (checkpoints/outputs/<name of SRC>)"
+    imported = add("checkpoint", checkpoint, "a released model folder -> a run that plan.py uses", released, run, nargs="?")
+    imported.add_argument("--data", type=Path, metavar="FILE", help="the data that the model was trained on")
+    imported.add_argument("--verify", type=Path, metavar="EXPECTED", help="recorded outputs to compare with first")
+    (given := arguments.parse_args()).run(given)
 
 
-def convert_alone(convert: Callable[[Path, Path], None], source: Path, output: Path) -> None:
-    """Convert, unless another process is writing the same output."""
-    with ExitStack() as held:
-        with writing(output, NO_ROOM):
-            held.enter_context(exclusive(output, "wait for it, or give another DST"))
-        convert(source, output)
+def data(given: Namespace) -> None:
+    if convert_alone(import_data, given.src, given.dst):
+        print(f"next: {command_line('train.py', {'env.data': given.dst})}")
 
 
-def import_data(source: Path, output: Path) -> None:
-    if output.suffix != ".h5":
-        raise ValueError(f"DST ({output}) must end in .h5, such as {output}.h5")
-    episodes = OfficialEpisodes(source)
-    if output.exists():
-        if not same_contents(episodes, Episodes(output)):
-            raise ValueError(f"{output} holds other data than {source}; give another DST or delete it")
-        print(f"{output} is complete already")
-        return
-    partial = storage.partial_path(output)
-    partial.unlink(missing_ok=True)
-    make_room(output, episodes)
-    try:
-        with writing(output, NO_ROOM):
-            storage.create(partial, episodes.manifest, episodes.ep_len)
-        contents = fill(partial, episodes)
-        with writing(output, NO_ROOM):
-            storage.write_manifest(partial, episodes.manifest | {"format": "wmbench-episodes-1", "hash": contents})
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        storage.manifest_path(partial).unlink(missing_ok=True)
-        raise
-    storage.manifest_path(partial).rename(storage.manifest_path(output))
-    partial.rename(output)
-    print(f"{output}: {len(episodes)} episodes, {size(output.stat().st_size)}")
-    print(f"next: {command_line('train.py', {'env.data': output})}")
-
-
-def fill(path: Path, episodes: EpisodeSet) -> str:
-    """Copy all columns into a file laid out for them; returns the hash of the contents."""
-    columns = storage.map_columns(path, "r+")
-    digest = hashlib.sha256(episodes.ep_len.tobytes())
-    for name in ("action", "state", "proprio"):
-        columns[name][:] = getattr(episodes, name)
-        digest.update(getattr(episodes, name).tobytes())
-    with progress_bar(total=len(columns["pixels"]), unit=" frames", desc="converting") as bar:
-        for k, first in enumerate(episodes.ep_offset):
-            frames = whole_episode(episodes, k)
-            columns["pixels"][first : first + len(frames)] = frames
-            digest.update(frames.tobytes())
-            bar.update(len(frames))
-    return digest.hexdigest()
-
-
-def same_contents(one: EpisodeSet, other: EpisodeSet) -> bool:
-    """Whether all columns and the frames of the first and the last episode are equal."""
-    columns = ("ep_len", "action", "state", "proprio")
-    return (
-        (one.store_every, one.image_size) == (other.store_every, other.image_size)
-        and all(np.array_equal(getattr(one, name), getattr(other, name)) for name in columns)
-        and all(np.array_equal(whole_episode(one, k), whole_episode(other, k)) for k in (0, len(one) - 1))
-    )
-
-
-def export_data(source: Path, output: Path) -> None:
-    episodes = Episodes(source)
-    if episodes.store_every != 1:
-        raise ValueError(
-            f"{source} stores every {episodes.store_every}th frame, the published format all of them: "
-            f"collect again with store_every=1"
-        )
-    if output.exists():
-        raise ValueError(f"{output} exists already; give another DST or delete it")
-    View.from_manifest(episodes.manifest, f"the manifest of {source}")  # else it would read as mujoco-py's, as published
-    partial = storage.partial_path(output)
-    shutil.rmtree(partial, ignore_errors=True)
-    make_room(output, episodes)
-    try:
-        with writing(output, NO_ROOM):
-            write_published(partial, episodes)
-    except RuntimeError as error:  # which is how torch.save tells a full disk
-        shutil.rmtree(partial, ignore_errors=True)
-        raise OSError(f"{output} cannot be written: {str(error).partition(chr(10))[0]}; {NO_ROOM}") from None
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    partial.rename(output)
-    print(f"{output}: {len(episodes)} episodes in the published format")
-
-
-def write_published(folder: Path, episodes: EpisodeSet) -> None:
-    (folder / "obses").mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps(episodes.manifest, indent=2) + "\n")
-    torch.save(padded(episodes.state, episodes), folder / "states.pth")
-    torch.save(padded(episodes.action, episodes), folder / "actions.pth")
-    torch.save(torch.from_numpy(episodes.ep_len.astype(np.int64)), folder / "seq_lengths.pth")
-    with progress_bar(total=int(episodes.ep_len.sum()), unit=" frames", desc="exporting") as bar:
-        for k in range(len(episodes)):
-            frames = whole_episode(episodes, k)
-            torch.save(torch.from_numpy(frames), folder / "obses" / f"episode_{k:03d}.pth")
-            bar.update(len(frames))
-
-
-def padded(column: Float[ndarray, "rows D"], episodes: EpisodeSet) -> Float[Tensor, "N T D"]:
-    """A column cut into episodes, with zeros after the end of the shorter ones."""
-    parts = list(torch.split(torch.from_numpy(column), episodes.ep_len.tolist()))
-    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-
-
-def whole_episode(episodes: EpisodeSet, k: int) -> UInt8[ndarray, "T h h 3"]:
-    steps = np.arange(episodes.ep_len[k])
-    return episodes.frames(steps, np.full_like(steps, k))
-
-
-def make_room(output: Path, episodes: EpisodeSet) -> None:
-    """Say how much will be written, and create its folder.
-
-    Raises:
-        ValueError: the disk has less.
-    """
-    rows = int(episodes.ep_len.sum())
-    needed = rows * (episodes.image_size**2 * 3 + 40)  # pixels; 10 float32 of action, state and proprio
-    free = shutil.disk_usage(next(parent for parent in output.absolute().parents if parent.exists())).free
-    if needed > free:
-        raise ValueError(f"{output} needs {size(needed)}, the disk has {size(free)} free; give a DST on another disk")
-    with writing(output, NO_ROOM):
-        output.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{output} will take {size(needed)} ({size(free)} free)", flush=True)
-
-
-def import_checkpoint(arguments: argparse.Namespace) -> None:
-    from wmbench.importers import checkpoint
-
-    output = arguments.dst or Path("checkpoints/outputs") / arguments.src.resolve().name
-    if arguments.verify:
-        errors = checkpoint.verify_checkpoint(arguments.src, arguments.verify)
-        for name, error, _ in errors:
-            print(f"{name:<32}{error:.1e}")
+def checkpoint(given: Namespace) -> None:
+    output = given.dst or Path("checkpoints/outputs") / given.src.resolve().name
+    if given.verify:
+        errors = verify_checkpoint(given.src, given.verify)
+        print("\n".join(f"{name:<32}{error:.1e}" for name, error, _ in errors))
         if wrong := [name for name, error, limit in errors if not error <= limit]:
-            raise ValueError(f"{arguments.src} differs from {arguments.verify} in {', '.join(wrong)}; nothing was imported")
-    checkpoint.import_checkpoint(arguments.src, output, arguments.data)
+            raise ValueError(f"{given.src} differs from {given.verify} in {', '.join(wrong)}; nothing was imported")
+    import_checkpoint(given.src, output, given.data)
     print(f"imported: {output}\nnext: {plan_line(output, script='plan.py --config-name plan_point_maze.yaml')}")
 
 

@@ -3,7 +3,11 @@
 import json
 
 import pytest
+import torch
 from in_process import load_script
+
+from wmbench.commands import retraining, scripts
+from wmbench.reports import reproduction
 
 reproduce = load_script("scripts/reproduce.py")
 
@@ -45,7 +49,7 @@ def test_a_run_ends_with_a_verdict_beside_the_floors_of_the_same_tasks(run, tmp_
 
 def test_an_error_of_plan_is_left_to_plan_and_ends_it(run, monkeypatch, capsys):
     commands = []
-    monkeypatch.setattr(reproduce.subprocess, "call", lambda command: commands.append(command) or 1)
+    monkeypatch.setattr(scripts.subprocess, "call", lambda command: commands.append(command) or 1)
     with pytest.raises(SystemExit) as stop:
         run("n_evals=2")
     assert stop.value.code == 1 and capsys.readouterr().err == ""
@@ -53,7 +57,7 @@ def test_an_error_of_plan_is_left_to_plan_and_ends_it(run, monkeypatch, capsys):
 
 
 def test_a_floor_is_no_model_to_judge(run, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce.subprocess, "call", lambda command: 0)
+    monkeypatch.setattr(scripts.subprocess, "call", lambda command: 0)
     with pytest.raises(SystemExit) as stop:
         run("model_name=random", "output_dir=elsewhere")
     assert stop.value.code == 1
@@ -75,20 +79,20 @@ def test_floors_of_other_tasks_seeds_or_settings_are_left_out():
         summary("simulator", 50, 50, seed=4),
         summary("zero", 15, 50, settings={"protocol": {"max_rounds": 5}, "objective": {"alpha": 0}}),
     ]
-    report = reproduce.judge(judged, [judged, *others], [])
+    report = reproduction.judge(judged, [judged, *others], [])
     assert report["floors"] == {"random": 0.78} and report["verdict"] == "consistent with the paper"
-    assert "Random actions solve 78.0% of these tasks" in reproduce.to_markdown(report)
+    assert "Random actions solve 78.0% of these tasks" in reproduction.to_markdown(report)
 
 
 def test_a_report_says_what_was_not_limited_and_not_run():
     settings = {"protocol": {"max_rounds": None}, "objective": {"alpha": 0.1}}
-    text = reproduce.to_markdown(reproduce.judge(summary("mine", 30, 50, settings=settings), [], ["max_iter=null"]))
+    text = reproduction.to_markdown(reproduction.judge(summary("mine", 30, 50, settings=settings), [], ["max_iter=null"]))
     assert text.startswith("## mine: not consistent with the paper")
     assert "without limit" in text and "not run (baselines=false)" in text and "| 0.1 (weight" in text
 
 
 def test_the_hours_of_retraining_follow_from_a_step_of_the_recipe(monkeypatch):
-    monkeypatch.setattr(reproduce, "TOKENS", 2)
+    monkeypatch.setattr(retraining, "TOKENS", 2)
     ticks = iter([0.0, 50.0, 100.0, 100.25])  # the first step warms up, the second takes a quarter of a second
-    monkeypatch.setattr(reproduce.time, "perf_counter", lambda: next(ticks))
-    assert reproduce.retraining_hours(reproduce.torch.device("cpu")) == pytest.approx(0.25 * 32 * 455_700 / 3600)
+    monkeypatch.setattr(retraining.time, "perf_counter", lambda: next(ticks))
+    assert retraining.retraining_hours(torch.device("cpu")) == pytest.approx(0.25 * 32 * 455_700 / 3600)

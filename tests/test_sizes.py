@@ -23,3 +23,8 @@ def test_no_function_is_longer_than_60_lines():
 
 def test_no_file_is_longer_than_300_lines():
     assert [f"{path.relative_to(ROOT)}: {lines(path)}" for path in SOURCES if lines(path) > 300] == []
+
+
+def test_a_script_is_a_door_of_at_most_60_lines():
+    doors = [*(ROOT / "scripts").glob("*.py"), *ROOT.glob("*.py")]
+    assert [f"{path.name}: {lines(path)}" for path in doors if lines(path) > (60 if path.parent != ROOT else 65)] == []

@@ -9,16 +9,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import h5py
 import numpy as np
 import psutil
 import pytest
-from in_process import load_script
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from wmbench.data import collection
 from wmbench.data import episodes as storage
 from wmbench.data.episodes import Episodes
 from wmbench.envs.mazes import Maze
@@ -41,27 +40,26 @@ def collect(output: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(output, **changes), cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return load_script("scripts/collect.py")
-
-
-def config(output: Path, **changes: Any):
+def config(output: Path, **changes: Any) -> DictConfig:
     env = {"name": "point_maze", "maze": "umaze", "renderer": "warp", "render_lag": False}
     settings = {"num_episodes": 10, "episode_length": T, "image_size": 16, "store_every": 1, "seed": 0} | changes
     return OmegaConf.create(settings | {"env": env | settings.pop("env", {}), "output": str(output)})
 
 
-def collect_here(script: ModuleType, output: Path, backwards: bool = False, **changes: Any) -> Episodes:
-    """The script's steps one by one in this process, its chunks from first to last or backwards."""
+def manifest_of(cfg: DictConfig) -> dict[str, Any]:
+    return collection.make_manifest(OmegaConf.to_container(cfg), {"wmbench": None})  # type: ignore[arg-type]
+
+
+def collect_here(output: Path, backwards: bool = False, **changes: Any) -> Episodes:
+    """A collection's steps one by one in this process, its chunks from first to last or backwards."""
     cfg = config(output, **changes)
-    manifest = script.make_manifest(cfg)
-    script.open_partial(output, manifest)
-    script.start_worker(manifest)
-    chunks = [range(k, min(k + script.CHUNK, cfg.num_episodes)) for k in range(0, cfg.num_episodes, script.CHUNK)]
+    manifest = manifest_of(cfg)
+    collection.open_partial(output, manifest)
+    collection.start_worker(manifest)
+    chunks = [range(k, min(k + collection.CHUNK, cfg.num_episodes)) for k in range(0, cfg.num_episodes, collection.CHUNK)]
     order = chunks[::-1] if backwards else chunks
-    digests = {chunk.start: script.collect_chunk(storage.partial_path(output), chunk, manifest) for chunk in order}
-    script.finish(output, manifest, [digests[chunk.start] for chunk in chunks])
+    digests = {chunk.start: collection.collect_chunk(storage.partial_path(output), chunk, manifest) for chunk in order}
+    collection.finish(output, manifest, [digests[chunk.start] for chunk in chunks])
     return Episodes(output)
 
 
@@ -191,9 +189,9 @@ def test_pixels_show_the_ball_where_the_state_says(collected: Path):
     np.testing.assert_allclose(shown[seen], expected[seen], rtol=0, atol=0.5)
 
 
-def test_a_kill_and_the_number_of_workers_do_not_change_the_data(collected: Path, script: ModuleType, tmp_path: Path):
+def test_a_kill_and_the_number_of_workers_do_not_change_the_data(collected: Path, tmp_path: Path):
     """One worker, killed, then two, against this process from the last episodes to the first, undisturbed."""
-    alone = collect_here(script, tmp_path / "alone.h5", backwards=True, num_episodes=E, image_size=SIZE)
+    alone = collect_here(tmp_path / "alone.h5", backwards=True, num_episodes=E, image_size=SIZE)
     assert alone.hash == Episodes(collected).hash
     assert same_contents(tmp_path / "alone.h5", collected)
 
@@ -210,18 +208,18 @@ def test_a_killed_collection_leaves_no_process_behind(killed: Killed):
     assert not alive
 
 
-def test_two_kills_that_cut_a_line_of_progress_short_do_no_harm(script: ModuleType, tmp_path: Path):
+def test_two_kills_that_cut_a_line_of_progress_short_do_no_harm(tmp_path: Path):
     """What a resumed run appends must not run into the torn line."""
     output = tmp_path / "torn.h5"
-    manifest = script.make_manifest(config(output))
-    script.open_partial(output, manifest)
-    progress = script.progress_path(output)
+    manifest = manifest_of(config(output))
+    collection.open_partial(output, manifest)
+    progress = collection.progress_path(output)
     with progress.open("a") as file:
         file.write('[0, "first"]\n[8, "to')
-    assert script.open_partial(output, manifest) == {0: "first"}
+    assert collection.open_partial(output, manifest) == {0: "first"}
     with progress.open("a") as file:
         file.write('[8, "second"]\n')  # as main() does
-    assert script.open_partial(output, manifest) == {0: "first", 8: "second"}
+    assert collection.open_partial(output, manifest) == {0: "first", 8: "second"}
 
 
 def test_a_complete_collection_says_so_and_is_left_alone(collected: Path):
@@ -242,48 +240,46 @@ def test_other_settings_on_the_same_output_are_refused_and_named(collected: Path
     assert collected.stat().st_mtime_ns == before
 
 
-def test_an_unfinished_collection_is_not_thrown_away_for_other_settings(script: ModuleType, tmp_path: Path):
+def test_an_unfinished_collection_is_not_thrown_away_for_other_settings(tmp_path: Path):
     output = tmp_path / "half.h5"
-    manifest = script.make_manifest(config(output))
-    script.open_partial(output, manifest)
-    with script.progress_path(output).open("a") as file:
+    manifest = manifest_of(config(output))
+    collection.open_partial(output, manifest)
+    with collection.progress_path(output).open("a") as file:
         file.write('[0, "first"]\n')
     with pytest.raises(ValueError, match=rf"{output}"):
-        script.open_partial(output, script.make_manifest(config(output, seed=1)))
-    assert script.open_partial(output, manifest) == {0: "first"}
+        collection.open_partial(output, manifest_of(config(output, seed=1)))
+    assert collection.open_partial(output, manifest) == {0: "first"}
 
 
-def test_a_seed_gives_the_same_episodes_again_and_another_seed_others(script: ModuleType, tmp_path: Path):
-    first = collect_here(script, tmp_path / "first.h5", seed=4)
-    again = collect_here(script, tmp_path / "again.h5", seed=4)
-    other = collect_here(script, tmp_path / "other.h5", seed=5)
+def test_a_seed_gives_the_same_episodes_again_and_another_seed_others(tmp_path: Path):
+    first = collect_here(tmp_path / "first.h5", seed=4)
+    again = collect_here(tmp_path / "again.h5", seed=4)
+    other = collect_here(tmp_path / "other.h5", seed=5)
     assert first.hash == again.hash != other.hash
     assert same_contents(first.path, again.path)
     assert (first.state[::T] != other.state[::T]).all()
     assert (first.action != other.action).all()
 
 
-def test_the_first_episodes_do_not_depend_on_how_many_follow(script: ModuleType, tmp_path: Path):
-    few = collect_here(script, tmp_path / "few.h5", num_episodes=3)
-    many = collect_here(script, tmp_path / "many.h5", num_episodes=10)
+def test_the_first_episodes_do_not_depend_on_how_many_follow(tmp_path: Path):
+    few = collect_here(tmp_path / "few.h5", num_episodes=3)
+    many = collect_here(tmp_path / "many.h5", num_episodes=10)
     np.testing.assert_array_equal(many.state[: 3 * T], few.state)
     np.testing.assert_array_equal(many.pixels[: 3 * T], few.pixels)
 
 
 @pytest.mark.parametrize("store_every", [3, 5, 10])
-def test_storing_every_nth_frame_keeps_those_frames_and_all_states(script: ModuleType, tmp_path: Path, store_every: int):
-    every = collect_here(script, tmp_path / "every.h5")
-    some = collect_here(script, tmp_path / "some.h5", store_every=store_every)
+def test_storing_every_nth_frame_keeps_those_frames_and_all_states(tmp_path: Path, store_every: int):
+    every = collect_here(tmp_path / "every.h5")
+    some = collect_here(tmp_path / "some.h5", store_every=store_every)
     np.testing.assert_array_equal(some.state, every.state)
     np.testing.assert_array_equal(some.action, every.action)
     kept = np.reshape(every.pixels, (10, T, 16, 16, 3))[:, ::store_every].reshape(-1, 16, 16, 3)
     np.testing.assert_array_equal(some.pixels, kept)
 
 
-def test_the_lag_moves_the_ball_back_by_a_hundredth_of_a_second_but_not_at_an_episodes_start(
-    script: ModuleType, tmp_path: Path
-):
-    episodes = collect_here(script, tmp_path / "lag.h5", num_episodes=8, image_size=SIZE, env={"render_lag": True})
+def test_the_lag_moves_the_ball_back_by_a_hundredth_of_a_second_but_not_at_an_episodes_start(tmp_path: Path):
+    episodes = collect_here(tmp_path / "lag.h5", num_episodes=8, image_size=SIZE, env={"render_lag": True})
     shown = np.stack([ball_centre(frame) for frame in episodes.pixels])
     free = Maze("umaze").clearance(episodes.state[:, :2]) > 0.25
     offset = (shown - (SIZE - 1) / 2) / (SIZE / 8.065) + 3 - 1.2 - episodes.state[:, :2]  # m
@@ -294,16 +290,16 @@ def test_the_lag_moves_the_ball_back_by_a_hundredth_of_a_second_but_not_at_an_ep
 
 
 @pytest.mark.parametrize("name", ["num_episodes", "episode_length", "image_size", "store_every"])
-def test_a_number_below_one_is_refused_by_name(script: ModuleType, tmp_path: Path, name: str):
+def test_a_number_below_one_is_refused_by_name(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match=rf"{name} \(0\) must be positive"):
-        script.make_manifest(config(tmp_path / "none.h5", **{name: 0}))
+        manifest_of(config(tmp_path / "none.h5", **{name: 0}))
 
 
-def test_a_disk_that_is_too_small_is_an_error_before_anything_is_written(script: ModuleType, tmp_path: Path):
+def test_a_disk_that_is_too_small_is_an_error_before_anything_is_written(tmp_path: Path):
     output = tmp_path / "huge.h5"
-    manifest = script.make_manifest(config(output, num_episodes=10**9, episode_length=1000, image_size=1024))
+    manifest = manifest_of(config(output, num_episodes=10**9, episode_length=1000, image_size=1024))
     with pytest.raises(ValueError, match=rf"{output} needs .* GB, the disk has .* free; lower num_episodes or image_size"):
-        script.open_partial(output, manifest)
+        collection.open_partial(output, manifest)
     assert not list(tmp_path.iterdir())
 
 
@@ -327,11 +323,9 @@ def test_random_play_has_the_published_statistics():
         ({"episode_length": 1.5}, r"episode_length \(1.5\) must be positive, a whole number"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused_before_any_work(
-    script: ModuleType, tmp_path: Path, settings: dict, message: str
-):
+def test_numbers_that_do_not_fit_are_refused_before_any_work(tmp_path: Path, settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        script.make_manifest(config(tmp_path / "none.h5", **settings))
+        manifest_of(config(tmp_path / "none.h5", **settings))
 
 
 def test_a_name_with_dots_has_a_manifest_of_its_own(tmp_path: Path):
@@ -345,28 +339,26 @@ def test_a_name_with_dots_has_a_manifest_of_its_own(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("there", "wanted"), [("maze.h5", "maze"), ("maze.v1", "maze.v1.h5")])
-def test_two_files_that_would_share_a_manifest_are_refused(script: ModuleType, tmp_path: Path, there: str, wanted: str):
+def test_two_files_that_would_share_a_manifest_are_refused(tmp_path: Path, there: str, wanted: str):
     (tmp_path / there).touch()
     with pytest.raises(ValueError, match=rf"{wanted} would share .*manifest\.json with .*{there}; give another output="):
-        script.output_of(config(tmp_path / wanted, num_workers=None))
+        collection.checked_output(str(tmp_path / wanted), None)
 
 
 @pytest.mark.parametrize(("output", "workers"), [(None, 1), ("a.zip", 1), ("a.h5", -1)])
-def test_outputs_and_processes_that_cannot_be_are_refused(script: ModuleType, output: str | None, workers: int):
-    cfg = config(Path("none.h5"), num_workers=workers)
-    cfg.output = output
+def test_outputs_and_processes_that_cannot_be_are_refused(output: str | None, workers: int):
     with pytest.raises(ValueError, match=r"output|num_workers"):
-        script.output_of(cfg)
+        collection.checked_output(output, workers)
 
 
-def test_a_damaged_progress_file_is_named(script: ModuleType, tmp_path: Path):
+def test_a_damaged_progress_file_is_named(tmp_path: Path):
     output = tmp_path / "half.h5"
-    manifest = script.make_manifest(config(output))
-    script.open_partial(output, manifest)
-    progress = script.progress_path(output)
+    manifest = manifest_of(config(output))
+    collection.open_partial(output, manifest)
+    progress = collection.progress_path(output)
     progress.write_text(progress.read_text() + '[0, "first", {]\n')
     with pytest.raises(ValueError, match=rf"{progress} is damaged; delete it"):
-        script.open_partial(output, manifest)
+        collection.open_partial(output, manifest)
 
 
 def test_a_second_collection_of_one_file_is_told_of_the_first(tmp_path: Path):

@@ -6,7 +6,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -20,14 +20,10 @@ from wmbench.data.official import PUBLISHED, OfficialEpisodes, open_episodes
 from wmbench.data.windows import Windows
 from wmbench.envs.mazes import MAPS
 from wmbench.files import exclusive
+from wmbench.importers import published_data
 
 ROOT = Path(__file__).parents[2]
 LENGTHS, T, SIZE = (7, 5, 7, 6), 7, 6
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    return load_script("scripts/import_dino_wm.py")
 
 
 def publish(folder: Path, frames=torch.uint8, columns=torch.float64, zipped: bool = True) -> Path:
@@ -99,10 +95,10 @@ def test_steps_behind_an_episodes_length_are_not_there(folder: Path):
 
 
 @pytest.mark.parametrize("root", ["", "point_maze/"])
-def test_folder_converted_folder_and_zip_give_the_same(script: ModuleType, tmp_path: Path, folder: Path, root: str):
+def test_folder_converted_folder_and_zip_give_the_same(tmp_path: Path, folder: Path, root: str):
     packed = pack(folder, tmp_path / "point_maze.zip", root, compression=zipfile.ZIP_DEFLATED)
-    script.import_data(folder, tmp_path / "a" / "maze.h5")
-    script.import_data(packed, tmp_path / "b" / "maze.h5")
+    published_data.import_data(folder, tmp_path / "a" / "maze.h5")
+    published_data.import_data(packed, tmp_path / "b" / "maze.h5")
     expected = everything(OfficialEpisodes(folder))
     for path in (tmp_path / "a" / "maze.h5", tmp_path / "b" / "maze.h5"):
         assert {file.name for file in path.parent.iterdir()} == {"maze.h5", "maze.manifest.json"}
@@ -206,12 +202,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_file_is_named_and_nothing_is_written(
-    script: ModuleType, folder: Path, target: Path, case: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, target: Path, case: str, monkeypatch: pytest.MonkeyPatch
 ):
     breaks, message = BROKEN[case]
     breaks(folder)
     monkeypatch.chdir(folder)
-    for open_it in (open_episodes, lambda path: script.import_data(path, target)):
+    for open_it in (open_episodes, lambda path: published_data.import_data(path, target)):
         with pytest.raises((ValueError, FileNotFoundError), match=f"{folder}/.*{message}"):
             open_it(folder)
     assert not target.parent.exists() and not Path("ran").exists()
@@ -253,60 +249,60 @@ ZIPS = {
 
 
 @pytest.mark.parametrize("case", ZIPS)
-def test_a_zip_that_is_not_the_published_one_is_refused(script: ModuleType, folder: Path, target: Path, case: str):
+def test_a_zip_that_is_not_the_published_one_is_refused(folder: Path, target: Path, case: str):
     options, change, message = ZIPS[case]
     packed = pack(folder, folder.parent / "point_maze.zip", **options)
     if change:
         change(packed)
     with pytest.raises(ValueError, match=message):
-        script.import_data(packed, target)
+        published_data.import_data(packed, target)
     assert not target.parent.exists() or not list(target.parent.iterdir())
 
 
-def test_a_foreign_zip_is_refused_with_what_it_holds(script: ModuleType, tmp_path: Path, target: Path):
+def test_a_foreign_zip_is_refused_with_what_it_holds(tmp_path: Path, target: Path):
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
         file.writestr("photos/cat.jpg", b"")
     with pytest.raises(
         ValueError, match=r"photos.zip is not DINO-WM's point_maze data.*states.pth.*it holds photos/cat.jpg"
     ):
-        script.import_data(tmp_path / "photos.zip", target)
+        published_data.import_data(tmp_path / "photos.zip", target)
 
 
-def test_what_a_mac_adds_to_a_zip_is_ignored(script: ModuleType, folder: Path, target: Path):
+def test_what_a_mac_adds_to_a_zip_is_ignored(folder: Path, target: Path):
     packed = pack(folder, folder.parent / "point_maze.zip")
     with zipfile.ZipFile(packed, "a") as file:
         file.writestr("__MACOSX/point_maze/._states.pth", b"\0")
         file.writestr("__MACOSX/point_maze/states.pth", b"\0")
-    script.import_data(packed, target)
+    published_data.import_data(packed, target)
     assert len(Episodes(target)) == 4
 
 
-def test_an_error_halfway_leaves_nothing(script: ModuleType, folder: Path, target: Path):
+def test_an_error_halfway_leaves_nothing(folder: Path, target: Path):
     """An episode of the right size and the wrong shape shows only when it is unpacked."""
     damage(LAST, lambda x: x.reshape(T, 3, SIZE, SIZE))(folder)
     with pytest.raises(ValueError, match=rf"{LAST} in .*must be \(7, 6, 6, 3\).*not \(7, 3, 6, 6\)"):
-        script.import_data(pack(folder, folder.parent / "point_maze.zip"), target)
+        published_data.import_data(pack(folder, folder.parent / "point_maze.zip"), target)
     assert not list(target.parent.iterdir())
 
 
 @pytest.mark.parametrize("way", ["import_data", "export_data"])
 def test_a_stopped_run_leaves_nothing_and_a_killed_one_does_no_harm(
-    script: ModuleType, folder: Path, target: Path, way: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, target: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ):
-    script.import_data(folder, source := target.with_name("source.h5"))
+    published_data.import_data(folder, source := target.with_name("source.h5"))
     source, output = (folder, target) if way == "import_data" else (source, target.with_suffix(""))
     before = set(target.parent.iterdir())
     with monkeypatch.context() as patch:
         patch.setattr(OfficialEpisodes if way == "import_data" else Episodes, "frames", stop_at_the_third())
         with pytest.raises(KeyboardInterrupt):
-            getattr(script, way)(source, output)
+            getattr(published_data, way)(source, output)
     assert set(target.parent.iterdir()) == before
     partial = output.with_name(output.name + ".partial")
     if way == "import_data":
         partial.write_bytes(b"killed" * 9999)
     else:
         publish(partial)
-    getattr(script, way)(source, output)
+    getattr(published_data, way)(source, output)
     for ours, theirs in zip(everything(open_episodes(output)), everything(OfficialEpisodes(folder)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert not partial.exists()
@@ -325,33 +321,31 @@ def stop_at_the_third() -> Callable:
 
 
 def test_the_same_data_are_complete_already_and_others_are_not_overwritten(
-    script: ModuleType, folder: Path, target: Path, capsys: pytest.CaptureFixture
+    folder: Path, target: Path, capsys: pytest.CaptureFixture
 ):
-    script.import_data(folder, target)
+    published_data.import_data(folder, target)
     before = target.stat().st_mtime_ns
-    script.import_data(pack(folder, folder.parent / "point_maze.zip"), target)
+    published_data.import_data(pack(folder, folder.parent / "point_maze.zip"), target)
     assert f"{target} is complete already" in capsys.readouterr().out
     damage(LAST, lambda x: 255 - x)(folder)
     with pytest.raises(ValueError, match=f"{target} holds other data than {folder}"):
-        script.import_data(folder, target)
+        published_data.import_data(folder, target)
     assert target.stat().st_mtime_ns == before
 
 
 def test_a_disk_that_is_too_small_is_an_error_before_anything_is_written(
-    script: ModuleType, folder: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """25 steps of 6 x 6 x 3 bytes of pixels and 40 of columns are 3,700 bytes."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3699))
     with pytest.raises(ValueError, match=rf"{target} needs 3.7 kB, the disk has"):
-        script.import_data(folder, target)
+        published_data.import_data(folder, target)
     assert not target.parent.exists()
 
 
-def test_an_export_is_the_published_format_and_comes_back_the_same(
-    script: ModuleType, folder: Path, target: Path, tmp_path: Path
-):
-    script.import_data(folder, target)
-    script.export_data(target, tmp_path / "mine")
+def test_an_export_is_the_published_format_and_comes_back_the_same(folder: Path, target: Path, tmp_path: Path):
+    published_data.import_data(folder, target)
+    published_data.export_data(target, tmp_path / "mine")
     for name in ("states", "actions", "seq_lengths"):
         original, ours = (torch.load(where / f"{name}.pth") for where in (folder, tmp_path / "mine"))
         real = torch.arange(T) < torch.tensor(LENGTHS)[:, None] if original.ndim > 1 else ...
@@ -360,28 +354,28 @@ def test_an_export_is_the_published_format_and_comes_back_the_same(
         frames = torch.load(tmp_path / "mine" / "obses" / f"episode_{k:03d}.pth")
         assert frames.dtype == torch.uint8
         assert torch.equal(frames, torch.load(folder / "obses" / f"episode_{k:03d}.pth")[:length])
-    script.import_data(tmp_path / "mine", tmp_path / "again.h5")
+    published_data.import_data(tmp_path / "mine", tmp_path / "again.h5")
     assert (tmp_path / "again.h5").read_bytes() == target.read_bytes()
     with pytest.raises(ValueError, match=f"{tmp_path / 'mine'} exists already"):
-        script.export_data(target, tmp_path / "mine")
+        published_data.export_data(target, tmp_path / "mine")
 
 
-def test_an_export_remembers_its_maze_and_renderer(script: ModuleType, numbered_episodes: Callable, tmp_path: Path):
-    script.export_data(numbered_episodes().path, tmp_path / "mine")
+def test_an_export_remembers_its_maze_and_renderer(numbered_episodes: Callable, tmp_path: Path):
+    published_data.export_data(numbered_episodes().path, tmp_path / "mine")
     manifest = OfficialEpisodes(tmp_path / "mine").manifest
     assert manifest["renderer"] == "warp" and manifest["render_lag"] is False
     assert "hash" not in manifest and manifest["policy"] == PUBLISHED["policy"]
 
 
-def test_a_collection_without_all_frames_cannot_be_exported(script: ModuleType, numbered_episodes: Callable, tmp_path: Path):
+def test_a_collection_without_all_frames_cannot_be_exported(numbered_episodes: Callable, tmp_path: Path):
     with pytest.raises(ValueError, match=r"numbered.*\.h5 stores every 2th frame.*collect again with store_every=1"):
-        script.export_data(numbered_episodes(store_every=2).path, tmp_path / "mine")
+        published_data.export_data(numbered_episodes(store_every=2).path, tmp_path / "mine")
 
 
-def test_the_folder_or_zip_beside_a_missing_file_is_found(script: ModuleType, folder: Path):
+def test_the_folder_or_zip_beside_a_missing_file_is_found(folder: Path):
     data = folder.with_suffix(".h5")
     assert isinstance(open_episodes(data), OfficialEpisodes)
-    script.import_data(folder, data)
+    published_data.import_data(folder, data)
     assert isinstance(open_episodes(data), Episodes)
     data.unlink()
     packed = pack(folder, folder.with_suffix(".zip"))
@@ -394,46 +388,36 @@ def test_the_folder_or_zip_beside_a_missing_file_is_found(script: ModuleType, fo
         open_episodes(data)
 
 
-def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """The exit status of a command line."""
     monkeypatch.setattr(sys, "argv", ["import_dino_wm.py", *map(str, arguments)])
     try:
-        script.main()
+        load_script("scripts/import_dino_wm.py").main()
     except SystemExit as exit:
         return int(exit.code or 0)
     return 0
 
 
-def test_errors_are_one_line_and_exit_1(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-):
+def test_errors_are_one_line_and_exit_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     for source, output, message in (
         (tmp_path / "none", tmp_path / "x.h5", f"no folder or zip {tmp_path / 'none'}"),
         (tmp_path, tmp_path / "x", f"DST ({tmp_path / 'x'}) must end in .h5"),
     ):
-        assert run(script, monkeypatch, "data", source, output) == 1
+        assert run(monkeypatch, "data", source, output) == 1
         error = capsys.readouterr().err
         assert error.startswith(f"error: {message}") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(("error", "status"), [(3e-7, 0), (2e-5, 1), (float("nan"), 1)])
 def test_a_checkpoint_is_imported_only_where_its_outputs_are_those_recorded(
-    script: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
-    error: float,
-    status: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: float, status: int
 ):
     imported = []
-    importer = SimpleNamespace(
-        verify_checkpoint=lambda src, expected: [("predictor", 1.2e-7, 1e-5), ("decoder", error, 1e-5)],
-        import_checkpoint=lambda *arguments: imported.append(arguments),
-    )
-    monkeypatch.setitem(sys.modules, "wmbench.importers.checkpoint", importer)
-    monkeypatch.setattr("wmbench.importers.checkpoint", importer, raising=False)
+    script, errors = load_script("scripts/import_dino_wm.py"), [("predictor", 1.2e-7, 1e-5), ("decoder", error, 1e-5)]
+    monkeypatch.setattr(script, "verify_checkpoint", lambda src, expected: errors)
+    monkeypatch.setattr(script, "import_checkpoint", lambda *arguments: imported.append(arguments))
     source = tmp_path / "point_maze_tiny"
-    assert run(script, monkeypatch, "checkpoint", source, "--verify", "expected.pt") == status
+    assert run(monkeypatch, "checkpoint", source, "--verify", "expected.pt") == status
     out, err = capsys.readouterr()
     assert f"predictor                       1.2e-07\ndecoder                         {error:.1e}\n" in out
     assert imported == ([(source, Path("checkpoints/outputs/point_maze_tiny"), None)] if status == 0 else [])
@@ -441,13 +425,13 @@ def test_a_checkpoint_is_imported_only_where_its_outputs_are_those_recorded(
 
 
 def test_data_that_do_not_say_who_drew_them_are_not_exported_as_the_published_ones(
-    script: ModuleType, numbered_episodes: Callable, tmp_path: Path
+    numbered_episodes: Callable, tmp_path: Path
 ):
     path = numbered_episodes().path
     with h5py.File(path, "r+") as file:
         del file.attrs["manifest"]
     with pytest.raises(ValueError, match=f"the manifest of {path} does not say its renderer"):
-        script.export_data(path, tmp_path / "mine")
+        published_data.export_data(path, tmp_path / "mine")
     assert not (tmp_path / "mine").exists()
 
 
@@ -465,13 +449,13 @@ def test_a_nan_action_in_a_published_episodes_last_real_step_becomes_0(folder: P
     assert (episodes.action[7 + 4] == 0).all() and (episodes.action[7 + 3] != 0).all()
 
 
-def test_a_second_import_of_one_file_is_told_of_the_first(script: ModuleType, folder: Path, target: Path):
+def test_a_second_import_of_one_file_is_told_of_the_first(folder: Path, target: Path):
     with exclusive(target, ""), pytest.raises(ValueError, match=f"{target} is in use by process {os.getpid()}"):
-        script.convert_alone(script.import_data, folder, target)
-    script.convert_alone(script.import_data, folder, target)
+        published_data.convert_alone(published_data.import_data, folder, target)
+    published_data.convert_alone(published_data.import_data, folder, target)
     assert {file.name for file in target.parent.iterdir()} == {"maze.h5", "maze.manifest.json"}
 
 
-def test_a_name_with_dots_is_suggested_whole(script: ModuleType, folder: Path, tmp_path: Path):
+def test_a_name_with_dots_is_suggested_whole(folder: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"must end in \.h5, such as .*/maze\.v1\.h5"):
-        script.import_data(folder, tmp_path / "maze.v1")
+        published_data.import_data(folder, tmp_path / "maze.v1")

@@ -529,4 +529,4 @@ def test_the_script_lists_files_and_deletes_incomplete_or_named_ones(
         assert latents.try_lock(file)
         assert f"{whole.stem} is being written and stays" in call("--prune", whole.stem)
     assert f"{whole.stem} deleted" in call("--prune", whole.stem)
-    assert "no features are kept here" in call()
+    assert "no tokens are kept here" in call()

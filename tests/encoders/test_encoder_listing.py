@@ -1,11 +1,13 @@
 """scripts/encoders.py: every file of conf/encoder is a row, a broken one too, and nothing is downloaded."""
 
-import runpy
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import load_script
+
+from wmbench.commands import configuration, encoder_list
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -37,7 +39,7 @@ BROKEN = {
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Names in scripts/encoders.py over a folder of few encoders, some of them broken, without a network."""
+    """scripts/encoders.py over a folder of few encoders, some of them broken, without a network."""
     conf = shutil.copytree(ROOT / "conf", tmp_path / "conf")
     for path in (conf / "encoder").glob("*.yaml"):
         if path.stem not in ("dinov2", *NAMES):
@@ -53,8 +55,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("wmbench.encoders.weights.urlopen", no_network)
     monkeypatch.setattr("wmbench.commands.configuration.CONF", str(conf))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return runpy.run_path(str(ROOT / "scripts" / "encoders.py"))
+    return load_script("scripts/encoders.py")
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def listing(script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
     def call(*words: str) -> str:
         monkeypatch.setattr("sys.argv", ["encoders.py", *words])
-        script["main"]()
+        script.main()
         return capsys.readouterr().out
 
     return call
@@ -94,10 +95,10 @@ def test_text_fits_a_line_and_shortens_what_does_not(listing):
 
 def test_weights_are_cached_once_their_file_is_there(script, tmp_path):
     file = tmp_path / "hub" / "checkpoints" / "dinov2_vits14_pretrain.pth"
-    assert script["describe"]("tiny", None)["weights"] == "not cached"
+    assert encoder_list.describe("tiny", None)["weights"] == "not cached"
     file.parent.mkdir(parents=True)
     file.touch()
-    assert script["describe"]("tiny", None)["weights"] == "cached"
+    assert encoder_list.describe("tiny", None)["weights"] == "cached"
 
 
 def test_a_tokenizer_is_cached_once_its_head_is_there_too(script, tmp_path, monkeypatch, capsys):
@@ -110,27 +111,27 @@ def test_a_tokenizer_is_cached_once_its_head_is_there_too(script, tmp_path, monk
     for file, weights in zip((tmp_path / "nothing", *files), ("not cached", "not trained", "cached"), strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-        row = script["describe"]("tok", None)
+        row = encoder_list.describe("tok", None)
         assert (row["weights"], row["note"]) == (weights, "reimplemented, trained on PointMaze")
     monkeypatch.setattr("sys.argv", ["encoders.py", "encoder=tok,pixels", "--no-time"])
-    script["main"]()
+    script.main()
     assert capsys.readouterr().out.endswith("\ntok: reimplemented, trained on PointMaze.\n")
 
 
 def test_a_large_network_is_timed_where_it_is_cached_alone(script, monkeypatch, tmp_path):
     cpu = torch.device("cpu")
-    assert float(script["describe"]("tiny", cpu)["ms"]) > 0
-    monkeypatch.setitem(script["describe"].__globals__, "MOST_TIMED", 1000)
-    assert script["describe"]("tiny", cpu)["ms"] == "-"
-    assert float(script["describe"]("pixels", cpu)["ms"]) >= 0
+    assert float(encoder_list.describe("tiny", cpu)["ms"]) > 0
+    monkeypatch.setattr(encoder_list, "MOST_TIMED", 1000)
+    assert encoder_list.describe("tiny", cpu)["ms"] == "-"
+    assert float(encoder_list.describe("pixels", cpu)["ms"]) >= 0
 
 
 def test_flops_are_those_of_the_published_form(script):
     """A ViT layer of N tokens and D features: 12 N D^2 multiplications in its matrices, 2 N^2 D in attention; twice each."""
-    encoder = script["build"](script["encoder_config"]("tiny"))
+    encoder = encoder_list.build(configuration.encoder_config("tiny"))
     tokens, width, depth, patch = 1 + 2 * 2, 48, 2, 14
     layer = 12 * tokens * width**2 + 2 * tokens**2 * width
-    assert script["flops"](encoder) == 2 * (depth * layer + 2 * 2 * width * 3 * patch**2)
+    assert encoder_list.flops(encoder) == 2 * (depth * layer + 2 * 2 * width * 3 * patch**2)
 
 
 def test_files_are_found_however_deep_a_configuration_names_them(script):
@@ -143,9 +144,9 @@ def test_files_are_found_however_deep_a_configuration_names_them(script):
         "access": "open",
     }
     config = {"release": file, "seed": 0, "trunk": {"release": file | {"url": "https://example.org/b.pth"}, "depth": 2}}
-    assert [release.file for release in script["releases"](config)] == ["a.pth", "b.pth"]
+    assert [release.file for release in configuration.releases(config)] == ["a.pth", "b.pth"]
 
 
 def test_a_setting_changes_what_is_fetched(script):
-    config = script["encoder_config"]("tiny", ["encoder.release.url=https://example.org/mine.pth"])
-    assert [release.file for release in script["releases"](config)] == ["mine.pth"]
+    config = configuration.encoder_config("tiny", ["encoder.release.url=https://example.org/mine.pth"])
+    assert [release.file for release in configuration.releases(config)] == ["mine.pth"]

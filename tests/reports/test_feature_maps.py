@@ -140,7 +140,7 @@ def test_the_script_draws_encoders_with_a_grid_and_leaves_out_the_others(
         return printed.out + printed.err
 
     out = run("encoder=random_patch,state,pixels", data, "encoder.patch_size=2")
-    assert out == f"state: one token a frame is no map; left out\nwrote {output}\n"
+    assert out == f"state: one token per frame is no map; left out\nwrote {output}\n"
     with Image.open(output) as picture:
         assert picture.size == (2 * (SIZE + GAP) - GAP, 3 * (SIZE + CAPTION))
     assert "no map to draw; name an encoder with a grid" in run("encoder=state", data)

@@ -4,5 +4,19 @@ from wmbench.commands.configuration import CONF, choices, encoder_config
 from wmbench.commands.entry import command
 from wmbench.commands.messages import explain, fail, told
 from wmbench.commands.quoting import command_line, plan_line
+from wmbench.commands.scripts import Arguments, door, run_command
 
-__all__ = ["CONF", "choices", "command", "command_line", "encoder_config", "explain", "fail", "plan_line", "told"]
+__all__ = [
+    "CONF",
+    "Arguments",
+    "choices",
+    "command",
+    "command_line",
+    "door",
+    "encoder_config",
+    "explain",
+    "fail",
+    "plan_line",
+    "run_command",
+    "told",
+]

@@ -1,0 +1,40 @@
+"""What every script does with a wrong argument, an error and Ctrl-C."""
+
+from pathlib import Path
+
+import pytest
+from in_process import ROOT, load_script
+from omegaconf.errors import ConfigAttributeError
+
+from wmbench.commands import door
+
+DOORS = sorted(path for path in Path(ROOT, "scripts").glob("*.py") if "Arguments(" in path.read_text())
+
+
+@pytest.mark.parametrize("path", DOORS, ids=[path.stem for path in DOORS])
+def test_a_wrong_argument_is_one_line(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr("sys.argv", [path.name, "--nonsense"])
+    with pytest.raises(SystemExit) as stop:
+        load_script(f"scripts/{path.name}").main()
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and f"{path.name} --help" in error
+    assert stop.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ValueError("a\nb"), 1, "a b"),
+        (FileNotFoundError(2, "No such file", "x.h5"), 1, "x.h5: No such file"),
+        (ConfigAttributeError("no such key"), 1, "no such key"),
+        (KeyboardInterrupt(), 130, "stopped; nothing half-written is left, and the same command starts again"),
+    ],
+)
+def test_errors_of_a_script_are_one_line(error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture):
+    @door
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert (stop.value.code, capsys.readouterr().err) == (code, f"error: {told}\n")
