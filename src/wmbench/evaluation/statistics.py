@@ -1,7 +1,12 @@
 """Intervals and tests, so that only differences one can believe are printed."""
 
-from jaxtyping import Bool
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+
+from wmbench.evaluation.bootstrap import welch_freedom
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -20,3 +25,58 @@ def mcnemar(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"]) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def welch(first: Float[ndarray, " A"], second: Float[ndarray, " B"], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Welch's t interval for the difference of the means over training runs, on these very tasks.
+
+    None where runs tell no spread: one run on each side, or all alike. A side of one run (a floor) counts as known.
+    """
+    if (len(first) < 2 and len(second) < 2) or np.ptp(first) + np.ptp(second) < 1e-12:
+        return None
+    from scipy.stats import t
+
+    variances = [float(runs.var(ddof=1)) / len(runs) if len(runs) > 1 else 0.0 for runs in (first, second)]
+    freedom = welch_freedom(variances, [len(first) - 1, len(second) - 1])
+    half = t.ppf((1 + confidence) / 2, freedom) * np.sqrt(sum(variances))
+    difference = first.mean() - second.mean()
+    return float(difference - half), float(difference + half)
+
+
+def detectable(
+    variances: Sequence[float], freedoms: Sequence[float], *, power: float = 0.8, false_alarms: float = 0.05
+) -> float:
+    """True difference that a two-sided t-test finds with this power.
+
+    Args:
+        variances: independent parts of the difference's squared standard error: SD^2 / S of each side's S training runs,
+            and for T tasks the variance of a task's difference / T (at most the share of discordant tasks / T).
+        freedoms: degrees of freedom of each part: S - 1, T - 1.
+    """
+    from statsmodels.stats.power import TTestPower  # seconds to import
+
+    freedom = welch_freedom(variances, freedoms)
+    effect = TTestPower().solve_power(nobs=freedom + 1, alpha=false_alarms, power=power)  # of n = freedom + 1 differences
+    return float(effect * np.sqrt((freedom + 1) * sum(variances)))
+
+
+def e_value(wins: Int[ndarray, "*n"] | int, losses: Int[ndarray, "*n"] | int) -> Float[ndarray, "*n"] | float:
+    """Evidence against "a task that only one row solves is solved by either equally often"; 1 is none.
+
+    The ratio of two likelihoods of the wins seen: with every rate of winning equally likely before, and with a rate of 1/2.
+    It may be looked at after every task: it ever reaches 20 with a probability of at most 1/20 where rows are equal
+    (Ville's inequality). E-values of independent pairs of training runs multiply.
+    """
+    from scipy.special import betaln
+
+    return np.exp((wins + losses) * np.log(2) + betaln(1 + wins, 1 + losses))
+
+
+def decided_after(first: Bool[ndarray, " n"], second: Bool[ndarray, " n"], threshold: float = 20) -> int | None:
+    """Number of tasks, in their order, after which the e-value has reached the threshold; None if it never does.
+
+    It tells two trained models apart, not two encoders: for these, training runs differ as well.
+    """
+    evidence = e_value(np.cumsum(first & ~second), np.cumsum(~first & second))
+    reached = np.flatnonzero(evidence >= threshold)
+    return int(reached[0]) + 1 if len(reached) else None
