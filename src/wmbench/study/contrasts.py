@@ -1,0 +1,141 @@
+"""Contrasts: comparisons of two rows that were written down before the study ran, and the verdict on each."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wmbench.evaluation.bootstrap import Estimate
+from wmbench.evaluation.multiplicity import adjusted, verdict
+from wmbench.evaluation.statistics import detectable, welch
+from wmbench.study.outcomes import ENOUGH_SEEDS, OUTCOMES, SMALLER_IS_BETTER, Cell, Outcomes, difference
+
+MARGIN = 0.03  # 3 points of success; of a log distance, 3 %
+EXPECTATIONS = {
+    "a > b": {"superior": "supported", "inferior": "contradicted", "equivalent": "equivalent"},
+    "b > a": {"superior": "contradicted", "inferior": "supported", "equivalent": "equivalent"},
+    "a = b": {"superior": "contradicted", "inferior": "contradicted", "equivalent": "supported"},
+}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """An expectation about two rows, as conf/study/*.yaml has it under `contrasts`.
+
+    expect: "a > b" (a plans better, also where a smaller outcome is better), "b > a" or "a = b".
+    margin: the largest difference that does not matter, in the outcome's unit; None: the study's.
+    """
+
+    name: str
+    a: str
+    b: str
+    expect: str
+    question: str
+    evaluation: str = "closed"
+    outcome: str = "success"
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("expect", self.expect, EXPECTATIONS), ("outcome", self.outcome, OUTCOMES)):
+            if value not in known:
+                raise ValueError(f"contrast {self.name}: {name} is {value!r}, must be one of: {', '.join(known)}")
+        if self.a == self.b:
+            raise ValueError(f"contrast {self.name} compares {self.a} with itself")
+        if self.margin is not None and self.margin <= 0:
+            raise ValueError(f"contrast {self.name}: margin ({self.margin}) must be above 0")
+
+
+def read_contrasts(written: Iterable[Mapping[str, Any]]) -> list[Contrast]:
+    """Contrasts from a study's YAML.
+
+    Raises:
+        ValueError: an unknown or missing key, a value that is none of the known ones, or a name given twice.
+    """
+    known = {field.name: field for field in fields(Contrast)}
+    contrasts = []
+    for one in written:
+        title = f"contrast {one.get('name', len(contrasts) + 1)}"
+        if unknown := sorted(set(one) - set(known)):
+            raise ValueError(f"{title}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+        if missing := [name for name in ("name", "a", "b", "expect", "question") if name not in one]:
+            raise ValueError(f"{title} lacks {', '.join(missing)}")
+        contrasts.append(Contrast(**one))
+    names = [contrast.name for contrast in contrasts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"contrasts of one name: {', '.join(twice)}; give each its own")
+    return contrasts
+
+
+def judge(contrasts: Sequence[Contrast], table: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
+    """contrasts.csv: each contrast's difference, intervals, p-values, verdict and what could have been found.
+
+    All contrasts that can be claimed are one family: p_holm is the chance of a single false alarm among them.
+    """
+    outcomes = Outcomes(table)
+    lines, estimates = [], []
+    for contrast in contrasts:
+        line: dict[str, Any] = {field.name: getattr(contrast, field.name) for field in fields(Contrast)}
+        line["margin"] = margin if contrast.margin is None else contrast.margin
+        estimate = None
+        try:
+            a, b = (outcomes.cell(row, contrast.evaluation, contrast.outcome) for row in (contrast.a, contrast.b))
+            estimate = difference(a, b)
+            line |= _figures(estimate, a, b, contrast.outcome)
+        except ValueError as error:
+            line |= {"verdict": "untested", "reason": str(error)}
+        lines.append(line)
+        estimates.append(estimate)
+
+    family = [place for place, line in enumerate(lines) if "verdict" not in line]
+    for place, p in zip(family, adjusted([lines[place]["p"] for place in family], "holm"), strict=True):
+        contrast, line = contrasts[place], lines[place]
+        better = _larger_is_better(estimates[place], contrast.outcome)
+        word = EXPECTATIONS[contrast.expect].get(verdict(better, p, line["margin"]), "undecided")
+        line |= {"p_holm": p, "verdict": word}
+    return pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("n_seeds_a", "n_seeds_b", "n_tasks"), "Int64"))
+
+
+COLUMNS = [
+    *("name", "a", "b", "evaluation", "outcome", "expect", "question", "difference", "low", "high", "t_low", "t_high"),
+    *("p", "p_holm", "verdict", "reason", "margin", "n_seeds_a", "n_seeds_b", "n_tasks", "power"),
+]
+
+
+def _figures(estimate: Estimate, a: Cell, b: Cell, outcome: str) -> dict[str, Any]:
+    low, high = estimate.interval()
+    t_low, t_high = welch(a.values.mean(axis=1), b.values.mean(axis=1)) or (np.nan, np.nan)
+    figures = {
+        "difference": estimate.value,
+        "low": low,
+        "high": high,
+        "t_low": t_low,
+        "t_high": t_high,
+        "p": estimate.p,
+        "n_seeds_a": a.num_seeds,
+        "n_seeds_b": b.num_seeds,
+        "n_tasks": len(a.tasks),
+        "power": power_sentence(estimate, a, b, outcome),
+    }
+    if not (a.claims and b.claims):
+        fewest = min(cell.num_seeds for cell in (a, b) if not cell.claims)
+        figures |= {"verdict": "no claim", "reason": f"{fewest} training runs, at least {ENOUGH_SEEDS} are needed"}
+    return figures
+
+
+def power_sentence(estimate: Estimate, a: Cell, b: Cell, outcome: str) -> str:
+    """`with 5 seeds and 200 tasks, differences of about 9 points are detectable (80% power, two-sided 5%)`."""
+    seeds = sorted({cell.num_seeds for cell in (a, b) if cell.num_seeds})
+    runs = [f"{' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''}"] if seeds else []
+    counts = " and ".join([*runs, f"{len(a.tasks)} tasks"])
+    size = detectable(estimate.variances, estimate.freedoms)
+    units = {"final_distance": f"{size:.2g} m", "log_final_distance": f"a factor of {np.exp(size):.2f}"}
+    words = units.get(outcome, f"{100 * size:.2g} points")
+    return f"with {counts}, differences of about {words} are detectable (80% power, two-sided 5%)"
+
+
+def _larger_is_better(estimate: Estimate, outcome: str) -> Estimate:
+    if outcome not in SMALLER_IS_BETTER:
+        return estimate
+    return Estimate(-estimate.value, -estimate.replicates, estimate.variances, estimate.freedoms)

@@ -1,0 +1,154 @@
+"""Outcomes of a study's tasks (outcomes.csv) by row, and what they say of each row and of all pairs of rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+
+from wmbench.evaluation.bootstrap import Estimate, crossed_bootstrap
+from wmbench.evaluation.multiplicity import FALSE_ALARMS, adjusted, letters
+
+ENOUGH_SEEDS = 5  # below, a difference of training recipes is not claimed
+SMALLER_IS_BETTER = ("final_distance", "log_final_distance")
+OUTCOMES = ("success", "success_0.25", "success_0.1", "success_short", "held", "spl", *SMALLER_IS_BETTER)
+RADII = {"success": 0.5, "success_0.25": 0.25, "success_0.1": 0.1, "success_short": 0.5, "held": 0.5}  # [m]
+NEAREST = 0.01  # [m]; on the log scale nothing is nearer to its goal
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One outcome of a row in one evaluation: of S training runs, or of the one play of a row that is not trained."""
+
+    values: Float[ndarray, "S T"]
+    tasks: pd.DataFrame
+    num_seeds: int
+
+    @property
+    def strata(self) -> list[int]:
+        return self.tasks["stratum"].tolist()
+
+    @property
+    def claims(self) -> bool:
+        """Whether enough training runs were made; a row that is not trained, such as the simulator, needs none."""
+        return self.num_seeds == 0 or self.num_seeds >= ENOUGH_SEEDS
+
+
+class Outcomes:
+    """outcomes.csv with its rows at hand."""
+
+    def __init__(self, table: pd.DataFrame):
+        places = table.groupby(["row", "evaluation"]).indices
+        self.parts = {key: table.iloc[where] for key, where in places.items()}
+
+    def cell(self, row: str, evaluation: str, outcome: str = "success") -> Cell:
+        """Raises:
+        ValueError: the row was not evaluated so, lacks the outcome, or its runs did not all play the same tasks once.
+        """
+        if (row, evaluation) not in self.parts:
+            names = ", ".join(sorted(name for other, name in self.parts if other == row))
+            raise ValueError(f"{row} has no outcomes in evaluation {evaluation}; it has: {names or 'none'}")
+        part = self.parts[row, evaluation].sort_values(["seed", "task"])
+        values = measured(part, outcome)
+        if values is None or np.isnan(values).any():
+            raise ValueError(f"{outcome} was not measured for {row} in evaluation {evaluation}")
+        if len(several := sorted(set(part["conditions"]))) > 1:
+            raise ValueError(
+                f"{row} was evaluated under several conditions in evaluation {evaluation}: {', '.join(several)}"
+            )
+        num_seeds, tasks = len(set(part["seed"].dropna())), part["task"].to_numpy()
+        num_tasks, num_runs = len(set(tasks)), max(1, num_seeds)
+        if len(tasks) != num_runs * num_tasks or (tasks.reshape(num_runs, num_tasks) != np.unique(tasks)).any():
+            raise ValueError(f"training runs of {row} have not all played the same tasks of evaluation {evaluation} once")
+        known = part.iloc[:num_tasks][["task", "stratum", "geodesic"]].fillna({"stratum": 0})
+        return Cell(values.reshape(num_runs, num_tasks), known.reset_index(drop=True), num_seeds)
+
+
+def measured(part: pd.DataFrame, outcome: str) -> Float[ndarray, " n"] | None:
+    """The outcome of each line; None where the table lacks it, or has it of no line."""
+    column = "final_distance" if outcome == "log_final_distance" else outcome
+    if column not in part or not part[column].count():
+        return None
+    values = part[column].to_numpy(float)
+    return np.log(np.maximum(values, NEAREST)) if outcome == "log_final_distance" else values
+
+
+def difference(a: Cell, b: Cell) -> Estimate:
+    """a minus b, paired by task.
+
+    Raises:
+        ValueError: other tasks.
+    """
+    if not a.tasks.equals(b.tasks):
+        raise ValueError("they did not play the same tasks")
+    return crossed_bootstrap(a.values, b.values, a.strata)
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each row, evaluation and outcome, with its interval over training runs and tasks: the body of table.csv."""
+    return pd.DataFrame(_summaries(Outcomes(table)))
+
+
+def _summaries(outcomes: Outcomes) -> Iterator[dict[str, object]]:
+    for (row, evaluation), part in outcomes.parts.items():
+        for outcome in OUTCOMES:
+            if measured(part, outcome) is None:  # not an outcome of this protocol
+                continue
+            cell = outcomes.cell(row, evaluation, outcome)
+            estimate = crossed_bootstrap(cell.values, strata=cell.strata)
+            low, high = estimate.interval()
+            if outcome not in SMALLER_IS_BETTER:  # a share
+                low, high = max(0.0, low), min(1.0, high)
+            yield {
+                "row": row,
+                "evaluation": evaluation,
+                "outcome": outcome,
+                "radius": RADII.get(outcome),
+                "success": estimate.value,
+                "success_low": low,
+                "success_high": high,
+                "n_seeds": cell.num_seeds,
+                "n_tasks": len(cell.tasks),
+            }
+
+
+def all_pairs(table: pd.DataFrame, evaluation: str, outcome: str = "success") -> tuple[pd.DataFrame, dict[str, str]]:
+    """Every pair of rows of an evaluation, the better one first, for exploring; and the letters of its rows, best first.
+
+    Rows that share a letter are not separable. p_bh keeps the share of false alarms among the pairs found below 5 %
+    (Benjamini and Hochberg). Rows with too few training runs are left out.
+
+    Raises:
+        ValueError: a row that did not play the tasks of the others.
+    """
+    outcomes = Outcomes(table)
+    cells = {row: outcomes.cell(row, evaluation, outcome) for row, name in outcomes.parts if name == evaluation}
+    sign = 1 if outcome in SMALLER_IS_BETTER else -1
+    rows = sorted((row for row in cells if cells[row].claims), key=lambda row: sign * cells[row].values.mean())
+    pairs = list(combinations(rows, 2))
+    estimates = [difference(cells[first], cells[second]) for first, second in pairs]
+    p_bh = adjusted([estimate.p for estimate in estimates], "fdr_bh")
+    intervals = [estimate.interval() for estimate in estimates]
+    columns = {"a": [first for first, _ in pairs], "b": [second for _, second in pairs]}
+    columns |= {"difference": [estimate.value for estimate in estimates]}
+    columns |= {"low": [low for low, _ in intervals], "high": [high for _, high in intervals]}
+    columns |= {"p": [estimate.p for estimate in estimates], "p_bh": p_bh}
+    return pd.DataFrame(columns), letters(rows, dict(zip(pairs, p_bh < FALSE_ALARMS, strict=True)))
+
+
+def planning_gaps(table: pd.DataFrame, outcome: str = "success", ceiling: str = "simulator") -> pd.DataFrame:
+    """How much better the ceiling does than each row: what true dynamics and distances would add, with the same planner.
+
+    A gap whose interval is clear of 0 is the model's; what the ceiling itself leaves is the planner's.
+    """
+    outcomes, gaps = Outcomes(table), []
+    for row, evaluation in outcomes.parts:
+        if row != ceiling and (ceiling, evaluation) in outcomes.parts:
+            best, cell = (outcomes.cell(name, evaluation, outcome) for name in (ceiling, row))
+            gap = difference(best, cell)
+            low, high = gap.interval()
+            gaps.append((row, evaluation, outcome, gap.value, low, high))
+    return pd.DataFrame(gaps, columns=["row", "evaluation", "outcome", "gap", "gap_low", "gap_high"])
