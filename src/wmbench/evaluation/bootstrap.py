@@ -118,7 +118,7 @@ def crossed_bootstrap(
     return Estimate(value, value + from_tasks + from_runs, variances, freedoms)
 
 
-def welch_freedom(variances: Sequence[float], freedoms: Sequence[float]) -> float:
+def welch_freedom(variances: Sequence[float], freedoms: Sequence[int | float]) -> float:
     """Degrees of freedom of a sum of estimated variances (Welch and Satterthwaite); 1 where nothing varies."""
     spread = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True) if variance > 0)
     return sum(variances) ** 2 / spread if spread > 0 else 1.0

@@ -1,0 +1,73 @@
+"""What was fixed before the first run of a study, and whether any of it was changed after its first result."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from wmbench.commands.configuration import compose
+from wmbench.evaluation.conditions import digest
+from wmbench.evaluation.results import Summary
+from wmbench.evaluation.source import source_version
+from wmbench.files import write_text
+from wmbench.runs.provenance import git_commit
+from wmbench.study.grid import Study
+
+Facts = dict[str, Any]
+UNREAD = ("model_name", "output_dir", "ckpt_base_path", "tasks_dir", "row", "device", "num_videos", "baselines", "encoder")
+
+
+def lock_now(study: Study, results: Sequence[Summary]) -> Facts:
+    """Write lock.json: the facts of now and, where results were there already, what differs from the facts before them.
+
+    Args:
+        results: of the study's cells so far.
+    """
+    path = study.folder / "lock.json"
+    before: Facts = json.loads(path.read_text()) if path.exists() else {}
+    facts, now = facts_of(study, results), datetime.now(UTC).isoformat(timespec="seconds")
+    lock = {
+        "study": study.name,
+        "locked": before.get("locked", now),
+        "commit": before.get("commit", git_commit()),
+        "first_result": min((summary["finished"] for summary in results), default=None),
+        "hash": digest({"facts": facts}),
+        **facts,
+        "changes": before.get("changes", []),
+    }
+    changed = {name: [before[name], facts[name]] for name in facts if name in before and before[name] != facts[name]}
+    known = {name: values for name, values in changed.items() if values[0]}
+    if known and results:
+        lock["changes"] = [*lock["changes"], {"when": now, "commit": git_commit(), "what": known}]
+    elif known:
+        lock |= {"locked": now, "commit": git_commit()}
+    write_text(path, json.dumps(lock, indent=2) + "\n")
+    return lock
+
+
+def facts_of(study: Study, results: Sequence[Summary]) -> Facts:
+    """Hashes of all that decides a study's numbers. Of tasks and data only where there are results."""
+    return {
+        "protocol": digest({name: _settings(words) for name, words in study.evaluations.items()}),
+        "rows": digest(
+            {"rows": dict(study.rows), "train": study.train, "heads": dict(study.heads), "seeds": list(study.seeds)}
+        ),
+        "contrasts": digest({"contrasts": list(study.contrasts), "margin": study.margin}),
+        "code": source_version("wmbench.evaluation.episode_loop", "wmbench.planning.agent", "wmbench.training.loop"),
+        "tasks": sorted({summary["tasks_hash"] for summary in results}),
+        "data": sorted({hash_ for summary in results if (hash_ := summary.get("data_hash"))}),
+    }
+
+
+def _settings(words: str) -> Mapping[str, Any]:
+    """All settings that the words of an evaluation stand for."""
+    config: Facts = OmegaConf.to_container(compose("plan", shlex.split(words)), resolve=False)  # type: ignore[assignment]
+    return {name: value for name, value in config.items() if name not in UNREAD}
+
+
+def read_lock(folder: Path) -> Facts:
+    return json.loads((folder / "lock.json").read_text())

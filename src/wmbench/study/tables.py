@@ -1,0 +1,92 @@
+"""The tables of a study: every task's outcome, every row's success, every contrast's verdict."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wmbench.evaluation.results import Result, Summary
+from wmbench.files import write_text
+from wmbench.study.contrasts import judge, read_contrasts
+from wmbench.study.grid import Cell, Study
+from wmbench.study.outcomes import all_pairs, planning_gaps, summarise
+
+KEYS = ["row", "evaluation"]
+OF_TASKS = (
+    *("task", "stratum", "geodesic", "success", "success_0.25", "success_0.1", "success_short", "held", "spl"),
+    *("steps", "final_distance"),
+)
+OF_ROWS = ("encoder", "encoder_name", "arm", "note", "input_size", "parameters", "renderer", "image_size", "data_hash")
+MEANS = ("position_r2", "evaluations_per_plan", "seconds_per_decision", "seconds_per_plan", "steps", "spl", "final_distance")
+
+
+def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
+    """Write outcomes.csv, table.csv, contrasts.csv and pairs.csv of what is done so far, if anything is."""
+    if not done:
+        return
+    outcomes = outcomes_of(done)
+    tables = {
+        "outcomes": outcomes,
+        "table": table_of(outcomes, done),
+        "contrasts": judge(read_contrasts(study.contrasts), outcomes, study.margin),
+        "pairs": pairs_of(outcomes),
+    }
+    for name, table in tables.items():
+        write_text(study.folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+
+
+def outcomes_of(done: Mapping[Cell, Summary]) -> pd.DataFrame:
+    """Every task of every cell, a line each."""
+    tables = []
+    for cell, summary in done.items():
+        tasks = pd.read_csv(Path(summary["folder"]) / "tasks.csv")
+        own = {"row": cell.row, "seed": cell.seed, "evaluation": cell.evaluation, **_conditions(summary)}
+        tables.append(pd.DataFrame(own | {name: tasks.get(name) for name in OF_TASKS}, tasks.index))
+    return pd.concat(tables, ignore_index=True).astype({"seed": "Int64"})
+
+
+def table_of(outcomes: pd.DataFrame, done: Mapping[Cell, Summary]) -> pd.DataFrame:
+    """Every row under every evaluation and outcome, with what is known of who it is and, on average, of what it took."""
+    facts = pd.DataFrame([_facts(cell, summary) for cell, summary in done.items()])
+    kinds = {name: "mean" if name in MEANS else _all_of for name in facts if name not in KEYS}
+    known = facts.groupby(KEYS, sort=False).agg(kinds)
+    gaps = planning_gaps(outcomes).drop(columns="outcome").set_index(KEYS)
+    return summarise(outcomes).join(known, on=KEYS).join(gaps, on=KEYS)
+
+
+def pairs_of(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Every pair of rows under every evaluation, for exploring, with the letters of its rows."""
+    tables = []
+    for evaluation in outcomes["evaluation"].unique():
+        pairs, letters = all_pairs(outcomes, evaluation)
+        both = {f"letters_{side}": pairs[side].map(letters) for side in ("a", "b")}
+        tables.append(pairs.assign(evaluation=evaluation, outcome="success", **both))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _conditions(summary: Summary) -> dict[str, Any]:
+    planner = summary["conditions"].get("planner") or {}
+    return {
+        "protocol": summary["protocol"],
+        "planner": planner.get("_target_", "").rpartition(".")[2],
+        "conditions": Result.of(summary).conditions.hash,
+    }
+
+
+def _facts(cell: Cell, summary: Summary) -> dict[str, Any]:
+    return {
+        "row": cell.row,
+        "evaluation": cell.evaluation,
+        **_conditions(summary),
+        **{name: summary.get(name) for name in OF_ROWS},
+        "weights": summary.get("encoder_source"),
+        **{name: pd.to_numeric(summary.get(name)) for name in MEANS},
+        "folders": summary["folder"],
+    }
+
+
+def _all_of(values: pd.Series) -> Any:
+    """The value that all runs of a row share, or all values."""
+    known = list(dict.fromkeys(values.dropna()))
+    return known[0] if len(known) == 1 else "; ".join(map(str, known)) or None

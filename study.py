@@ -1,0 +1,38 @@
+"""Compare encoders under one protocol with several training seeds: python study.py study=demo
+
+Runs every cell (a row's training run under an evaluation) of conf/study/NAME.yaml that is not on disk yet, and writes
+tables, contrasts and report into studies/NAME. Stopped at any point, the same command goes on. status=true prints how far
+it is, dry_run=true what is left and what that takes, shard=1/4 makes a quarter (machines that share the folder make all).
+"""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from wmbench.commands import command
+from wmbench.study.grid import Study
+from wmbench.study.lock import lock_now
+from wmbench.study.runner import Runner, finished, plan_of, status
+from wmbench.study.tables import write_tables
+
+
+@command("study")
+def main(cfg: DictConfig) -> None:
+    config: dict = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
+    study = Study.of(config, Path(cfg.folder))
+    cells = study.shard(cfg.shard)
+    if cfg.dry_run:
+        print(plan_of(study, cells))
+    elif cfg.status:
+        print(status(study, cells))
+    else:
+        lock_now(study, list(finished(study).values()))
+        Runner(study, cells, lambda: write_tables(study, finished(study))).run()
+        write_tables(study, done := finished(study))
+        lock_now(study, list(done.values()))
+        print(f"tables: {study.folder}")
+    print(f"{len(finished(study).keys() & set(cells))} of {len(cells)} cells done")
+
+
+if __name__ == "__main__":
+    main()

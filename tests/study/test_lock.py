@@ -1,0 +1,50 @@
+"""What a study fixes before its first run, and what is told of a change after its first result."""
+
+import json
+from pathlib import Path
+
+from wmbench.study.grid import Study
+from wmbench.study.lock import lock_now
+
+RESULT = {"tasks_hash": "a1", "data_hash": "d1", "finished": "2026-11-27T04:00:00+00:00"}
+CONTRAST = {"name": "one", "a": "a", "b": "b", "expect": "a > b", "question": "Does a plan better?"}
+
+
+def study(folder: Path, **changed) -> Study:
+    known = {"name": "two", "seeds": [1, 2], "rows": {"a": "encoder=state", "b": "encoder=pixels"}}
+    return Study.of(known | {"evaluations": {"closed": "protocol=demo"}, "contrasts": [CONTRAST]} | changed, folder)
+
+
+def test_a_lock_is_the_same_as_long_as_nothing_is_changed(tmp_path):
+    first = lock_now(study(tmp_path), [])
+    assert lock_now(study(tmp_path), []) == first == json.loads((tmp_path / "lock.json").read_text())
+    assert first["changes"] == [] and first["first_result"] is None
+
+
+def test_what_is_changed_before_the_first_result_is_no_change(tmp_path):
+    before = lock_now(study(tmp_path), [])
+    after = lock_now(study(tmp_path, seeds=[1, 2, 3]), [])
+    assert after["changes"] == [] and after["hash"] != before["hash"]
+
+
+def test_what_is_changed_after_the_first_result_is_told_with_both_hashes(tmp_path):
+    before = lock_now(study(tmp_path), [RESULT])
+    other = {**CONTRAST, "expect": "b > a"}
+    after = lock_now(study(tmp_path, contrasts=[other]), [RESULT])
+    assert [change["what"] for change in after["changes"]] == [{"contrasts": [before["contrasts"], after["contrasts"]]}]
+    assert (after["locked"], after["first_result"]) == (before["locked"], RESULT["finished"])
+    assert lock_now(study(tmp_path, contrasts=[other]), [RESULT])["changes"] == after["changes"]  # told once
+
+
+def test_a_setting_of_the_protocol_is_locked_with_it(tmp_path):
+    before = lock_now(study(tmp_path), [])
+    after = lock_now(study(tmp_path, evaluations={"closed": "protocol=demo protocol.max_steps=45"}), [])
+    assert before["protocol"] != after["protocol"] and before["rows"] == after["rows"]
+
+
+def test_tasks_that_become_known_with_the_first_result_are_no_change(tmp_path):
+    lock_now(study(tmp_path), [])
+    after = lock_now(study(tmp_path), [RESULT])
+    assert after["tasks"] == ["a1"] and after["changes"] == []
+    other = lock_now(study(tmp_path), [RESULT, {**RESULT, "tasks_hash": "a2"}])
+    assert other["changes"][0]["what"] == {"tasks": [["a1"], ["a1", "a2"]]}
