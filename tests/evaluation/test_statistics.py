@@ -96,7 +96,7 @@ def test_seeds_alone_find_what_the_t_test_of_two_groups_finds(num_seeds: int, ex
     """A spread of 3.4 points between training runs, as jepa-wms has it."""
     found = detectable([3.4**2 / num_seeds] * 2, [num_seeds - 1] * 2)
     assert found == pytest.approx(expected, abs=0.05)
-    assert found == pytest.approx(3.4 * TTestIndPower().solve_power(nobs1=num_seeds, alpha=0.05, power=0.8), rel=1e-4)
+    assert found == pytest.approx(3.4 * TTestIndPower().solve_power(nobs1=num_seeds, alpha=0.05, power=0.8), rel=1e-3)
 
 
 def test_tasks_alone_find_what_the_normal_approximation_finds():

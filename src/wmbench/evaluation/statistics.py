@@ -53,11 +53,19 @@ def detectable(
             and for T tasks the variance of a task's difference / T (at most the share of discordant tasks / T).
         freedoms: degrees of freedom of each part: S - 1, T - 1.
     """
-    from statsmodels.stats.power import TTestPower  # seconds to import
+    from scipy.optimize import brentq
+    from scipy.stats import chi2, norm, t
 
     freedom = welch_freedom(variances, freedoms)
-    effect = TTestPower().solve_power(nobs=freedom + 1, alpha=false_alarms, power=power)  # of n = freedom + 1 differences
-    return float(effect * np.sqrt((freedom + 1) * sum(variances)))
+    # The noncentral t by the estimated standard errors it may meet: scipy's own is NaN where freedoms are few.
+    errors = np.sqrt(chi2.ppf((np.arange(2000) + 0.5) / 2000, freedom) / freedom)
+    border = t.ppf(1 - false_alarms / 2, freedom) * errors
+
+    def missing(effect: float) -> float:
+        return power - float((norm.sf(border - effect) + norm.cdf(-border - effect)).mean())
+
+    effect = np.asarray(brentq(missing, 0, 10 * border.max()))  # in standard errors
+    return float(effect * np.sqrt(sum(variances)))
 
 
 def e_value(wins: Int[ndarray, "*n"] | int, losses: Int[ndarray, "*n"] | int) -> Float[ndarray, "*n"] | float:

@@ -131,8 +131,11 @@ def power_sentence(estimate: Estimate, a: Cell, b: Cell, outcome: str) -> str:
     counts = " and ".join([*runs, f"{len(a.tasks)} tasks"])
     size = detectable(estimate.variances, estimate.freedoms)
     units = {"final_distance": f"{size:.2g} m", "log_final_distance": f"a factor of {np.exp(size):.2f}"}
-    words = units.get(outcome, f"{100 * size:.2g} points")
-    return f"with {counts}, differences of about {words} are detectable (80% power, two-sided 5%)"
+    words = units.get(outcome, f"{100 * size:.{1 if size < 0.1 else 0}f} points")
+    found = (
+        f"differences of about {words} are detectable" if outcome in units or size < 1 else "nothing is surely detectable"
+    )
+    return f"with {counts}, {found} (80% power, two-sided 5%)"
 
 
 def _larger_is_better(estimate: Estimate, outcome: str) -> Estimate:

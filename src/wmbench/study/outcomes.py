@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,8 +42,8 @@ class Outcomes:
     """outcomes.csv with its rows at hand."""
 
     def __init__(self, table: pd.DataFrame):
-        places = table.groupby(["row", "evaluation"]).indices
-        self.parts = {key: table.iloc[where] for key, where in places.items()}
+        places: Any = table.groupby(["row", "evaluation"]).indices
+        self.parts: dict[tuple[str, str], pd.DataFrame] = {key: table.iloc[where] for key, where in places.items()}
 
     def cell(self, row: str, evaluation: str, outcome: str = "success") -> Cell:
         """Raises:
@@ -56,9 +57,7 @@ class Outcomes:
         if values is None or np.isnan(values).any():
             raise ValueError(f"{outcome} was not measured for {row} in evaluation {evaluation}")
         if len(several := sorted(set(part["conditions"]))) > 1:
-            raise ValueError(
-                f"{row} was evaluated under several conditions in evaluation {evaluation}: {', '.join(several)}"
-            )
+            raise ValueError(f"{row} has results of several conditions in evaluation {evaluation}: {', '.join(several)}")
         num_seeds, tasks = len(set(part["seed"].dropna())), part["task"].to_numpy()
         num_tasks, num_runs = len(set(tasks)), max(1, num_seeds)
         if len(tasks) != num_runs * num_tasks or (tasks.reshape(num_runs, num_tasks) != np.unique(tasks)).any():
@@ -70,9 +69,11 @@ class Outcomes:
 def measured(part: pd.DataFrame, outcome: str) -> Float[ndarray, " n"] | None:
     """The outcome of each line; None where the table lacks it, or has it of no line."""
     column = "final_distance" if outcome == "log_final_distance" else outcome
-    if column not in part or not part[column].count():
+    if column not in part:
         return None
     values = part[column].to_numpy(float)
+    if np.isnan(values).all():
+        return None
     return np.log(np.maximum(values, NEAREST)) if outcome == "log_final_distance" else values
 
 
