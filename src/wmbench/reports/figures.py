@@ -36,7 +36,7 @@ def draw_paths(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: in
     rows = -(-count // columns)
     from matplotlib.patches import Circle
 
-    figure, grid = _pyplot().subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
+    figure, grid = pyplot().subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
     for axes in grid.flat[count:]:
         axes.axis("off")
     for task, axes in enumerate(grid.flat[:count]):
@@ -48,12 +48,12 @@ def draw_paths(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: in
         axes.add_patch(Circle(tuple(tasks.goal[task, :2]), SUCCESS_RADIUS, fill=False, color=GOAL))
         verdict = f"solved in {steps} steps" if success else "not solved"
         axes.set_title(f"task {task}: {verdict}", fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_success(path: Path, table: pd.DataFrame) -> None:
     """Draw the share of tasks solved by each env step, for every row of one protocol's table."""
-    figure, axes = _pyplot().subplots(figsize=(7.5, max(3.8, 0.2 * len(table))))
+    figure, axes = pyplot().subplots(figsize=(7.5, max(3.8, 0.2 * len(table))))
     dashes = dict(zip(BASELINES, (":", "-.", "--"), strict=True))
     for name, folder, max_steps in zip(table["row"], table["folder"], table["max_steps"], strict=True):
         outcomes = pd.read_csv(Path(folder) / "tasks.csv")
@@ -64,13 +64,13 @@ def draw_success(path: Path, table: pd.DataFrame) -> None:
     axes.set(xlabel="env steps (0.05 s each)", ylabel="tasks solved [%]", ylim=(0, 103), xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_training(path: Path, metrics: Path) -> None:
     """Draw the training and validation curves of a run."""
     table = pd.read_csv(metrics)
-    figure, axes = _pyplot().subplots(figsize=(6, 3.2))
+    figure, axes = pyplot().subplots(figsize=(6, 3.2))
     axes.plot(table["step"], table["prediction"], ".-", label="prediction error, training batch", alpha=0.6)
     axes.plot(table["step"], table["valid_prediction"], ".-", label="prediction error, held-out episodes")
     if (table["sigreg"] > 0).to_numpy().any():
@@ -78,30 +78,30 @@ def draw_training(path: Path, metrics: Path) -> None:
     axes.set(xlabel="optimiser steps", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_decoder(path: Path, frames: UInt8[ndarray, "3 n h w 3"]) -> None:
     """Draw what training.decoder.draw_samples gives, a column for each window."""
-    figure, grid = _pyplot().subplots(*frames.shape[:2], figsize=(1.7 * frames.shape[1] + 0.9, 5.4), squeeze=False)
+    figure, grid = pyplot().subplots(*frames.shape[:2], figsize=(1.7 * frames.shape[1] + 0.9, 5.4), squeeze=False)
     for row, name, pictures in zip(grid, ("real", "reconstructed", "predicted\none step ahead"), frames, strict=True):
         row[0].set_ylabel(name)
         for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     figure.tight_layout()
     try:
         with whole(path) as temporary:
             figure.savefig(temporary, dpi=110)
     finally:
-        _pyplot().close(figure)
+        pyplot().close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """Import pyplot for drawing into files only; done when a figure is drawn, since it takes two seconds."""
     import matplotlib
 

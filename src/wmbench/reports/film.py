@@ -53,11 +53,11 @@ def write_videos(
         verdict = "success" if outcome.success[task] else "failure"
         paths.append(folder / "videos" / f"task_{task:03d}_{verdict}.mp4")
         frames = film_task(camera, tasks, outcome, plans, frameskip, task, imagine(task))
-        _write_video(paths[-1], frames)
+        write_video(paths[-1], frames)
     return paths
 
 
-def _write_video(path: Path, frames: UInt8[ndarray, "T h w 3"]) -> None:
+def write_video(path: Path, frames: UInt8[ndarray, "T h w 3"]) -> None:
     """Raises OSError where ffmpeg fails, which imageio tells in many ways."""
     try:
         with whole(path) as temporary:

@@ -4,6 +4,8 @@ import base64
 import html
 from pathlib import Path
 
+from wmbench.files import write_text
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c20; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
@@ -21,10 +23,10 @@ code { background: #f1f1f4; padding: 0.1rem 0.3rem; border-radius: 3px; }
 
 
 class Page:
-    """Sections in the order in which they are added."""
+    """Sections in the order in which they are added; style and script go into the page as they are."""
 
-    def __init__(self, title: str):
-        self._title = title
+    def __init__(self, title: str, style: str = STYLE, script: str = ""):
+        self._title, self._style, self._script = title, style, script
         self._parts = [f"<h1>{html.escape(title)}</h1>"]
 
     def section(self, title: str) -> None:
@@ -38,16 +40,18 @@ class Page:
         self._parts.append(markup)
 
     def picture(self, path: Path, caption: str, columns: int = 1) -> None:
-        self._figure(f'<img alt="{html.escape(caption)}" src="{_inline(path, "image/png")}">', caption, columns)
+        self._figure(f'<img alt="{html.escape(caption)}" src="{inline(path, "image/png")}">', caption, columns)
 
     def video(self, path: Path, caption: str, columns: int = 1) -> None:
-        source = _inline(path, "video/mp4")
+        source = inline(path, "video/mp4")
         self._figure(f'<video controls loop muted autoplay playsinline src="{source}"></video>', caption, columns)
 
     def write(self, path: Path) -> None:
         meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        head = f"<head>{meta}<title>{html.escape(self._title)}</title><style>{STYLE}</style></head>"
-        path.write_text(f"<!doctype html><html lang=en>{head}<body>\n" + "\n".join(self._parts) + "</body></html>\n")
+        head = f"<head>{meta}<title>{html.escape(self._title)}</title><style>{self._style}</style></head>"
+        script = f"<script>{self._script}</script>" if self._script else ""
+        body = "\n".join(self._parts) + script
+        write_text(path, f"<!doctype html><html lang=en>{head}<body>\n{body}</body></html>\n")
 
     def _figure(self, markup: str, caption: str, columns: int) -> None:
         """With two columns, a figure shares its line with the next one."""
@@ -55,5 +59,6 @@ class Page:
         self._parts.append(f"<figure{width}>{markup}<figcaption>{html.escape(caption)}</figcaption></figure>")
 
 
-def _inline(path: Path, kind: str) -> str:
+def inline(path: Path, kind: str) -> str:
+    """A file as an address that holds it."""
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

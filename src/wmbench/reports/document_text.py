@@ -1,0 +1,52 @@
+"""A document as Markdown, and its tables as LaTeX for a paper."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from wmbench.files import write_text
+from wmbench.reports.document import Block, Films, Paragraph, Picture, Section, Table, plain
+from wmbench.reports.table import markdown_of
+
+LATEX = {"–": "--", "−": "$-$", "×": r"$\times$", "±": r"$\pm$"}
+
+
+def write_markdown(path: Path, title: str, sections: Sequence[Section]) -> None:
+    parts = [f"# {title}"]
+    for section in sections:
+        if section.title:
+            parts.append(f"## {section.title}")
+        parts += [_markdown(block, path.parent) for block in section.blocks]
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def _markdown(block: Block, folder: Path) -> str:
+    match block:
+        case Paragraph(text, kind):
+            return f"**{plain(text)}**" if kind == "answer" else plain(text)
+        case Table():
+            return f"{block.caption}\n\n{markdown_of(_strings(block))}".rstrip()
+        case Picture(path, alt, caption):
+            return f"![{alt}]({os.path.relpath(path, folder)})\n\n{caption}"
+        case Films(films):
+            return "\n".join(f"- [{plain(caption)}]({os.path.relpath(path, folder)})" for path, caption in films)
+
+
+def _strings(table: Table) -> pd.DataFrame:
+    rows = [[plain(cell.text).replace("|", "/") for cell in row] for row in table.rows]
+    return pd.DataFrame(rows, columns=list(table.columns))
+
+
+def write_latex(path: Path, table: Table, label: str) -> None:
+    """Write a table for \\input, in the style of booktabs."""
+    text = _strings(table).to_latex(index=False, escape=True, caption=_escaped(table.caption), label=label, position="t")
+    for sign, command in LATEX.items():
+        text = text.replace(sign, command)
+    write_text(path, f"% needs \\usepackage{{booktabs}}\n{text}")
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text)

@@ -1,0 +1,218 @@
+"""Success against distance, budget, radius and compute: the csv files behind these parts of a study's report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+
+from wmbench.evaluation.row import BASELINES
+from wmbench.reports.document import Bar, Cell, Picture, Section, Sheet, Table
+from wmbench.reports.study_figures import draw_against, draw_curves
+from wmbench.reports.study_files import Study
+
+NUM_BINS, NUM_STEPS, REPLICATES = 5, 25, 500
+COLUMNS = ["row", "evaluation", "x", "success", "low", "high", "n_tasks"]
+POINT = ("success", "low", "high")
+MOST_COLUMNS = 8
+BAND = (
+    "The band is the 95% interval over seeds and tasks; grey lines are the other rows, dashed the simulator, dotted random "
+    "actions."
+)
+
+
+def mean_with_band(values: Float[ndarray, "S T"]) -> tuple[float, float, float]:
+    """Mean over S seeds and T tasks, and its 95% interval from drawing both again (crossed bootstrap)."""
+    rng = np.random.default_rng(0)
+    seeds, tasks = values.shape
+    weight_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), REPLICATES) / seeds
+    weight_tasks = rng.multinomial(tasks, np.full(tasks, 1 / tasks), REPLICATES) / tasks
+    low, high = np.quantile(((weight_seeds @ values) * weight_tasks).sum(1), (0.025, 0.975))
+    return float(values.mean()), float(low), float(high)
+
+
+def _by_seed(outcomes: pd.DataFrame, solved: pd.Series) -> Float[ndarray, "S T"]:
+    """Successes of the tasks that every seed of a row has played."""
+    values = outcomes.assign(seed=outcomes["seed"].fillna(-1), solved=solved.astype(float))
+    return values.pivot_table(index="seed", columns="task", values="solved").dropna(axis=1).to_numpy(float)
+
+
+def distance_sheet(outcomes: pd.DataFrame) -> Sheet:
+    """Success by the length of the shortest path, in fifths of the tasks. x: the mean length in the fifth [m]."""
+    edges = np.quantile(outcomes["geodesic"], np.linspace(0, 1, NUM_BINS + 1)[1:-1])
+    bins = np.searchsorted(edges, outcomes["geodesic"])
+    rows = []
+    for (row, evaluation, _), group in outcomes.groupby(["row", "evaluation", bins], sort=False):
+        band = mean_with_band(_by_seed(group, group["success"]))
+        rows.append([row, evaluation, group["geodesic"].mean(), *band, group["task"].nunique()])
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return Sheet("distance.csv", frame.sort_values(["evaluation", "row", "x"], ignore_index=True))
+
+
+def budget_sheet(outcomes: pd.DataFrame) -> Sheet:
+    """Success by each env step. x: the step."""
+    steps = np.unique(np.linspace(0, outcomes["steps"].max(), NUM_STEPS).round())
+    rows = []
+    for (row, evaluation), group in outcomes.groupby(["row", "evaluation"], sort=False):
+        for step in steps:
+            band = mean_with_band(_by_seed(group, group["success"] & (group["steps"] <= step)))
+            rows.append([row, evaluation, step, *band, group["task"].nunique()])
+    return Sheet("budget.csv", pd.DataFrame(rows, columns=COLUMNS))
+
+
+def strata_sheet(outcomes: pd.DataFrame) -> Sheet:
+    """Success by the tasks' strata, nearest first."""
+    near_first = outcomes.groupby("stratum")["geodesic"].mean().sort_values().index
+    rows = []
+    for (row, evaluation), group in outcomes.groupby(["row", "evaluation"], sort=False):
+        for stratum in near_first:
+            part = group[group["stratum"] == stratum]
+            if len(part):
+                rows.append(
+                    [row, evaluation, stratum, *mean_with_band(_by_seed(part, part["success"])), part["task"].nunique()]
+                )
+    return Sheet("strata.csv", pd.DataFrame(rows, columns=["row", "evaluation", "stratum", *COLUMNS[3:]]))
+
+
+def compute_sheet(study: Study) -> Sheet:
+    """What a row costs, by its results' summaries: parameters, and means over its seeds of what planning took."""
+    rows = []
+    for evaluation in study.evaluations:
+        for row in study.rows(evaluation):
+            index = study.find(row, evaluation)
+            if index is None:
+                continue
+            summaries = [found for path in study.folders(row, evaluation) if (found := _summary(path))]
+            cost = {name: _mean(summaries, name) for name in ("seconds_per_decision", "evaluations_per_plan")}
+            values = {
+                name: study.table.value(index, name) for name in ("parameters", "success", "success_low", "success_high")
+            }
+            rows.append({"row": row, "evaluation": evaluation} | values | cost)
+    names = ["parameters", "success", "success_low", "success_high", "seconds_per_decision", "evaluations_per_plan"]
+    return Sheet("compute.csv", pd.DataFrame(rows, columns=["row", "evaluation", *names]))
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _mean(summaries: list[dict[str, Any]], name: str) -> float | None:
+    values = [float(summary[name]) for summary in summaries if summary.get(name)]
+    return float(np.mean(values)) if values else None
+
+
+def curves(study: Study, pictures: Path) -> tuple[list[Section], list[Sheet]]:
+    """The parts on distance and strata, budget and radii; and compute."""
+    outcomes = study.outcomes.frame
+    sections, sheets = [_radii(study)], []
+    if {"geodesic", "steps"} <= set(outcomes.columns) and len(outcomes):
+        by_distance, by_step = distance_sheet(outcomes), budget_sheet(outcomes)
+        sheets += [by_distance, by_step]
+        section = Section("How far can it go?")
+        section.blocks += _pictures(study, by_distance, pictures, "distance", "shortest path to the goal [m]")
+        if outcomes.get("stratum") is not None and outcomes["stratum"].notna().all():
+            strata = strata_sheet(outcomes)
+            sheets.append(strata)
+            section.blocks += [_strata_table(study, strata, evaluation) for evaluation in study.evaluations]
+        later = Section("How long does it need?")
+        later.blocks += _pictures(study, by_step, pictures, "budget", "env steps, 0.05 s each")
+        sections += [section, later]
+    compute = compute_sheet(study)
+    return [*sections, _compute(study, compute, pictures)], [*sheets, compute]
+
+
+def _pictures(study: Study, sheet: Sheet, pictures: Path, name: str, axis: str) -> list[Picture]:
+    shown = []
+    for number, evaluation in enumerate(study.evaluations):
+        curve = sheet.frame[sheet.frame["evaluation"].astype(str) == evaluation]
+        if curve.empty:
+            continue
+        path = pictures / f"{name}_{number}.png"
+        draw_curves(path, curve, [row for row in study.learned(evaluation) if row in set(curve["row"])], axis)
+        alt = f"Success of each row against {axis}, evaluation {evaluation}; the numbers are in {sheet.name}"
+        shown.append(Picture(path, alt, f"Success against {axis}, evaluation {evaluation} ({sheet.name}). {BAND}"))
+    return shown
+
+
+def _strata_table(study: Study, sheet: Sheet, evaluation: str) -> Table:
+    frame = sheet.frame[sheet.frame["evaluation"].astype(str) == evaluation]
+    strata = list(dict.fromkeys(frame["stratum"]))[: MOST_COLUMNS - 1]
+    rows = [row for row in study.rows(evaluation) if row in set(frame["row"])]
+    body = [[Cell([row], row), *(_point(sheet, frame, row, "stratum", stratum) for stratum in strata)] for row in rows]
+    names = [f"stratum {stratum}" if str(stratum).replace(".", "").isdigit() else str(stratum) for stratum in strata]
+    quiet = frozenset(number for number, row in enumerate(rows) if row in BASELINES)
+    return Table(["row", *names], body, f"Success by distance of the goal, nearest first, evaluation {evaluation}", quiet)
+
+
+def _point(sheet: Sheet, frame: pd.DataFrame, row: str, column: str, value: object) -> Cell:
+    found = frame.index[(frame["row"] == row) & (frame[column] == value)]
+    if found.empty:
+        return Cell(["–"])
+    index = int(found[0])
+    value, low, high = (float(sheet.frame.at[index, name]) for name in POINT)
+    return Cell(sheet.interval(index, POINT, "{:.0f}", 100, "%"), value, Bar(low, value, high, 0, 1))
+
+
+def _radii(study: Study) -> Section:
+    section = Section("How close, and does it stay?")
+    section.text(
+        "The same runs, judged more and more strictly: within half a metre at any time, within a quarter, within a tenth, "
+        "and within half a metre when time is up."
+    )
+    columns = (("success", 0.5), ("success", 0.25), ("success", 0.1), ("held", 0.5))
+    for evaluation in study.evaluations:
+        rows = study.rows(evaluation)
+        body = []
+        for row in rows:
+            cells = [Cell([row], row)]
+            for outcome, radius in columns:
+                index = study.find(row, evaluation, outcome, radius)
+                names = ("success", "success_low", "success_high")
+                text = ["–"] if index is None else study.table.interval(index, names, "{:.0f}", 100, "%")
+                value = None if index is None else study.table.value(index, "success")
+                cells.append(Cell(text, "" if value is None else float(value)))
+            body.append(cells)
+        quiet = frozenset(number for number, row in enumerate(rows) if row in BASELINES)
+        names = ["row", "within 0.5 m", "within 0.25 m", "within 0.1 m", "held within 0.5 m"]
+        section.blocks.append(Table(names, body, f"Success by radius, evaluation {evaluation}", quiet))
+    return section
+
+
+def _compute(study: Study, sheet: Sheet, pictures: Path) -> Section:
+    """Success against what a row costs, and a table of the costs."""
+    section = Section("What does it cost?")
+    axes = {
+        "parameters": ("parameters of encoder and predictor", ""),
+        "seconds_per_decision": ("time per decision", "s"),
+        "evaluations_per_plan": ("imagined plans per decision", ""),
+    }
+    learned = sheet.frame[~sheet.frame["row"].isin(BASELINES)]
+    for name, (axis, unit) in axes.items():
+        known = learned.dropna(subset=[name, "success"])
+        if known[name].nunique() < 2:
+            continue
+        path = pictures / f"{name}.png"
+        draw_against(path, known, name, axis, unit)
+        caption = f"Success against {axis} (compute.csv); up and to the left is better."
+        section.blocks.append(Picture(path, f"Scatter plot of success against {axis}, one point per row", caption))
+    body = []
+    for index in range(len(sheet.frame)):
+        text = sheet.frame.at[index, "row"], sheet.frame.at[index, "evaluation"]
+        numbers = [
+            sheet.number(index, "parameters", "{:.1f}", 1e-6),
+            sheet.number(index, "evaluations_per_plan", "{:.0f}"),
+            sheet.number(index, "seconds_per_decision", "{:.1f}", 1000),
+            sheet.number(index, "success", "{:.0f}", 100),
+        ]
+        keys = [sheet.value(index, n) for n in ("parameters", "evaluations_per_plan", "seconds_per_decision", "success")]
+        cells = [Cell([n], "" if key is None else float(key)) for n, key in zip(numbers, keys, strict=True)]
+        body.append([*(Cell([str(name)], str(name)) for name in text), *cells])
+    columns = ["row", "evaluation", "parameters [M]", "plans per decision", "ms per decision", "success [%]"]
+    section.blocks.append(Table(columns, body, "Cost of each row"))
+    return section

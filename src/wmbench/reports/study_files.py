@@ -1,0 +1,139 @@
+"""A study's folder as the report reads it: whole, or as far as the study has come."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wmbench.evaluation.row import BASELINES
+from wmbench.reports.document import Number, Sheet
+
+MINIMUM_SEEDS = 5  # training seeds of a row, below which nothing is claimed
+MARGIN = 0.03  # within which two rows are as good as each other, where contrasts.csv does not say
+NEEDED = {
+    "table.csv": ("row", "evaluation", "outcome", "radius", "success", "success_low", "success_high", "n_seeds", "n_tasks"),
+    "contrasts.csv": ("name", "a", "b", "difference", "low", "high", "verdict"),
+    "outcomes.csv": ("row", "seed", "evaluation", "task", "success"),
+}
+
+
+@dataclass
+class Tally:
+    """Counts that the text needs and no other file holds; they become summary.csv."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, name: str, value: float, rule: str, form: str = "{:.0f}", scale: float = 1.0) -> Number:
+        """Note a value with the rule that it follows, and return it as it is printed."""
+        self.rows.append({"name": name, "value": value, "rule": rule})
+        return Number(form.format(scale * value), "summary.csv", len(self.rows) + 1, "value", scale)
+
+    @property
+    def sheet(self) -> Sheet:
+        return Sheet("summary.csv", pd.DataFrame(self.rows, columns=["name", "value", "rule"]))
+
+
+@dataclass(frozen=True)
+class Study:
+    """table, contrasts, outcomes: as study.py writes them; empty where they are not there yet.
+
+    cells: what the study asks for, with a `state` for each (done, failed, ...); None where no cells.csv says it.
+    """
+
+    folder: Path
+    table: Sheet
+    contrasts: Sheet
+    outcomes: Sheet
+    cells: Sheet | None
+    lock: Sheet
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @cached_property
+    def evaluations(self) -> list[str]:
+        """As the table lists them; the first is the one that the answer is about."""
+        return list(dict.fromkeys(self.table.frame["evaluation"].astype(str)))
+
+    def find(self, row: str, evaluation: str, outcome: str = "success", radius: float = 0.5) -> int | None:
+        """Where the table has this outcome of a row, written either as success with a radius or as success_0.25."""
+        frame = self.table.frame
+        named = {outcome, f"{outcome}_{radius:g}"}
+        found = frame[
+            (frame["row"] == row)
+            & (frame["evaluation"].astype(str) == evaluation)
+            & frame["outcome"].isin(named)
+            & ((frame["radius"] - radius).abs() < 1e-9)
+        ]
+        return None if found.empty else int(found.index[0])
+
+    def rows(self, evaluation: str) -> list[str]:
+        """Rows by falling success, floors and ceiling among them."""
+        frame = self.table.frame
+        names = list(dict.fromkeys(frame.loc[frame["evaluation"].astype(str) == evaluation, "row"]))
+        return sorted(names, key=lambda name: -self.success(name, evaluation))
+
+    def learned(self, evaluation: str) -> list[str]:
+        return [row for row in self.rows(evaluation) if row not in BASELINES]
+
+    def success(self, row: str, evaluation: str) -> float:
+        index = self.find(row, evaluation)
+        value = None if index is None else self.table.value(index, "success")
+        return -1.0 if value is None else float(value)
+
+    def folders(self, row: str, evaluation: str) -> list[Path]:
+        """plan.py's result folders of a row, of those that are still there."""
+        index = self.find(row, evaluation)
+        written = None if index is None else self.table.value(index, "folders") or self.table.value(index, "folder")
+        return [path for part in str(written or "").split(";") if (path := Path(part.strip())).name and path.is_dir()]
+
+
+def read_study(folder: Path) -> Study:
+    """Read what is there of a study.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a csv file that is damaged or lacks a column.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no study {folder}; python study.py study={folder.name} makes it")
+    sheets = {name: _read(folder / name, columns) for name, columns in NEEDED.items()}
+    cells = Sheet.read(folder / "cells.csv") if (folder / "cells.csv").exists() else None
+    table, contrasts, outcomes = sheets.values()
+    return Study(folder, table, contrasts, outcomes, cells, _read_lock(folder / "lock.json"))
+
+
+def _read(path: Path, columns: Sequence[str]) -> Sheet:
+    if not path.exists():
+        return Sheet(path.name, pd.DataFrame(columns=list(columns)))
+    sheet = Sheet.read(path)
+    if not sheet.has(*columns):
+        missing = ", ".join(name for name in columns if name not in sheet.frame.columns)
+        raise ValueError(f"{path} lacks the columns {missing}; python study.py writes it again")
+    return sheet
+
+
+def _read_lock(path: Path) -> Sheet:
+    """lock.json as lines of name and value; raises ValueError where it is damaged."""
+    try:
+        lock = json.loads(path.read_text()) if path.exists() else {}
+        return Sheet("lock.csv", pd.DataFrame(list(flat_json(lock)), columns=["name", "value"]).astype(str))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
+
+
+def flat_json(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings and lists under their dotted names."""
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from flat_json(child, f"{prefix}.{name}" if prefix else str(name))
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            yield from flat_json(child, f"{prefix}.{number}")
+    else:
+        yield prefix, node

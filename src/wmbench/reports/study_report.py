@@ -1,0 +1,66 @@
+"""The report of a study: its answer, what it rests on and why, as one page; the same as Markdown, LaTeX and csv."""
+
+import shutil
+from pathlib import Path
+
+from wmbench.files import whole, write_text
+from wmbench.machine import optional
+from wmbench.reports.document import Section, Sheet, Table
+from wmbench.reports.document_html import write_html
+from wmbench.reports.document_text import write_latex, write_markdown
+from wmbench.reports.study_curves import curves
+from wmbench.reports.study_episodes import episodes
+from wmbench.reports.study_files import NEEDED, Study, Tally, read_study
+from wmbench.reports.study_reasons import reasons
+from wmbench.reports.study_results import answer, contrasts, results
+from wmbench.reports.study_sources import citations, cited, files, lock, weights
+
+COPIED = (*NEEDED, "cells.csv", "lock.json")
+
+
+def write_study_report(folder: Path) -> Path:
+    """Write folder/report from what the study in the folder has so far, and return its index.html.
+
+    A part that cannot be made is left out with a note; only the study's own csv files must be sound.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a csv file of the study that is damaged or lacks a column.
+    """
+    study = read_study(folder)
+    report, tally, entries = folder / "report", Tally(), cited(study)
+    report.mkdir(exist_ok=True)
+    first = [answer(study, tally), results(study), contrasts(study)]
+    middle, sheets = _parts(study, report)
+    sheets = [study.table, study.contrasts, *([study.cells] if study.cells else []), study.lock, *sheets, tally.sheet]
+    last = [weights(study), lock(study), citations(entries), files(sheets)]
+    sections, title = [*first, *middle, *last], f"Which representation plans best? Study {study.name}"
+    _write_tables(report, study, sheets, first)
+    write_text(report / "references.bib", "\n\n".join(entries.values()) + "\n")
+    write_markdown(report / "report.md", title, sections)
+    write_html(report / "index.html", title, sections, sheets)
+    return report / "index.html"
+
+
+def _parts(study: Study, report: Path) -> tuple[list[Section], list[Sheet]]:
+    """The parts that need more than the study's own csv files."""
+    pictures = report / "pictures"
+    shown, curve_sheets = optional("curves", lambda: curves(study, pictures)) or ([], [])
+    why, diagnostics = optional("diagnostics", lambda: reasons(study)) or ([], [])
+    films, episode_sheets = optional("episodes", lambda: episodes(study, report / "episodes")) or (None, [])
+    return [*shown, *why, *([films] if films else [])], [*curve_sheets, *diagnostics, *episode_sheets]
+
+
+def _write_tables(report: Path, study: Study, sheets: list[Sheet], sections: list[Section]) -> None:
+    """Copy the study's own files as they are, write the others, and the first tables for a paper."""
+    for name in COPIED:
+        if (study.folder / name).exists():
+            with whole(report / name) as path:
+                shutil.copyfile(study.folder / name, path)
+    for sheet in sheets:
+        if not (study.folder / sheet.name).exists():
+            write_text(report / sheet.name, sheet.frame.to_csv(index=False))
+    _, table, contrast = ([block for block in section.blocks if isinstance(block, Table)] for section in sections)
+    for name, tables in (("table", table), ("contrasts", contrast)):
+        if tables:
+            write_latex(report / f"{name}.tex", tables[0], f"tab:{study.name}-{name}")

@@ -1,0 +1,216 @@
+"""The report of a study: every number has its source, nothing comes from elsewhere, a partial study says that it is one."""
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from synthetic_study import add_results, make_study
+
+from wmbench.reports.study_report import write_study_report
+
+VOID = {"meta", "img", "circle", "line", "rect", "br"}
+QUIET = {"style", "script", "title", "code"}
+DEFINITIONS = {"0.5", "0.25", "0.1", "0.05", "95", "5", "1"}  # radii, the level of an interval, the length of a step
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+class Page(html.parser.HTMLParser):
+    """What a reader and a browser meet: sourced numbers, other text, links, ids, what is loaded, columns of tables."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path, self.numbers, self.rest, self.links, self.ids = path, [], [], [], []
+        self.loaded, self.columns, self.words, self.open = [], [], [], []
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values["href"]] if tag == "a" else []
+        self.loaded += [values[name] for name in ("src", "srcset", "poster") if name in values]
+        self.loaded += [values["href"]] if tag == "link" else []
+        if tag == "table":
+            self.columns.append(0)
+        if tag == "th" and not any(name == "details" for name, _ in self.open):
+            self.columns[-1] += 1
+        if tag not in VOID:
+            self.open.append((tag, values))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop()[0] == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        tags = [tag for tag, _ in self.open]
+        if QUIET & set(tags) or "details" in tags:
+            return
+        self.words.append(data)
+        sourced = next((values for _, values in self.open if "data-source" in values), None)
+        if sourced:
+            self.numbers.append((data, sourced["data-source"], sourced.get("data-scale")))
+        else:
+            self.rest.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A whole study, whose report is written."""
+    folder = make_study(tmp_path_factory.mktemp("studies") / "whole", num_tasks=30, evaluations=("closed",))
+    add_results(folder)
+    write_study_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(study) -> Page:
+    return Page(study / "report" / "index.html")
+
+
+def printed(cell: str, text: str, scale: float) -> bool:
+    """Whether a text is a csv cell times the scale, rounded to the text's last digit."""
+    number = text.lstrip("<")
+    unit = 10.0 ** -len(number.partition(".")[2])
+    value = scale * float(cell)
+    return value < float(number) if text.startswith("<") else abs(value - float(number)) <= 0.5001 * unit
+
+
+def test_every_number_of_the_page_is_found_in_its_csv_line(page):
+    assert len(page.numbers) > 100
+    sheets: dict[str, list[list[str]]] = {}
+    for text, source, scale in page.numbers:
+        file, line, column = source.split(":")
+        if file not in sheets:
+            sheets[file] = list(csv.reader((page.path.parent / file).open()))
+        cell = sheets[file][int(line) - 1][sheets[file][0].index(column)]
+        found = cell == text if scale is None else printed(cell, text, float(scale))
+        assert found, f"{text!r} is printed of {source}, which holds {cell!r}"
+
+
+def test_no_number_of_the_text_is_without_a_source(page):
+    text = " ".join(page.rest)
+    outside = re.findall(r"(?<![\w.:-])\d+(?:\.\d+)?(?![\w.:-]*\w)", re.sub(r"arXiv:[\d.]+, \d{4}", "", text))
+    assert set(outside) <= DEFINITIONS
+
+
+def test_the_page_loads_nothing_from_elsewhere(page):
+    assert page.loaded and all(address.startswith("data:") for address in page.loaded)
+    assert not re.search(r"@import|url\(|https?://", page.path.read_text())
+
+
+def test_every_link_of_the_page_leads_somewhere(page):
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link[1:] in page.ids if link.startswith("#") else (page.path.parent / link).exists(), link
+
+
+def test_no_table_of_the_page_has_more_than_eight_columns(page):
+    assert 0 < max(page.columns) <= 8
+
+
+def test_the_answer_names_the_best_row_and_counts_what_can_be_told_from_chance(page):
+    assert "Of 4 rows at 5 or more training seeds, dinov2 reached most goals" in page.text
+    assert "only 2 of 4 expected differences can be told from chance" in page.text
+
+
+def test_every_row_that_shares_the_best_ones_letter_is_named(tmp_path):
+    folder = make_study(tmp_path / "tied", num_tasks=20, evaluations=("closed",))
+    table = pd.read_csv(folder / "table.csv")
+    table.loc[table["row"] == "lewm_small", "letters"] = "ab"
+    table.to_csv(folder / "table.csv", index=False)
+    text = Page(write_study_report(folder)).text
+    assert re.search(r"cannot be told apart from (lewm_small|dinov2)\b(?!,)", text)
+
+
+def test_fewer_than_five_training_seeds_make_no_claim(tmp_path):
+    folder = make_study(tmp_path / "few", num_seeds=2, num_tasks=20, evaluations=("closed",))
+    assert "No claim: with 2 training seeds in some row" in Page(write_study_report(folder)).text
+
+
+def test_a_partial_study_says_how_far_it_is(tmp_path):
+    folder = make_study(tmp_path / "partial", num_tasks=20, evaluations=("closed",))
+    cells = pd.read_csv(folder / "cells.csv")
+    cells.loc[:4, "state"] = ["missing", "missing", "failed", "missing", "failed"]
+    cells.to_csv(folder / "cells.csv", index=False)
+    (folder / "contrasts.csv").unlink()
+    (folder / "lock.json").unlink()
+    page = Page(write_study_report(folder))
+    assert f"This study is not finished: {len(cells) - 5} of {len(cells)} cells are done, 2 failed" in page.text
+    assert "contrasts.csv has no line yet" in page.text
+    assert "There is no lock.json" in page.text
+
+
+def test_a_study_without_any_result_has_a_report(tmp_path):
+    assert "No answer yet" in Page(write_study_report(tmp_path)).text
+
+
+def test_a_csv_file_that_lacks_a_column_is_named(tmp_path):
+    (tmp_path / "table.csv").write_text("row,success\na,0.5\n")
+    with pytest.raises(ValueError, match=r"table\.csv lacks the columns evaluation, .*; python study\.py writes it again"):
+        write_study_report(tmp_path)
+
+
+def test_changes_after_the_first_result_are_told(tmp_path):
+    (tmp_path / "lock.json").write_text('{"hash": "ab", "changes": [{"what": "protocol"}]}')
+    assert "Something was changed after the first result" in Page(write_study_report(tmp_path)).text
+
+
+def test_markdown_has_the_tables_of_the_page(study, page):
+    text = (study / "report" / "report.md").read_text()
+    for line in ("| dinov2 |", "## What was expected, and what came out", "**Of 4 rows at 5 or more training seeds"):
+        assert line in text
+    pictures = re.findall(r"!\[.+\]\((.+)\)", text)
+    assert pictures and all((study / "report" / path).exists() for path in pictures)
+
+
+def test_latex_tables_are_in_the_style_of_booktabs(study):
+    for name in ("table.tex", "contrasts.tex"):
+        text = (study / "report" / name).read_text()
+        assert all(command in text for command in (r"\toprule", r"\midrule", r"\bottomrule", r"dinov2\_cls"))
+        assert not re.search(r"(?<!\\)[%&](?![^\n]*\\\\)(?! needs)", text), "a sign that LaTeX reads as its own"
+
+
+def test_only_papers_of_rows_in_the_study_are_cited(study):
+    keys = re.findall(r"@\w+\{(\w+),", (study / "report" / "references.bib").read_text())
+    assert {"zhou2024dinowm", "oquab2023dinov2", "tan2019efficientnet", "maes2026lewm"} <= set(keys)
+    assert not {"assran2025vjepa2", "simeoni2025dinov3", "caron2021dino"} & set(keys)
+
+
+def test_best_and_worst_episodes_are_filmed_with_the_cause_of_failure(study, page):
+    films = sorted((study / "report" / "episodes").glob("*.mp4"))
+    assert films and sum(address.startswith("data:video/mp4") for address in page.loaded) == len(films)
+    causes = pd.read_csv(study / "report" / "failures.csv")
+    assert causes.loc[causes["row"] == "dinov2_cls", "prediction"].item() == 3
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_page_without_overflow_and_sorts_a_table(study, tmp_path, width):
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    script = """<script>
+      const first = () => document.querySelector("tbody tr td").innerText, before = first();
+      document.querySelectorAll("thead th button")[0].click();
+      const names = [...document.querySelector("tbody").rows].map(row => row.cells[0].innerText);
+      document.body.dataset.result = JSON.stringify({wide: document.documentElement.scrollWidth, seen: innerWidth,
+        broken: [...document.images].filter(image => !image.naturalWidth).length, before, names});
+    </script>"""
+    copy = tmp_path / "page.html"
+    copy.write_text((study / "report" / "index.html").read_text().replace("</body>", f"{script}</body>"))
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", f"--window-size={width},900"]
+    done = subprocess.run([browser, *words, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
+    result = re.search(r'data-result="([^"]*)"', done.stdout)
+    assert result, done.stderr[-500:]
+    seen = json.loads(html.unescape(result[1]))
+    assert seen["wide"] <= seen["seen"] == width
+    assert seen["broken"] == 0
+    assert seen["before"] == "simulator" and seen["names"] == sorted(seen["names"], reverse=True)
