@@ -31,6 +31,10 @@ def make_study(
     outcomes.to_csv(folder / "outcomes.csv", index=False)
     _table(outcomes, folder).to_csv(folder / "table.csv", index=False)
     _contrasts(outcomes, evaluations[0]).to_csv(folder / "contrasts.csv", index=False)
+    pairs = pd.DataFrame(
+        {"a": "dinov2", "b": list(ABILITY)[1:4], "evaluation": evaluations[0], "letters_a": "a", "letters_b": "b"}
+    )
+    pairs.to_csv(folder / "pairs.csv", index=False)
     cells = outcomes[["row", "seed", "evaluation"]].drop_duplicates().assign(state="done")
     cells.to_csv(folder / "cells.csv", index=False)
     lock = {
@@ -73,7 +77,7 @@ def _outcomes(rng: np.random.Generator, row: str, seed: int | None, evaluation: 
 def _table(outcomes: pd.DataFrame, folder: Path) -> pd.DataFrame:
     rows = []
     for (row, evaluation), group in outcomes.groupby(["row", "evaluation"], sort=False):
-        for column, radius in (("success", 0.5), ("success_0.25", 0.25), ("success_0.1", 0.1), ("held", 0.5)):
+        for column, radius in (("success", 0.5), ("success_0.25", 0.25), ("success_0.1", 0.1), ("held", 0.5), ("spl", None)):
             rate = group[column].mean()
             rows.append(
                 {
@@ -82,14 +86,13 @@ def _table(outcomes: pd.DataFrame, folder: Path) -> pd.DataFrame:
                     "evaluation": evaluation,
                     "protocol": "bench",
                     "planner": "cem",
-                    "outcome": column.partition("_")[0],
+                    "outcome": column,
                     "radius": radius,
                     "success": rate,
                     "success_low": max(0.0, rate - 0.07),
                     "success_high": min(1.0, rate + 0.07),
-                    "n_seeds": max(1, group["seed"].nunique()),
+                    "n_seeds": group["seed"].nunique(),
                     "n_tasks": group["task"].nunique(),
-                    "letters": "" if row in FLOORS else "ab"[row != "dinov2"],
                     "weights": SOURCES.get(row, ""),
                     "parameters": None if row in FLOORS else 1e6 * (3 + 7 * list(ABILITY).index(row)),
                     "spl": group["spl"].mean(),
@@ -120,7 +123,15 @@ def _contrasts(outcomes: pd.DataFrame, evaluation: str) -> pd.DataFrame:
         }
         rest = {"p_holm": p, "verdict": verdict, "margin": 0.03, "n_seeds_a": 5, "n_seeds_b": 5, "n_tasks": 60}
         power = "With 5 seeds and 60 tasks, a difference of 12 points would be found 8 times in 10."
-        names = {"name": name, "a": a, "b": b, "evaluation": evaluation, "outcome": "success", "question": question}
+        names = {
+            "name": name,
+            "a": a,
+            "b": b,
+            "evaluation": evaluation,
+            "outcome": "success",
+            "expect": "a > b",
+            "question": question,
+        }
         rows.append(names | {"difference": difference} | spread | rest | {"power": power})
     return pd.DataFrame(rows)
 
@@ -172,10 +183,10 @@ def _paths(rng: np.random.Generator, folder: Path, maze: Maze, solved: bool) -> 
 
 def _diagnostics(ability: float) -> dict:
     square = {
-        "true_latent": 0.5 + 0.2 * ability,
-        "true_probe": 0.95,
-        "learned_latent": 0.3 + 0.2 * ability,
-        "learned_probe": 0.6,
+        "success_true_latent": 0.5 + 0.2 * ability,
+        "success_true_probe": 0.95,
+        "success_learned_latent": 0.3 + 0.2 * ability,
+        "success_learned_probe": 0.6,
     }
     probes = {"position_r2": 0.9 + 0.05 * ability, "position_r2_low": 0.9, "position_r2_high": 0.99}
     return {"probes": probes, "two_by_two": square, "rank": {"effective_rank": 10 + ability}}

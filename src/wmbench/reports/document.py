@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+Frame = Any  # a DataFrame, of which type checkers say that any part may be anything
+
 
 @dataclass(frozen=True)
 class Number:
@@ -20,7 +22,7 @@ class Number:
     file: str
     line: int
     column: str
-    scale: float | None = 1.0
+    scale: int | float | None = 1.0
 
     @property
     def source(self) -> str:
@@ -38,12 +40,12 @@ Text = Sequence[str | Number]
 class Bar:
     """A value with its interval on an axis from left to right, around zero a margin within which two are equivalent."""
 
-    low: float
-    value: float
-    high: float
-    left: float
-    right: float
-    margin: float | None = None
+    low: int | float
+    value: int | float
+    high: int | float
+    left: int | float
+    right: int | float
+    margin: int | float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Cell:
     """One entry of a table. sort: what its column is sorted by. kind: how it looks, such as a verdict's word."""
 
     text: Text
-    sort: float | str = ""
+    sort: int | float | str = ""
     bar: Bar | None = None
     kind: str = ""
 
@@ -103,13 +105,13 @@ class Sheet:
     """A csv file, and what is printed of its cells. Its frame is indexed from 0, so index k is line k + 2."""
 
     name: str
-    frame: pd.DataFrame
+    frame: Frame
 
     @classmethod
     def read(cls, path: Path) -> "Sheet":
         """Read a csv file; raises ValueError, by its name, where it is none."""
         try:
-            return cls(path.name, pd.read_csv(path, float_precision="round_trip"))
+            return cls(path.name, pd.read_csv(path))
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} is damaged or no csv file ({error}); python study.py writes it again") from None
 
@@ -118,10 +120,10 @@ class Sheet:
 
     def value(self, index: int, column: str) -> Any:
         """A cell, or None where it is empty or the column is missing."""
-        value = self.frame.at[index, column] if self.has(column) else None
-        return None if pd.isna(value) or value == "" else value
+        value: Any = self.frame.at[index, column] if self.has(column) else None
+        return None if pd.isna(value) or value == "" else getattr(value, "item", lambda: value)()
 
-    def number(self, index: int, column: str, form: str = "{:.0f}", scale: float = 1.0) -> Number | str:
+    def number(self, index: int, column: str, form: str = "{:.0f}", scale: int | float = 1.0) -> Number | str:
         """A cell as a rounded number, or a dash where it is empty."""
         value = self.value(index, column)
         if value is None:
@@ -133,12 +135,17 @@ class Sheet:
         value = self.value(index, column)
         return "–" if value is None else Number(str(value), self.name, index + 2, column, None)
 
-    def interval(self, index: int, columns: Sequence[str], form: str = "{:.0f}", scale: float = 1.0, unit: str = "") -> Text:
+    def interval(
+        self, index: int, columns: Sequence[str], form: str = "{:.0f}", scale: int | float = 1.0, unit: str = ""
+    ) -> Text:
         """`72% [66, 78]`, from the columns of the value and of its two ends."""
         value, low, high = (self.number(index, column, form, scale) for column in columns)
         if value == "–":
             return ["–"]
         return [value, unit] if low == "–" else [value, unit, " [", low, ", ", high, "]"]
+
+    def percent(self, index: int, columns: Sequence[str]) -> Text:
+        return self.interval(index, columns, "{:.0f}", 100, "%")
 
 
 def anchor(file: str, line: int) -> str:

@@ -74,15 +74,15 @@ def _table(table: Table) -> str:
 def _cell(cell: Cell) -> str:
     text = markup(cell.text)
     if cell.kind in MARKS:
-        text = f"<span class=verdict>{MARKS[cell.kind]} {text}</span>"
-    kind = _class("sentence" if cell.kind == "sentence" else "")
+        text = f"<span class=verdict>{MARKS[cell.kind]} {markup(cell.text[:1])}</span>{markup(cell.text[1:])}"
+    kind = _class("sentence" if cell.kind == "sentence" else "reason" if len(cell.text) > 1 and cell.kind else "")
     return f'<td{kind} data-sort="{html.escape(str(cell.sort))}">{text}{_svg(cell.bar) if cell.bar else ""}</td>'
 
 
 def _svg(bar: Bar) -> str:
     """A dot on its interval, with the margin shaded and zero as a line where there is a margin."""
 
-    def place(value: float) -> float:
+    def place(value: int | float) -> float:
         return round(100 * (min(max(value, bar.left), bar.right) - bar.left) / (bar.right - bar.left), 2)
 
     parts = []

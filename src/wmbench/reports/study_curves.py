@@ -10,14 +10,15 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from wmbench.evaluation.row import BASELINES
-from wmbench.reports.document import Bar, Cell, Picture, Section, Sheet, Table
+from wmbench.reports.document import Bar, Cell, Frame, Picture, Section, Sheet, Table
 from wmbench.reports.study_figures import draw_against, draw_curves
 from wmbench.reports.study_files import Study
+from wmbench.reports.study_results import outcome_cell
 
 NUM_BINS, NUM_STEPS, REPLICATES = 5, 25, 500
 COLUMNS = ["row", "evaluation", "x", "success", "low", "high", "n_tasks"]
 POINT = ("success", "low", "high")
-MOST_COLUMNS = 8
+ORDINALS = ("nearest", "second", "third", "fourth", "fifth", "sixth")  # strata; a table has eight columns at most
 BAND = (
     "The band is the 95% interval over seeds and tasks; grey lines are the other rows, dashed the simulator, dotted random "
     "actions."
@@ -34,13 +35,13 @@ def mean_with_band(values: Float[ndarray, "S T"]) -> tuple[float, float, float]:
     return float(values.mean()), float(low), float(high)
 
 
-def _by_seed(outcomes: pd.DataFrame, solved: pd.Series) -> Float[ndarray, "S T"]:
+def _by_seed(outcomes: Frame, solved: Frame) -> Float[ndarray, "S T"]:
     """Successes of the tasks that every seed of a row has played."""
     values = outcomes.assign(seed=outcomes["seed"].fillna(-1), solved=solved.astype(float))
     return values.pivot_table(index="seed", columns="task", values="solved").dropna(axis=1).to_numpy(float)
 
 
-def distance_sheet(outcomes: pd.DataFrame) -> Sheet:
+def distance_sheet(outcomes: Frame) -> Sheet:
     """Success by the length of the shortest path, in fifths of the tasks. x: the mean length in the fifth [m]."""
     edges = np.quantile(outcomes["geodesic"], np.linspace(0, 1, NUM_BINS + 1)[1:-1])
     bins = np.searchsorted(edges, outcomes["geodesic"])
@@ -48,11 +49,11 @@ def distance_sheet(outcomes: pd.DataFrame) -> Sheet:
     for (row, evaluation, _), group in outcomes.groupby(["row", "evaluation", bins], sort=False):
         band = mean_with_band(_by_seed(group, group["success"]))
         rows.append([row, evaluation, group["geodesic"].mean(), *band, group["task"].nunique()])
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame: Frame = pd.DataFrame(rows, columns=COLUMNS)
     return Sheet("distance.csv", frame.sort_values(["evaluation", "row", "x"], ignore_index=True))
 
 
-def budget_sheet(outcomes: pd.DataFrame) -> Sheet:
+def budget_sheet(outcomes: Frame) -> Sheet:
     """Success by each env step. x: the step."""
     steps = np.unique(np.linspace(0, outcomes["steps"].max(), NUM_STEPS).round())
     rows = []
@@ -63,7 +64,7 @@ def budget_sheet(outcomes: pd.DataFrame) -> Sheet:
     return Sheet("budget.csv", pd.DataFrame(rows, columns=COLUMNS))
 
 
-def strata_sheet(outcomes: pd.DataFrame) -> Sheet:
+def strata_sheet(outcomes: Frame) -> Sheet:
     """Success by the tasks' strata, nearest first."""
     near_first = outcomes.groupby("stratum")["geodesic"].mean().sort_values().index
     rows = []
@@ -142,45 +143,43 @@ def _pictures(study: Study, sheet: Sheet, pictures: Path, name: str, axis: str) 
 
 def _strata_table(study: Study, sheet: Sheet, evaluation: str) -> Table:
     frame = sheet.frame[sheet.frame["evaluation"].astype(str) == evaluation]
-    strata = list(dict.fromkeys(frame["stratum"]))[: MOST_COLUMNS - 1]
+    strata = list(dict.fromkeys(frame["stratum"]))[: len(ORDINALS) + 1]
     rows = [row for row in study.rows(evaluation) if row in set(frame["row"])]
     body = [[Cell([row], row), *(_point(sheet, frame, row, "stratum", stratum) for stratum in strata)] for row in rows]
-    names = [f"stratum {stratum}" if str(stratum).replace(".", "").isdigit() else str(stratum) for stratum in strata]
+    names = [*ORDINALS[: len(strata) - 1], "farthest"]
     quiet = frozenset(number for number, row in enumerate(rows) if row in BASELINES)
     return Table(["row", *names], body, f"Success by distance of the goal, nearest first, evaluation {evaluation}", quiet)
 
 
-def _point(sheet: Sheet, frame: pd.DataFrame, row: str, column: str, value: object) -> Cell:
+def _point(sheet: Sheet, frame: Frame, row: str, column: str, value: object) -> Cell:
     found = frame.index[(frame["row"] == row) & (frame[column] == value)]
     if found.empty:
         return Cell(["–"])
     index = int(found[0])
     value, low, high = (float(sheet.frame.at[index, name]) for name in POINT)
-    return Cell(sheet.interval(index, POINT, "{:.0f}", 100, "%"), value, Bar(low, value, high, 0, 1))
+    return Cell(sheet.percent(index, POINT), value, Bar(low, value, high, 0, 1))
 
 
 def _radii(study: Study) -> Section:
     section = Section("How close, and does it stay?")
     section.text(
         "The same runs, judged more and more strictly: within half a metre at any time, within a quarter, within a tenth, "
-        "and within half a metre when time is up."
+        "and within half a metre when time is up; last, with the smaller of the two budgets of time."
     )
-    columns = (("success", 0.5), ("success", 0.25), ("success", 0.1), ("held", 0.5))
+    columns = {
+        "success": "within 0.5 m",
+        "success_0.25": "within 0.25 m",
+        "success_0.1": "within 0.1 m",
+        "held": "held within 0.5 m",
+        "success_short": "within 0.5 m in the smaller budget",
+    }
     for evaluation in study.evaluations:
         rows = study.rows(evaluation)
         body = []
         for row in rows:
-            cells = [Cell([row], row)]
-            for outcome, radius in columns:
-                index = study.find(row, evaluation, outcome, radius)
-                names = ("success", "success_low", "success_high")
-                text = ["–"] if index is None else study.table.interval(index, names, "{:.0f}", 100, "%")
-                value = None if index is None else study.table.value(index, "success")
-                cells.append(Cell(text, "" if value is None else float(value)))
-            body.append(cells)
+            body.append([Cell([row], row), *(outcome_cell(study, row, evaluation, outcome) for outcome in columns)])
         quiet = frozenset(number for number, row in enumerate(rows) if row in BASELINES)
-        names = ["row", "within 0.5 m", "within 0.25 m", "within 0.1 m", "held within 0.5 m"]
-        section.blocks.append(Table(names, body, f"Success by radius, evaluation {evaluation}", quiet))
+        section.blocks.append(Table(["row", *columns.values()], body, f"Success by radius, evaluation {evaluation}", quiet))
     return section
 
 

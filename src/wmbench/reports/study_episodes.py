@@ -14,7 +14,7 @@ from wmbench.data.official import open_episodes
 from wmbench.envs.mazes import BALL_RADIUS, CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.machine import optional
-from wmbench.reports.document import Cell, Films, Section, Sheet, Table, Text
+from wmbench.reports.document import Cell, Films, Frame, Section, Sheet, Table, Text
 from wmbench.reports.film import write_video
 from wmbench.reports.study_failures import MEANINGS, RULE, count_visits, label_failures
 from wmbench.reports.study_files import Study
@@ -62,7 +62,7 @@ def episodes(study: Study, films: Path) -> tuple[Section, list[Sheet]]:
     return section, [shown, failures]
 
 
-def read_episodes(row: str, evaluation: str, folder: Path) -> pd.DataFrame:
+def read_episodes(row: str, evaluation: str, folder: Path) -> Frame:
     """tasks.csv of a result folder, with a label of each failure."""
     tasks = pd.read_csv(folder / "tasks.csv")
     failed = np.flatnonzero(~tasks["success"].astype(bool))
@@ -89,7 +89,7 @@ def _visits(folder: Path, maze: Maze) -> Float[ndarray, "X Y"]:
     return count_visits(open_episodes(OmegaConf.load(planned_run(folder) / "config.yaml").env.data), maze)
 
 
-def count_labels(played: pd.DataFrame) -> Sheet:
+def count_labels(played: Frame) -> Sheet:
     """failures.csv: how many failures of a row have which label."""
     counts = played.groupby("row", sort=False)["label"].value_counts().unstack(fill_value=0)
     counts = counts.reindex(columns=[*MEANINGS], fill_value=0)
@@ -98,7 +98,7 @@ def count_labels(played: pd.DataFrame) -> Sheet:
     return Sheet("failures.csv", counts.rename_axis("row").reset_index())
 
 
-def choose_episodes(rows: list[str], played: pd.DataFrame) -> Sheet:
+def choose_episodes(rows: list[str], played: Frame) -> Sheet:
     """episodes.csv: the best and worst episodes of the first and the last row that have paths."""
     with_paths = [row for row in rows if row in set(played["row"])]
     chosen = []

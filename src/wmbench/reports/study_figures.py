@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from wmbench.reports.document import Frame
 from wmbench.reports.figures import pyplot, save_figure
 
 BLUE, GREY, INK = "#0b5394", "#c9c9cf", "#33333a"
 FONT = {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def draw_curves(path: Path, curves: pd.DataFrame, rows: list[str], axis: str) -> None:
+def draw_curves(path: Path, curves: Frame, rows: list[str], axis: str) -> None:
     """Draw success over x in a panel for each of the rows, with its band, and all the others behind it.
 
     Args:
@@ -43,7 +43,7 @@ def draw_curves(path: Path, curves: pd.DataFrame, rows: list[str], axis: str) ->
         save_figure(figure, path)
 
 
-def draw_against(path: Path, table: pd.DataFrame, column: str, axis: str, unit: str) -> None:
+def draw_against(path: Path, table: Frame, column: str, axis: str, unit: str) -> None:
     """Draw success with its interval against a cost, on a logarithmic axis, each point with its row's name.
 
     Args:

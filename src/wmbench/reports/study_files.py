@@ -15,10 +15,12 @@ from wmbench.reports.document import Number, Sheet
 MINIMUM_SEEDS = 5  # training seeds of a row, below which nothing is claimed
 MARGIN = 0.03  # within which two rows are as good as each other, where contrasts.csv does not say
 NEEDED = {
-    "table.csv": ("row", "evaluation", "outcome", "radius", "success", "success_low", "success_high", "n_seeds", "n_tasks"),
-    "contrasts.csv": ("name", "a", "b", "difference", "low", "high", "verdict"),
+    "table.csv": ("row", "evaluation", "outcome", "success", "success_low", "success_high", "n_seeds", "n_tasks"),
+    "contrasts.csv": ("name", "a", "b", "outcome", "difference", "low", "high", "verdict"),
     "outcomes.csv": ("row", "seed", "evaluation", "task", "success"),
 }
+
+OPTIONAL = ("pairs.csv", "cells.csv")
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Tally:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def __call__(self, name: str, value: float, rule: str, form: str = "{:.0f}", scale: float = 1.0) -> Number:
+    def __call__(self, name: str, value: int | float, rule: str, form: str = "{:.0f}", scale: int | float = 1.0) -> Number:
         """Note a value with the rule that it follows, and return it as it is printed."""
         self.rows.append({"name": name, "value": value, "rule": rule})
         return Number(form.format(scale * value), "summary.csv", len(self.rows) + 1, "value", scale)
@@ -41,13 +43,15 @@ class Tally:
 class Study:
     """table, contrasts, outcomes: as study.py writes them; empty where they are not there yet.
 
-    cells: what the study asks for, with a `state` for each (done, failed, ...); None where no cells.csv says it.
+    pairs: every pair of rows, and their letters.
+    cells: what the study asks for, with a `state` for each (done, failed, ...).
     """
 
     folder: Path
     table: Sheet
     contrasts: Sheet
     outcomes: Sheet
+    pairs: Sheet | None
     cells: Sheet | None
     lock: Sheet
 
@@ -60,17 +64,22 @@ class Study:
         """As the table lists them; the first is the one that the answer is about."""
         return list(dict.fromkeys(self.table.frame["evaluation"].astype(str)))
 
-    def find(self, row: str, evaluation: str, outcome: str = "success", radius: float = 0.5) -> int | None:
-        """Where the table has this outcome of a row, written either as success with a radius or as success_0.25."""
+    def find(self, row: str, evaluation: str, outcome: str = "success") -> int | None:
+        """Which line of the table has this outcome of a row."""
         frame = self.table.frame
-        named = {outcome, f"{outcome}_{radius:g}"}
-        found = frame[
-            (frame["row"] == row)
-            & (frame["evaluation"].astype(str) == evaluation)
-            & frame["outcome"].isin(named)
-            & ((frame["radius"] - radius).abs() < 1e-9)
-        ]
-        return None if found.empty else int(found.index[0])
+        found = (frame["row"] == row) & (frame["evaluation"].astype(str) == evaluation) & (frame["outcome"] == outcome)
+        return int(found.idxmax()) if found.any() else None
+
+    def letters(self, row: str, evaluation: str) -> Number | None:
+        """Of a row, from pairs.csv: rows that share one cannot be told apart."""
+        for side in ("a", "b"):
+            if self.pairs is not None and self.pairs.has(side, f"letters_{side}", "evaluation"):
+                frame = self.pairs.frame
+                found = (frame[side] == row) & (frame["evaluation"].astype(str) == evaluation)
+                letters = self.pairs.quote(int(found.idxmax()), f"letters_{side}") if found.any() else "–"
+                if isinstance(letters, Number):
+                    return letters
+        return None
 
     def rows(self, evaluation: str) -> list[str]:
         """Rows by falling success, floors and ceiling among them."""
@@ -102,10 +111,9 @@ def read_study(folder: Path) -> Study:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no study {folder}; python study.py study={folder.name} makes it")
-    sheets = {name: _read(folder / name, columns) for name, columns in NEEDED.items()}
-    cells = Sheet.read(folder / "cells.csv") if (folder / "cells.csv").exists() else None
-    table, contrasts, outcomes = sheets.values()
-    return Study(folder, table, contrasts, outcomes, cells, _read_lock(folder / "lock.json"))
+    table, contrasts, outcomes = (_read(folder / name, columns) for name, columns in NEEDED.items())
+    pairs, cells = (Sheet.read(folder / name) if (folder / name).exists() else None for name in OPTIONAL)
+    return Study(folder, table, contrasts, outcomes, pairs, cells, _read_lock(folder / "lock.json"))
 
 
 def _read(path: Path, columns: Sequence[str]) -> Sheet:

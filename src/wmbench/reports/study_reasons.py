@@ -12,10 +12,10 @@ from wmbench.runs.find import planned_run
 
 COLUMNS = ["row", "run", "part", "name", "value", "low", "high"]
 SQUARE = {  # columns of the 2 x 2: names in the part two_by_two of diagnostics.json
-    "true dynamics, own distance": "true_latent",
-    "true dynamics, position probe": "true_probe",
-    "learned dynamics, own distance": "learned_latent",
-    "learned dynamics, position probe": "learned_probe",
+    "true dynamics, own distance": "success_true_latent",
+    "true dynamics, position probe": "success_true_probe",
+    "learned dynamics, own distance": "success_learned_latent",
+    "learned dynamics, position probe": "success_learned_probe",
 }
 APART = 0.1  # of success, from which on one of the two is named as what limits a row
 SQUARE_TEXT = (

@@ -10,12 +10,12 @@ from wmbench.reports.document_html import write_html
 from wmbench.reports.document_text import write_latex, write_markdown
 from wmbench.reports.study_curves import curves
 from wmbench.reports.study_episodes import episodes
-from wmbench.reports.study_files import NEEDED, Study, Tally, read_study
+from wmbench.reports.study_files import NEEDED, OPTIONAL, Study, Tally, read_study
 from wmbench.reports.study_reasons import reasons
 from wmbench.reports.study_results import answer, contrasts, results
 from wmbench.reports.study_sources import citations, cited, files, lock, weights
 
-COPIED = (*NEEDED, "cells.csv", "lock.json")
+COPIED = (*NEEDED, *OPTIONAL, "lock.json")
 
 
 def write_study_report(folder: Path) -> Path:
@@ -32,7 +32,8 @@ def write_study_report(folder: Path) -> Path:
     report.mkdir(exist_ok=True)
     first = [answer(study, tally), results(study), contrasts(study)]
     middle, sheets = _parts(study, report)
-    sheets = [study.table, study.contrasts, *([study.cells] if study.cells else []), study.lock, *sheets, tally.sheet]
+    own = (study.table, study.contrasts, study.pairs, study.cells, study.lock)
+    sheets = [*(sheet for sheet in own if sheet is not None), *sheets, tally.sheet]
     last = [weights(study), lock(study), citations(entries), files(sheets)]
     sections, title = [*first, *middle, *last], f"Which representation plans best? Study {study.name}"
     _write_tables(report, study, sheets, first)

@@ -1,10 +1,20 @@
 """The first parts of a study's report: the answer in a sentence, the table, the contrasts, who can be told from whom."""
 
+import numpy as np
+
 from wmbench.evaluation.row import BASELINES
-from wmbench.reports.document import Bar, Cell, Number, Section, Table, Text, plain
+from wmbench.reports.document import Bar, Cell, Number, Section, Sheet, Table, Text, plain
 from wmbench.reports.study_files import MARGIN, MINIMUM_SEEDS, Study, Tally
 
 INTERVAL = ("success", "success_low", "success_high")
+OUTCOMES = {
+    "success": "success",
+    "success_0.25": "success at a quarter of a metre",
+    "success_0.1": "success at a tenth of a metre",
+    "held": "goals held at the end",
+    "success_short": "success in the smaller budget",
+}
+SIGNS = {"a > b": " > ", "b > a": " < ", "a = b": " = "}
 DECIDED = ("supported", "contradicted")
 TABLE_NOTE = (
     "Success: the ball comes within 0.5 m of the goal at least once. Held: it is within 0.5 m at the end. 0.25 m: success "
@@ -15,7 +25,8 @@ TABLE_NOTE = (
 )
 LETTERS = "Rows that share a letter cannot be told apart at the 5% level, after correction for all the pairs."
 CONTRAST_NOTE = (
-    "Each line was written down before the test tasks were run. The difference is in percentage points, with its 95% "
+    "Each line was written down before the test tasks were run. The difference is in percentage points (of distances, in "
+    "metres), with its 95% "
     "interval over seeds and tasks (crossed bootstrap); in the picture, grey is the margin within which two rows count as "
     "equally good, and the line in it is no difference. Seeds alone: the interval from the means of the training seeds. "
     "p is corrected for the number of contrasts (Holm). Supported and contradicted are claims; undecided means that the "
@@ -47,11 +58,12 @@ def _sentence(study: Study, tally: Tally) -> Text:
         return ["No answer yet: no row has been evaluated."]
     evaluation = study.evaluations[0]
     indices = [index for row in learned if (index := study.find(row, evaluation)) is not None]
-    fewest = min(indices, key=lambda index: study.table.frame.at[index, "n_seeds"])
+    trained = [index for index in indices if study.table.value(index, "n_seeds")] or indices
+    fewest = min(trained, key=lambda index: study.table.frame.at[index, "n_seeds"])
     best = study.find(learned[0], evaluation)
     if best is None:
         return ["No answer yet: no row has its success in the table."]
-    seeds, rate = study.table.number(fewest, "n_seeds"), study.table.interval(best, INTERVAL, "{:.0f}", 100, "%")
+    seeds, rate = study.table.number(fewest, "n_seeds"), study.table.percent(best, INTERVAL)
     number = tally("rows", len(learned), f"rows of table.csv in {evaluation}, floors and ceiling left out")
     tasks = study.table.number(best, "n_tasks")
     leads = [f"{learned[0]} reached most goals ", "(", *rate, " of ", tasks, " tasks)"]
@@ -78,11 +90,7 @@ def _count_verdicts(study: Study, tally: Tally) -> Text:
 
 def _sharing(study: Study, evaluation: str, learned: list[str]) -> list[str]:
     """Rows with a letter of the best one's."""
-    letters = {
-        row: str(study.table.value(index, "letters") or "")
-        for row in learned
-        if (index := study.find(row, evaluation)) is not None
-    }
+    letters = {row: found.text for row in learned if (found := study.letters(row, evaluation))}
     return [row for row in learned[1:] if set(letters.get(row, "")) & set(letters.get(learned[0], ""))]
 
 
@@ -90,8 +98,8 @@ def _spread(study: Study, tally: Tally) -> Text:
     """How far apart the rows are, in the outcome that separates them most."""
     spreads = []
     for evaluation in study.evaluations:
-        for outcome, radius, words in OUTCOMES:
-            found = [study.find(row, evaluation, outcome, radius) for row in study.learned(evaluation)]
+        for outcome, words in OUTCOMES.items():
+            found = [study.find(row, evaluation, outcome) for row in study.learned(evaluation)]
             values = [v for index in found if index is not None and (v := study.table.value(index, "success")) is not None]
             if len(values) > 1:
                 spreads.append((max(values) - min(values), f"{words} ({evaluation})"))
@@ -104,14 +112,6 @@ def _spread(study: Study, tally: Tally) -> Text:
     return ["Where they differ most, in ", where, ", the rows span ", number, f" percentage points.{verdict}"]
 
 
-OUTCOMES = (
-    ("success", 0.5, "success"),
-    ("success", 0.25, "success at a quarter of a metre"),
-    ("success", 0.1, "success at a tenth of a metre"),
-    ("held", 0.5, "goals held at the end"),
-)
-
-
 def results(study: Study) -> Section:
     section = Section("Results")
     for evaluation in study.evaluations:
@@ -119,7 +119,7 @@ def results(study: Study) -> Section:
     if not study.evaluations:
         section.text("table.csv has no line yet.")
     section.text(TABLE_NOTE, kind="note")
-    if study.table.has("letters"):
+    if study.pairs is not None:
         section.text(LETTERS, kind="note")
     return section
 
@@ -131,41 +131,33 @@ def main_table(study: Study, evaluation: str) -> Table:
         if row in BASELINES:
             quiet.add(number)
         body.append(_main_row(study, row, evaluation))
-    last = "letters, note" if study.table.has("letters") else "note"
-    columns = ["row", "success [95%]", "held", "0.25 m", "SPL", "final distance [m]", "seeds × tasks", last]
+    columns = ["row", "success [95%]", "held", "0.25 m", "SPL", "final distance [m]", "seeds × tasks", "letters, note"]
     return Table(columns, body, f"Evaluation {evaluation}, best row first", frozenset(quiet))
 
 
 def _main_row(study: Study, row: str, evaluation: str) -> list[Cell]:
-    table = study.table
-    index = study.find(row, evaluation)
+    table, index = study.table, study.find(row, evaluation)
+    cells = [Cell([row], row), outcome_cell(study, row, evaluation, "success", has_bar=True)]
+    cells += [outcome_cell(study, row, evaluation, name) for name in ("held", "success_0.25", "spl", "final_distance")]
     if index is None:
-        return [
-            Cell([row], row),
-            *(Cell(["–"]) for _ in range(6)),
-            Cell(["success is missing in table.csv"], kind="sentence"),
-        ]
-    value, low, high = (table.value(index, name) for name in INTERVAL)
-    bar = Bar(low, value, high, 0, 1) if None not in (value, low, high) else None
-    cells = [
-        Cell([table.quote(index, "row")], row),
-        Cell(table.interval(index, INTERVAL, "{:.0f}", 100, "%"), _sortable(value), bar),
-    ]
-    for outcome, radius in (("held", 0.5), ("success", 0.25)):
-        other = study.find(row, evaluation, outcome, radius)
-        text = [] if other is None else table.interval(other, INTERVAL, "{:.0f}", 100, "%")
-        cells.append(Cell(text or ["–"], "" if other is None else _sortable(table.value(other, "success"))))
-    for name in ("spl", "final_distance"):
-        cells.append(Cell([table.number(index, name, "{:.2f}")], _sortable(table.value(index, name))))
-    seeds, tasks = table.number(index, "n_seeds"), table.number(index, "n_tasks")
-    cells.append(Cell([seeds, " × ", tasks], _sortable(table.value(index, "n_seeds"))))
-    remarks = [table.quote(index, name) for name in ("letters", "note") if table.value(index, name) is not None]
-    text = [part for remark in remarks for part in (", ", remark)][1:]
+        return [*cells, Cell(["–"]), Cell(["its success is missing in table.csv"], kind="sentence")]
+    seeds, tasks = (table.number(index, name) for name in ("n_seeds", "n_tasks"))
+    trained = table.value(index, "n_seeds") or 0  # of a floor or the ceiling, which is not trained, 0
+    cells.append(Cell([seeds, " × ", tasks] if trained else [tasks], trained))
+    note = table.quote(index, "note") if table.value(index, "note") is not None else None
+    text = [part for remark in (study.letters(row, evaluation), note) if remark for part in (", ", remark)][1:]
     return [*cells, Cell(text or [""], plain(text), kind="sentence")]
 
 
-def _sortable(value: float | None) -> float | str:
-    return "" if value is None else float(value)
+def outcome_cell(study: Study, row: str, evaluation: str, outcome: str, has_bar: bool = False) -> Cell:
+    """An outcome of a row with its interval, a share in percent."""
+    table, index = study.table, study.find(row, evaluation, outcome)
+    if index is None:
+        return Cell(["–"])
+    value, low, high = (table.value(index, name) for name in INTERVAL)
+    text = table.percent(index, INTERVAL) if outcome in OUTCOMES else table.interval(index, INTERVAL, "{:.2f}")
+    bar = Bar(low, value, high, 0, 1) if has_bar and None not in (value, low, high) else None
+    return Cell(text, "" if value is None else value, bar)
 
 
 def contrasts(study: Study) -> Section:
@@ -174,10 +166,8 @@ def contrasts(study: Study) -> Section:
     if sheet.frame.empty:
         section.text("contrasts.csv has no line yet.")
         return section
-    ends = sheet.frame[["low", "high"]].abs().to_numpy(float)
-    limit = max(0.1, float(ends[ends == ends].max(initial=0)))
-    columns = ["expectation", "a − b, points [95%]", "seeds alone", "p (Holm)", "seeds, tasks", "verdict"]
-    rows = [_contrast(study, index, limit) for index in range(len(sheet.frame))]
+    columns = ["expectation", "a − b [95%]", "seeds alone", "p (Holm)", "seeds, tasks", "verdict"]
+    rows = [_contrast(study, index) for index in range(len(sheet.frame))]
     section.blocks.append(Table(columns, rows, "Contrasts that were written down before running"))
     section.text(CONTRAST_NOTE, kind="note")
     for power in dict.fromkeys(sheet.frame["power"].dropna()) if sheet.has("power") else ():
@@ -185,33 +175,49 @@ def contrasts(study: Study) -> Section:
     return section
 
 
-def _contrast(study: Study, index: int, limit: float) -> list[Cell]:
+def _contrast(study: Study, index: int) -> list[Cell]:
     sheet = study.contrasts
+    p_value, verdict = sheet.value(index, "p_holm"), str(sheet.value(index, "verdict"))
+    tiny = p_value is not None and p_value < 0.001
+    p_text = Number("<0.001", sheet.name, index + 2, "p_holm") if tiny else sheet.number(index, "p_holm", "{:.3f}")
+    seeds = [
+        part
+        for side in ("a", "b")
+        if sheet.value(index, f"n_seeds_{side}")
+        for part in (", ", sheet.number(index, f"n_seeds_{side}"))
+    ]
+    counts: Text = [*seeds[1:], " × " if seeds else "", sheet.number(index, "n_tasks")]
+    reason = [": ", sheet.quote(index, "reason")] if sheet.value(index, "reason") is not None else []
+    return [
+        _expectation(sheet, index),
+        *_difference(sheet, index),
+        Cell([p_text], "" if p_value is None else p_value),
+        Cell(counts, sheet.value(index, "n_tasks") or 0),
+        Cell([sheet.quote(index, "verdict"), *reason], verdict, kind=verdict),
+    ]
+
+
+def _expectation(sheet: Sheet, index: int) -> Cell:
+    question = next((name for name in ("question", "expectation", "text") if sheet.value(index, name) is not None), "name")
+    sign = SIGNS.get(str(sheet.value(index, "expect")), ", ")
+    where = ", ".join(str(found) for name in ("evaluation", "outcome") if (found := sheet.value(index, name)) is not None)
+    text: Text = [sheet.quote(index, question), ": ", sheet.quote(index, "a"), sign, sheet.quote(index, "b")]
+    return Cell([*text, f" ({where})"] if where else text, str(sheet.value(index, question)), kind="sentence")
+
+
+def _difference(sheet: Sheet, index: int) -> tuple[Cell, Cell]:
+    """The difference with its picture, and the interval of the seeds alone: in points of a share, else in metres."""
     value, low, high = (sheet.value(index, name) for name in ("difference", "low", "high"))
+    outcome = str(sheet.value(index, "outcome"))
+    form, scale, unit = ("{:+.2f}", 1, " m") if outcome == "final_distance" else ("{:+.1f}", 100, "")
+    if outcome == "log_final_distance":
+        form, scale, unit = "{:+.2f}", 1, " log m"
+    alike = sheet.frame.loc[sheet.frame["outcome"] == outcome, ["low", "high"]].abs().to_numpy(float)
+    limit = float(np.nanmax([0.1, *alike.ravel()]))  # all contrasts of an outcome share an axis
     margin = sheet.value(index, "margin") or MARGIN
     bar = None if None in (value, low, high) else Bar(low, value, high, -limit, limit, margin)
-    question = next((name for name in ("question", "expectation", "text") if sheet.value(index, name) is not None), "name")
-    where = [f" ({sheet.value(index, 'evaluation')})"] if sheet.value(index, "evaluation") else []
-    pair: list[str | Number] = [sheet.quote(index, "a"), " − ", sheet.quote(index, "b"), *where]
-    p_value = sheet.value(index, "p_holm")
-    p_text = sheet.number(index, "p_holm", "{:.3f}") if p_value is None or p_value >= 0.001 else _tiny(study, index)
-    seeds: Text = [
-        sheet.number(index, "n_seeds_a"),
-        ", ",
-        sheet.number(index, "n_seeds_b"),
-        " × ",
-        sheet.number(index, "n_tasks"),
-    ]
-    alone = [sheet.number(index, name, "{:+.1f}", 100) for name in ("t_low", "t_high")]
-    return [
-        Cell([sheet.quote(index, question), ": ", *pair], str(sheet.value(index, question)), kind="sentence"),
-        Cell(sheet.interval(index, ("difference", "low", "high"), "{:+.1f}", 100), _sortable(value), bar),
-        Cell(["–"] if alone[0] == "–" else ["[", alone[0], ", ", alone[1], "]"]),
-        Cell([p_text], _sortable(p_value)),
-        Cell(seeds, _sortable(sheet.value(index, "n_tasks"))),
-        Cell([sheet.quote(index, "verdict")], str(sheet.value(index, "verdict")), kind=str(sheet.value(index, "verdict"))),
-    ]
-
-
-def _tiny(study: Study, index: int) -> Number:
-    return Number("<0.001", study.contrasts.name, index + 2, "p_holm")
+    alone = [sheet.number(index, name, form, scale) for name in ("t_low", "t_high")]
+    return (
+        Cell(sheet.interval(index, ("difference", "low", "high"), form, scale, unit), "" if value is None else value, bar),
+        Cell(["–"] if "–" in alone else ["[", alone[0], ", ", alone[1], "]"]),
+    )
