@@ -144,14 +144,14 @@ def add_results(study: Path) -> None:
         row = Path(folder).name.rpartition("_")[0]
         tasks = _paths(rng, Path(folder), maze, solved=ABILITY[row] > 0.5)
         cost = {"seconds_per_decision": 0.01 * (1 + len(row)), "evaluations_per_plan": 1000.0}
-        summary = {"row": row, "conditions": {"maze": list(MAPS["umaze"])}, "n_tasks": len(tasks)} | cost
+        summary = {"row": row, "conditions": {"maze": list(MAPS["umaze"])}, "n_tasks": len(tasks), "data": "gone.h5"} | cost
         (Path(folder) / "summary.json").write_text(json.dumps(summary))
         if row in FLOORS:
             continue
         run = study / "runs" / f"{row}_s0"
         (Path(folder) / "config.yaml").write_text(f"ckpt_base_path: {study / 'runs'}\nmodel_name: {row}_s0\n")
         run.mkdir(parents=True, exist_ok=True)
-        (run / "config.yaml").write_text("env: {data: gone.h5}\n")
+        (run / "config.yaml").touch()
         (run / "diagnostics.json").write_text(json.dumps(_diagnostics(ABILITY[row])))
 
 

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,6 @@ from wmbench.reports.document import Cell, Films, Frame, Section, Sheet, Table, 
 from wmbench.reports.film import write_video
 from wmbench.reports.study_failures import MEANINGS, RULE, count_visits, label_failures
 from wmbench.reports.study_files import Study
-from wmbench.runs.find import planned_run
 
 SHOWN = 2  # best and worst episodes of a row
 SIDE = 240  # pixels of a film's longer side
@@ -70,7 +71,8 @@ def read_episodes(row: str, evaluation: str, folder: Path) -> Frame:
         states = file["states"][failed].astype(float)
         imagined = file["imagined"][failed].astype(float) if "imagined" in file else None
     maze = _maze(folder)
-    visits = optional(f"training's visits of {row}", lambda: _visits(folder, maze))
+    data = _summary(folder).get("data")
+    visits = _visits(data, maze.rows) if data else None
     labels = pd.Series("", index=tasks.index, dtype=object)
     goal = tasks[["goal_x", "goal_y"]].to_numpy(float)[failed]
     labels[failed] = label_failures(states, goal, maze, visits, imagined)
@@ -78,15 +80,18 @@ def read_episodes(row: str, evaluation: str, folder: Path) -> Frame:
     return tasks.assign(row=row, evaluation=evaluation, folder=str(folder), label=labels)[COLUMNS]
 
 
+def _summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
 def _maze(folder: Path) -> Maze:
-    return Maze(json.loads((folder / "summary.json").read_text())["conditions"]["maze"])
+    return Maze(_summary(folder)["conditions"]["maze"])
 
 
-def _visits(folder: Path, maze: Maze) -> Float[ndarray, "X Y"]:
-    """Of the episodes that the result's run was trained on."""
-    from omegaconf import OmegaConf
-
-    return count_visits(open_episodes(OmegaConf.load(planned_run(folder) / "config.yaml").env.data), maze)
+@lru_cache
+def _visits(data: str, rows: tuple[str, ...]) -> Float[ndarray, "X Y"] | None:
+    """Visits of the episodes that a model was trained on; None where they are not here any more."""
+    return optional(f"visits of training in {data}", lambda: count_visits(open_episodes(data), Maze(rows)))
 
 
 def count_labels(played: Frame) -> Sheet:
