@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class DINO(ViT):
-    """A frozen ViT: patch tokens, or only the CLS token, after the final norm.
+    """A frozen ViT: patch tokens, their mean, or only the CLS token, after the final norm.
 
     A subclass writes `fill`.
 
     Args:
         model: timm's name of the architecture.
-        output: "patches" or "cls".
+        output: "patches", "cls" or "mean" (of the patches, one token).
         pixels: "native" (ImageNet's statistics) or "dino_wm" (0.5 and 0.5, which DINO-WM fed it).
         weights: a file in the official or in timm's format; None for `release`.
         pretrained, seed: as in Weights.

@@ -6,9 +6,14 @@ from torch import Tensor, nn
 
 from wmbench.encoders.base import DINO_WM_MEAN, DINO_WM_STD, Encoder
 
+PATCH = 8  # pixels
+
 
 class RandomPatch(Encoder):
     """Each of grid x grid square patches through one fixed random matrix, drawn from `seed`.
+
+    Args:
+        image_size: [pixels]; None: PATCH pixels for each side of a patch.
 
     Raises:
         ValueError: an image_size that the grid does not divide.
@@ -16,9 +21,10 @@ class RandomPatch(Encoder):
 
     size_sets_grid = False
 
-    def __init__(self, image_size: int, grid: int, embed_dim: int, seed: int):
+    def __init__(self, image_size: int | None, grid: int, embed_dim: int, seed: int):
         if grid < 1:
             raise ValueError(f"grid ({grid}) must be positive")
+        image_size = PATCH * grid if image_size is None else image_size
         if image_size % grid:
             raise ValueError(f"image_size ({image_size}) must be a multiple of grid ({grid})")
         super().__init__(

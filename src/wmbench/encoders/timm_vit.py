@@ -15,14 +15,14 @@ POSITIONS = ("timm", "hub")
 
 
 class TimmViT(ViT):
-    """Patch tokens, or only the CLS token, after the model's final norm, if it has one.
+    """Patch tokens, their mean, or only the CLS token, after the model's final norm, if it has one.
 
     Nothing is masked: MAE and I-JEPA hide patches only in training, and timm's networks have no such part.
 
     Args:
         model: timm's name. DINOv2 and DINOv3 have encoders of their own, which keep what timm computes otherwise.
         image_size: [pixels]; None for the size that the model was trained at.
-        output: "patches" or "cls".
+        output: "patches", "cls" or "mean" (of the patches, one token).
         positions: how a learned position table is resampled for another size: "timm" (bicubic, antialiased) or "hub"
             (as DINO's authors do it).
         pixels: "native" (what timm's configuration of the model says) or "dino_wm" (0.5 and 0.5).

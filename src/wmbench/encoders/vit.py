@@ -1,4 +1,4 @@
-"""What timm's Vision Transformers share as encoders: patch tokens, or only the CLS token, after the final norm."""
+"""What timm's Vision Transformers share as encoders: patch tokens, their mean, or the CLS token, after the final norm."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from wmbench.encoders.base import Encoder, PixelStatistics, square_grid
 from wmbench.encoders.weights import Weights
 
-OUTPUTS = ("patches", "cls")
+OUTPUTS = ("patches", "cls", "mean")
 
 
 class ViT(Encoder):
@@ -16,7 +16,7 @@ class ViT(Encoder):
 
     Args:
         trunk: timm's network.
-        output: "patches" or "cls".
+        output: "patches", "cls" or "mean" (of the patches, one token).
         patch: side of a patch [pixels].
 
     Raises:
@@ -38,4 +38,7 @@ class ViT(Encoder):
 
     def tokens(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F N D"]:
         features = self.trunk.forward_features(pixels)
-        return features[:, self.prefix_tokens :] if self.output == "patches" else features[:, :1]
+        if self.output == "cls":
+            return features[:, :1]
+        patches = features[:, self.prefix_tokens :]
+        return patches if self.output == "patches" else patches.mean(1, keepdim=True)
