@@ -3,6 +3,7 @@
 Common options: env.data=PATH.h5, seed=1, training.max_steps=600, model_name=NAME, -m encoder=a,b seed=0,1. Stopped at any
 point, the same command goes on. The run lands in checkpoints/outputs/<model_name>. decoder=vqvae (transposed_conv where a
 frame is one token) then trains a decoder, which draws what the model imagines; for a finished run it trains only that.
+Likewise distance=quasimetric, for plan.py objective=learned, and policy=inverse, for plan.py actor=inverse.
 """
 
 import sys
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command, plan_line
 from wmbench.commands.arms import arm_of
+from wmbench.commands.heads import new_heads, train_heads
 from wmbench.commands.learners import check_words, learn, new_decoder, train_decoder, world_model_trainee
 from wmbench.data.facts import complete
 from wmbench.data.normalizer import fit_normalizer
@@ -22,7 +24,7 @@ from wmbench.diagnostics.probe import fit_probe
 from wmbench.files import exclusive
 from wmbench.machine import pick_device
 from wmbench.runs.build import build_world_model
-from wmbench.runs.folder import folder_of, open_decoder, open_run
+from wmbench.runs.folder import folder_of, open_parts, open_run
 from wmbench.runs.recipe import Recipe
 
 
@@ -43,14 +45,16 @@ def main(cfg: DictConfig) -> None:
     train, valid = train.looking_back(model.lookback), valid.looking_back(model.lookback)
     frames = Windows(episodes, train.which, 1, cfg.frameskip).looking_back(model.lookback)
     decoder = new_decoder(cfg, model.encoder, episodes.image_size).to(device) if cfg.decoder else None
+    heads = new_heads(cfg, model)
     with exclusive(folder_of(cfg), "wait for it, or give another model_name="):
         run = open_run(cfg, model, episodes)
-        open_decoder(run, cfg.decoder)
+        open_parts(run, cfg)
         trainee = world_model_trainee(cfg, model, train, valid, recipe, run)
         learn(trainee, run, f"{run}: {len(train):,} windows of {len(train.which)} episodes", cfg, cfg.model_name)
         probe = fit_probe(model, trainee.windows, trainee.valid)
         probe.save(run)
         print(f"the ball's position can be read linearly from a frame's latent with R2 {probe.r2:.4f}")
+        train_heads(cfg, heads, trainee, run)
         if decoder is not None:
             train_decoder(cfg, model, decoder, frames, valid, run)
         print(f"trained: {run}\nnext: {plan_line(run, Path(cfg.ckpt_base_path))}")

@@ -236,7 +236,7 @@ def test_the_world_model_is_the_same_without_a_decoder_with_one_and_with_one_add
         for run in (tmp_path / "outputs").iterdir()
     }
     steps = [f"step_{step:06d}.safetensors" for step in (2, 4, 5)]
-    assert files["without"].keys() == {*steps, "probe.safetensors", "resume.safetensors"}
+    assert files["without"].keys() == {*steps, "probe.safetensors", "resume.safetensors", "variance.safetensors"}
     for name in ("at_once", "later"):
         assert files[name].keys() == files["without"].keys() | {"decoder.safetensors", "decoder_resume.safetensors"}
         assert all(files[name][step] == files["without"][step] for step in steps)

@@ -25,7 +25,7 @@ from wmbench.models.world_model import WorldModel
 from wmbench.reports.figures import draw_decoder
 from wmbench.runs.build import build_decoder
 from wmbench.runs.find import step_path
-from wmbench.runs.folder import check_same, note_source
+from wmbench.runs.folder import PARTS, check_same, note_source
 from wmbench.runs.load import save_weights
 from wmbench.runs.provenance import git_commit, versions
 from wmbench.runs.recipe import Recipe
@@ -95,13 +95,14 @@ def check_words(cfg: DictConfig, device: torch.device) -> None:
     """Refuse what would be found wrong only after the data are loaded or the world model is trained.
 
     Raises:
-        ValueError: a word that there is not, or a decoder's recipe that cannot be.
+        ValueError: a word that there is not, or a recipe of a decoder, distance or policy that cannot be.
     """
     is_compiled(cfg.compile, device)
     wandb_mode(cfg.wandb)
     Cache(**cfg.cache)
-    if cfg.decoder:
-        Recipe.of(cfg.decoder.training, where="decoder.training")
+    for part in PARTS:
+        if cfg[part]:
+            Recipe.of(cfg[part].training, where=f"{part}.training")
 
 
 def is_compiled(choice: str | bool, device: torch.device) -> bool:

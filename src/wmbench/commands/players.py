@@ -1,6 +1,6 @@
 """Who plans, and where: a trained model, a floor or the ceiling, and what it is asked, from plan.py's configuration."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wmbench.commands.arms import note_of
 from wmbench.commands.budgets import settle
+from wmbench.commands.goals import head_facts, load_objective, objective_class
 from wmbench.data.official import PUBLISHED, recorded_path
 from wmbench.diagnostics.probe import load_probe
 from wmbench.encoders.base import weights_hash
@@ -35,15 +36,17 @@ from wmbench.models.decoder import decode_frames
 from wmbench.models.precision import set_precision
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
+from wmbench.planning.inverse import InverseAgent
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
 from wmbench.reports.show import show_outcome
 from wmbench.runs.find import find_run, step_of, step_path
-from wmbench.runs.load import load_decoder, load_run
+from wmbench.runs.load import load_decoder, load_head, load_run
 from wmbench.runs.provenance import git_commit
 
 # Of a protocol's settings: the tasks' hash says more than their file, and the agent's settings and budgets what follows.
 TOLD_ELSEWHERE = ("goal_file", "budgets", "plans")
+INVERSE = f"{InverseAgent.__module__}.{InverseAgent.__name__}"
 
 
 def load_trained(cfg: DictConfig) -> Player:
@@ -75,12 +78,17 @@ def load_trained(cfg: DictConfig) -> Player:
 
     row = describe(cfg, model, train_cfg, provenance, file_hash(step_path(run, provenance["step"])), probe and probe.r2)
     set_precision(model.to(device), cfg.precision, cfg.compile)
-    agent = make_agent(cfg, model, env.maze)
-    if cfg.objective.alpha and train_cfg.proprio == "none":
-        raise ValueError(
-            f"objective.alpha ({cfg.objective.alpha}) weighs proprio, which this model has none of; set it to 0"
-        )
+    match cfg.actor:
+        case "planner":
+            objective, fitted = load_objective(cfg, run, model)
+            agent = make_agent(cfg, model, env.maze, objective)
+        case "inverse":
+            agent, fitted = make_inverse(cfg, run, model, env.maze), head_facts(run, "policy")
+            row = replace(row, actor="inverse", note=", ".join(filter(None, (row.note, "inverse model, no planner"))))
+        case _:
+            raise ValueError(f"actor ({cfg.actor!r}) must be planner or inverse")
     split = {name: train_cfg[name] for name in ("train_fraction", "split_seed") if name in train_cfg}
+    row = replace(row, fitted=fitted)
     return Player(row, agent, env, model.frameskip, device, probe, draw if decoder else None, **split)
 
 
@@ -149,14 +157,18 @@ def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: st
         agent = ZeroAgent(frameskip, env.action_dim)
     else:
         model = SimulatorModel(env.physics, frameskip)
+        if objective_class(cfg) is not Objective:
+            raise ValueError("the simulator knows where the ball is, and needs no other objective; leave objective= out")
         agent = make_agent(cfg, model, env.maze)
     code = source_version(type(model or agent).__module__)
     return Player(Row(row or name, actor=name, code=code), agent, env, frameskip, torch.device("cpu"))
 
 
 def possible_baselines(cfg: DictConfig) -> list[str]:
-    """Names of those that can run: doing nothing needs a limit on rounds, a simulator has no gradients and no proprio."""
-    left_out = {"simulator"} if instantiate(cfg.planner).needs_gradients or cfg.objective.alpha else set()
+    """Names of those that can run: doing nothing needs a limit on rounds, a simulator plans, by positions alone, without
+    gradients."""
+    is_ceiling = cfg.actor == "planner" and objective_class(cfg) is Objective and not cfg.objective.alpha
+    left_out = set() if is_ceiling and not instantiate(cfg.planner).needs_gradients else {"simulator"}
     if not _has_end(cfg.protocol):
         left_out.add("zero")
     return [name for name in BASELINES if name not in left_out]
@@ -166,9 +178,18 @@ def _has_end(protocol: DictConfig) -> bool:
     return protocol.max_rounds is not None or protocol.max_steps is not None or "budgets" in protocol
 
 
-def make_agent(cfg: DictConfig, model: Any, maze: Maze) -> Agent:
+def make_agent(cfg: DictConfig, model: Any, maze: Maze, objective: Objective | None = None) -> Agent:
+    """Make an agent that plans; the objective is the configured one, unless a run has brought it."""
     cfg = settle(cfg, maze, model.frameskip)
-    return Agent(model, instantiate(cfg.planner), Objective(**cfg.objective), seed=cfg.seed, **cfg.agent)
+    objective = objective or instantiate(cfg.objective)
+    return Agent(model, instantiate(cfg.planner), objective, seed=cfg.seed, **cfg.agent)
+
+
+def make_inverse(cfg: DictConfig, run: Path, model: WorldModel, maze: Maze) -> InverseAgent:
+    """Make the actor of the run's inverse model, which plans nothing and looks as often as the protocol lets a planner."""
+    policy: Any = load_head(run, "policy", model).to(model.encoder.pixel_mean.device)
+    settings = settle(cfg, maze, model.frameskip).agent
+    return InverseAgent(model, policy, **{n: value for n, value in settings.items() if n not in ("horizon", "shrinking")})
 
 
 def load_tasks(cfg: DictConfig, player: Player) -> Tasks:
@@ -209,7 +230,8 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
     max_steps = protocol["max_steps"] if protocol["max_rounds"] is None else protocol["max_rounds"] * round_steps
     further = {name: protocol[name] for name in ("play_on", "short_steps") if name in protocol}
     rules = Rules(player.frameskip, max_steps, round_steps, protocol["check"], protocol["coast"], **further)
-    is_model, plans = actor == "model", actor in ("model", "simulator")
+    is_model, plans = actor in ("model", "inverse"), actor in ("model", "simulator")
+    planner = settings["planner"] if plans else {"_target_": INVERSE} if is_model else None
     renderer = player.row.renderer
     view = View(renderer, player.env.image_size, player.env.render_lag) if renderer else None
     conditions = Conditions(
@@ -219,14 +241,14 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
         protocol={name: value for name, value in protocol.items() if name not in TOLD_ELSEWHERE},
         max_steps=max_steps,
         round_steps=round_steps if protocol["max_rounds"] is not None or protocol["check"] == "every_round" else None,
-        agent={name: value for name, value in agent.items() if name != "memory_gb"} if plans else None,
-        planner=settings["planner"] if plans else None,
+        agent={name: value for name, value in agent.items() if name != "memory_gb"} if planner else None,
+        planner=planner,
         objective=settings["objective"] if plans else None,
         seed=None if actor == "zero" else settings["seed"],
         view={name: value for name, value in asdict(view).items() if name != "driver"} if view else None,
         precision=settings["precision"] if is_model else None,
         compile=settings["compile"] if is_model else None,
-        code=_code(settings["planner"]["_target_"] if plans else None),
+        code=_code(planner and planner["_target_"]),
     )
     config = OmegaConf.to_yaml(
         cfg if is_model else OmegaConf.merge(cfg, {"model_name": actor, "row": player.row.row}), resolve=True

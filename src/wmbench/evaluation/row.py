@@ -8,7 +8,20 @@ from wmbench.evaluation.conditions import Facts, digest, flat
 BASELINES = ("random", "zero", "simulator")  # floors and ceiling of every table
 
 # Settings of a training that its model does not depend on, or that a fact of its own tells.
-ELSEWHERE = ("env", "encoder", "predictor", "decoder", "experiment", "cache", "arm", "proprio", "seed", "frameskip")
+ELSEWHERE = (
+    "env",
+    "encoder",
+    "predictor",
+    "decoder",
+    "distance",
+    "policy",
+    "experiment",
+    "cache",
+    "arm",
+    "proprio",
+    "seed",
+    "frameskip",
+)
 ELSEWHERE += ("model_name", "ckpt_base_path", "device", "wandb")
 UNREAD = ("save_every", "valid_every", "valid_batches")  # of conf/training
 
@@ -18,13 +31,14 @@ class Row:
     """Facts that a table prints and that tell one model from another; a floor has none but the first.
 
     row: the name in tables.
-    actor: model, or which of BASELINES.
+    actor: model (which is planned with), inverse (its inverse model acts), or which of BASELINES.
     encoder, encoder_name: its class; its file in conf/encoder, where the run says.
     encoder_weights: their hash; weights_hash is that of the run's own file.
     pixels, output, temporal, input_size: of the encoder, where it has such a setting.
     recipe: settings of the training that decide the model.
     cache_dtype: of the tokens that the model was trained on; None without a cache.
     data, image_size, renderer: the episodes, and their frames.
+    fitted: settings and weights' hash of what an objective or an inverse model learned from the run's data.
     note: what is not as the encoder's name says, in words.
     code: version of the actor's own code.
     """
@@ -54,6 +68,7 @@ class Row:
     renderer: str | None = None
     image_size: int | None = None
     position_r2: float | None = None
+    fitted: Facts = field(default_factory=dict)
     note: str = ""
     code: str | None = None
 
@@ -73,7 +88,8 @@ class Row:
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         if self.step != self.recipe.get("max_steps") and self.step is not None:
             own["step"] = self.step
-        return own | dict(flat({"predictor": self.predictor, "recipe": self.recipe}))
+        facts = dict(flat({"predictor": self.predictor, "recipe": self.recipe, **self.fitted}))
+        return own | {name: value for name, value in facts.items() if not name.endswith("weights_hash")}
 
 
 def recipe_of(training: Facts) -> Facts:

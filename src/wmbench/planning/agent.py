@@ -22,7 +22,6 @@ from wmbench.shapes import Obs
 ENCODED_AT_ONCE = 64  # frames
 Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
 
-
 if TYPE_CHECKING:
 
     class Dynamics(Protocol):
@@ -182,13 +181,22 @@ class Agent:
 
     @property
     def expected(self) -> Float[Tensor, "B N D"]:
-        """Latents that the newest plan expects at the end of the block that `act` gave last."""
         return self.imagined[:, self.imagined.shape[1] - self._plan.shape[1] - 1]
 
     def cost(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], goal: Float[Tensor, "B N D"]) -> Cost:
-        """Cost of plans from z, in as many rollouts at once as fit into memory."""
-
+        """Cost of plans from z."""
         return self._costs.of(z, past, goal)
+
+    def propose(
+        self,
+        z: Float[Tensor, "B T N D"],
+        past: Float[Tensor, "B T-1 A"],
+        goal: Float[Tensor, "B N D"],
+        guess: Float[Tensor, "B H A"],
+        noise: KeyedNoise,
+    ) -> Float[Tensor, "B H A"]:
+        """The plans from z."""
+        return self.planner(self.cost(z, past, goal), guess, noise, self._limits if self.clip_actions else None)
 
     @property
     def _limits(self) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"]]:
@@ -230,7 +238,6 @@ class Agent:
         mean = zero.clone()
         z = torch.stack(self._frames, 1)
         past = torch.stack(self._past, 1) if self._past else mean[:, :0]
-        bounds = self._limits if self.clip_actions else None
         room = self._costs.room(z[:1, -1].to(self._device))
         chunk = max(1, room // self.planner.num_samples)
         imagined = self._goal[:, None].repeat(1, horizon, 1, 1)
@@ -238,19 +245,17 @@ class Agent:
             tasks = active[first : first + chunk]
             here, which = torch.as_tensor(tasks), torch.as_tensor(tasks, device=self._device)
             seen, goal = z[here].to(self._device), self._goal[here].to(self._device)
-            cost = self.cost(seen, past[which], goal)
             noise = KeyedNoise(self.seed, tasks, self._num_plans)
             guess = self.planner.first_guess(zero[which], noise)
             guess[:, :rest] = self._plan[which, :horizon]  # warm start from the unexecuted tail
-            mean[which] = self.planner(cost, guess, noise, bounds)
+            mean[which] = self.propose(seen, past[which], goal, guess, noise)
             imagined[here] = self.model.rollout(seen, past[which], mean[which][:, None])[:, 0].cpu()
         self._plan, self.imagined = mean, imagined
         self._queue = min(self.num_taken, horizon)
         self._num_plans += 1
 
     def _note_decision(self, plan_seconds: float, num_tasks: int) -> None:
-        took = self._look_seconds + plan_seconds
-        self.decisions.append(Decision(took, plan_seconds, num_tasks, is_first=not self.decisions))
+        self.decisions.append(Decision(self._look_seconds + plan_seconds, plan_seconds, num_tasks, not self.decisions))
         self._look_seconds = 0.0
 
 

@@ -1,12 +1,14 @@
 """How far predicted latents are from the goal's: what a planner minimises."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from wmbench.models.quasimetric import Quasimetric
 
 MODES = ("last", "all")
 
@@ -15,15 +17,19 @@ MODES = ("last", "all")
 class Objective:
     """DINO-WM's planning objective: squared distance of visual latents, plus alpha times that of proprio.
 
+    A subclass compares visual latents in another way.
+
     mode: `last` looks at the last predicted frame; `all` at every frame from the encoded start on, weighted by base**i
         (normalised to sum 1) and then, as the original does, averaged over the frames once more.
     alpha: weight of the embedded proprio; 0 leaves it out, also where the model has it. The goal's proprio holds the goal's
         velocity.
+    needs: the field that is fitted on a run's training data, and comes with the run.
     """
 
     mode: str = "last"
     alpha: int | float = 0.0
     base: int | float = 2.0
+    needs: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -47,7 +53,86 @@ class Objective:
 
     def _distance(self, model: Any, z: Float[Tensor, "*B N D"], goal: Float[Tensor, "*#B N D"]) -> Float[Tensor, "*B"]:
         (visual, proprio), (goal_visual, goal_proprio) = model.split(z), model.split(goal)
-        distance = (visual - goal_visual).square().mean((-2, -1))
+        distance = self.compare(visual, goal_visual)
         if self.alpha and proprio is not None:
             distance = distance + self.alpha * (proprio - goal_proprio).square().mean((-2, -1))
         return distance
+
+    def compare(self, visual: Float[Tensor, "*B N D"], goal: Float[Tensor, "*#B N D"]) -> Float[Tensor, "*B"]:
+        """Distance of visual latents from the goal's."""
+        return (visual - goal).square().mean((-2, -1))
+
+    def check(self, num_tokens: int) -> None:
+        """Refuse a model of so many visual tokens that the objective does not fit.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(Objective):
+    """Squared distance of the k tokens that differ most, each plan's own."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.k < 1:
+            raise ValueError(f"objective.k ({self.k}) must be positive")
+
+    def compare(self, visual: Float[Tensor, "*B N D"], goal: Float[Tensor, "*#B N D"]) -> Float[Tensor, "*B"]:
+        return (visual - goal).square().mean(-1).topk(self.k, dim=-1).values.mean(-1)
+
+    def check(self, num_tokens: int) -> None:
+        if self.k > num_tokens:
+            raise ValueError(f"objective.k ({self.k}) must not exceed the model's tokens ({num_tokens})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(Objective):
+    """1 - cosine of each token and the goal's, on average over tokens."""
+
+    def compare(self, visual: Float[Tensor, "*B N D"], goal: Float[Tensor, "*#B N D"]) -> Float[Tensor, "*B"]:
+        return 1 - torch.nn.functional.cosine_similarity(visual, goal, dim=-1).mean(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceWeighted(Objective):
+    """Squared distance, in which tokens count by their variance over training frames.
+
+    variance: of each token. What never changes tells no place from another and weighs nothing; weights are 1 on average.
+
+    Raises:
+        ValueError: no token varies.
+    """
+
+    variance: Float[Tensor, " N"] = field(repr=False, compare=False)
+    needs: ClassVar[str | None] = "variance"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.variance.sum() > 0:
+            raise ValueError("objective=variance: none of the run's tokens varies over its training frames")
+
+    def compare(self, visual: Float[Tensor, "*B N D"], goal: Float[Tensor, "*#B N D"]) -> Float[Tensor, "*B"]:
+        weights = (self.variance / self.variance.mean()).to(visual)
+        return ((visual - goal).square().mean(-1) * weights).mean(-1)
+
+    def check(self, num_tokens: int) -> None:
+        if len(self.variance) != num_tokens:
+            raise ValueError(
+                f"objective=variance: {len(self.variance)} tokens were measured and the model has {num_tokens}; "
+                "the train.py command that made the run measures them again"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned(Objective):
+    """Blocks to the goal, as a quasimetric tells that was learned from the training episodes."""
+
+    distance: Quasimetric = field(repr=False, compare=False)
+    needs: ClassVar[str | None] = "distance"
+
+    def compare(self, visual: Float[Tensor, "*B N D"], goal: Float[Tensor, "*#B N D"]) -> Float[Tensor, "*B"]:
+        return self.distance(visual, goal)

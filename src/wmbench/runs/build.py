@@ -1,6 +1,7 @@
 """The untrained model or decoder that a configuration describes."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from hydra.utils import instantiate
@@ -59,3 +60,10 @@ def build_decoder(config: Mapping[str, Any], dim: int, grid: tuple[int, int], im
     """Build the untrained decoder that a configuration describes, from a grid of tokens of width dim to square frames."""
     module = {name: value for name, value in config.items() if name != "training"}
     return instantiate(module, _partial_=True)(dim=dim, grid=grid, image_size=image_size)
+
+
+def build_head(config: Mapping[str, Any], model: WorldModel) -> nn.Module:
+    """Build the untrained distance or policy that a configuration describes, on the visual latents of a model."""
+    module = {name: value for name, value in config.items() if name not in ("training", "horizon")}
+    build = instantiate(module, _partial_=True, dim=model.encoder.embed_dim, num_tokens=model.encoder.num_tokens)
+    return build(action_dim=model.frameskip * ACTION_DIM) if "action_dim" in signature(build.func).parameters else build()

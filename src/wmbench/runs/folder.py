@@ -17,10 +17,13 @@ from wmbench.models.world_model import WorldModel
 from wmbench.runs.load import OLDER, read_config
 from wmbench.runs.provenance import git_commit, versions
 from wmbench.runs.recipe import Recipe
-from wmbench.runs.store import DECODER_RESUME, load_mapping, save_mapping, steps_done
+from wmbench.runs.store import load_mapping, save_mapping, steps_done
+
+HEADS = ("distance", "policy")  # on the latents of a trained model
+PARTS = ("decoder", *HEADS)  # what is trained after the model
 
 # May differ when a run is taken up again.
-FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "decoder", "cache", "compile", "tf32")
+FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "cache", "compile", "tf32", *PARTS)
 FREE_STEPS = ("save_every", "valid_every", "valid_batches")  # of a recipe: how often a training is looked at, not what it is
 
 
@@ -111,23 +114,35 @@ def note_source(run: Path, step: int, facts: Mapping[str, str]) -> None:
     save_mapping(path, provenance)
 
 
-def open_decoder(run: Path, config: DictConfig | None) -> None:
-    """Begin the run's decoder, or go on with the same one.
+def open_part(run: Path, name: str, config: DictConfig | None) -> None:
+    """Begin what is trained after the model (decoder, distance, policy), or go on with the same one.
 
     Raises:
-        ValueError: the run holds a decoder of another configuration.
+        ValueError: the run holds one of another configuration.
     """
     if not config:
         return
-    path = run / "decoder.yaml"
+    path = run / f"{name}.yaml"
     now: Any = OmegaConf.to_container(config)
     if path.exists():
-        remedy = f"delete {run / 'decoder*'} to train another"
+        remedy = f"delete {run / f'{name}*'} to train another"
         before = load_mapping(path, remedy)
-        check_same(f"{run} holds a decoder with other", now, before, steps_done(run, DECODER_RESUME), remedy, free=())
+        check_same(
+            f"{run} holds a {name} with other", now, before, steps_done(run, f"{name}_resume.safetensors"), remedy, ()
+        )
         if before == now:
             return
     save_mapping(path, now)
+
+
+def open_decoder(run: Path, config: DictConfig | None) -> None:
+    open_part(run, "decoder", config)
+
+
+def open_parts(run: Path, cfg: DictConfig) -> None:
+    """Begin, or go on with, all that a training configuration asks for after the model."""
+    for name in PARTS:
+        open_part(run, name, cfg[name])
 
 
 def _changed(config: Any, before: Any) -> list[str]:

@@ -2,10 +2,11 @@
 
 A run is a folder: config.yaml (the whole configuration), provenance.json (data, encoder, code it came from),
 metrics.csv, step_XXXXXX.safetensors (weights, without a frozen encoder's), resume.safetensors (the optimiser's state),
-and where a decoder was trained decoder.yaml, decoder.safetensors, decoder_resume.safetensors, decoder_metrics.csv.
+and where a decoder was trained decoder.yaml, decoder.safetensors, decoder_resume.safetensors, decoder_metrics.csv; the same
+four for a distance and a policy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import check_state
 from wmbench.models.world_model import WorldModel
-from wmbench.runs.build import ACTION_DIM, PROPRIO_DIM, UNMATCHED, build_decoder, build_world_model
+from wmbench.runs.build import ACTION_DIM, PROPRIO_DIM, UNMATCHED, build_decoder, build_head, build_world_model
 from wmbench.runs.find import latest_step, saved_steps, step_path
 from wmbench.runs.store import load_mapping, load_tensors, own_state, save_mapping, save_tensors
 
@@ -153,13 +154,38 @@ def _wanted_encoder(cfg: DictConfig, provenance: dict[str, Any]) -> str:
     return f"run {cfg.model_name} was imported without its encoder and needs {needs}"
 
 
+def save_part(run: Path, name: str, config: Mapping[str, Any], module: nn.Module) -> None:
+    """Write what was trained after the model: NAME.yaml (as in conf/NAME; `training` may be left out), NAME.safetensors."""
+    save_mapping(run / f"{name}.yaml", dict(config))
+    save_tensors(run / f"{name}.safetensors", own_state(module), {})
+
+
+def load_part(run: Path, name: str, build: Callable[[dict[str, Any]], nn.Module]) -> nn.Module | None:
+    """Load what save_part wrote in evaluation mode, without gradients; None where the run has none.
+
+    Args:
+        build: the untrained module that a configuration describes.
+
+    Raises:
+        ValueError: a damaged file, code that is not of wmbench's models, or weights that do not fit NAME.yaml, tensor by
+            tensor.
+    """
+    path, remedy = run / f"{name}.safetensors", f"delete {name}.* in that folder to go without a {name}"
+    if not path.exists():
+        return None
+    config = load_mapping(run / f"{name}.yaml", remedy, ("_target_",))
+    if not str(config["_target_"]).startswith("wmbench.models."):
+        raise ValueError(f"{run / f'{name}.yaml'}: _target_ ({config['_target_']}) is no model of wmbench; {remedy}")
+    module = build(config)
+    state, _ = load_tensors(path, remedy)
+    shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}
+    check_state(f"{path} does not fit its {name}.yaml", state, shapes)
+    module.load_state_dict(state)
+    return module.eval().requires_grad_(False)
+
+
 def save_decoder(run: Path, config: Mapping[str, Any], decoder: nn.Module) -> None:
-    """Write decoder.yaml (conf/decoder's keys; `training` may be left out) and decoder.safetensors."""
-    save_mapping(run / "decoder.yaml", dict(config))
-    save_tensors(run / "decoder.safetensors", own_state(decoder), {})
-
-
-WITHOUT = "delete decoder.* in that folder to go without a decoder"
+    save_part(run, "decoder", config, decoder)
 
 
 def load_decoder(run: Path, dim: int, grid: tuple[int, int], image_size: int) -> nn.Module | None:
@@ -172,13 +198,20 @@ def load_decoder(run: Path, dim: int, grid: tuple[int, int], image_size: int) ->
     Raises:
         ValueError: a damaged file, or weights that do not fit decoder.yaml, tensor by tensor.
     """
-    path = run / "decoder.safetensors"
-    if not path.exists():
-        return None
-    config = load_mapping(run / "decoder.yaml", WITHOUT, ("_target_",))
-    decoder = build_decoder(config, dim, grid, image_size)
-    state, _ = load_tensors(path, WITHOUT)
-    shapes = {name: tensor.shape for name, tensor in decoder.state_dict().items()}
-    check_state(f"{path} does not fit its decoder.yaml", state, shapes)
-    decoder.load_state_dict(state)
-    return decoder.eval().requires_grad_(False)
+    return load_part(run, "decoder", lambda config: build_decoder(config, dim, grid, image_size))
+
+
+def load_head(run: Path, name: str, model: WorldModel) -> nn.Module:
+    """Load the run's distance or policy, for the visual latents of its model.
+
+    Raises:
+        FileNotFoundError: the run has none.
+        ValueError: as load_part.
+    """
+    head = load_part(run, name, lambda config: build_head(config, model))
+    if head is None:
+        kind = {"distance": "quasimetric", "policy": "inverse"}[name]
+        raise FileNotFoundError(
+            f"{run} has no {name}; train one: the train.py command that made the run, with {name}={kind} added"
+        )
+    return head

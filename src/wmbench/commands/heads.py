@@ -1,0 +1,43 @@
+"""What train.py adds to a world model for planning in other ways: variances of tokens, a learned distance, a policy."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from wmbench.commands.learners import learn
+from wmbench.models.world_model import WorldModel
+from wmbench.runs.build import build_head
+from wmbench.runs.folder import HEADS
+from wmbench.runs.recipe import Recipe
+from wmbench.training.pairs import PairTrainee
+from wmbench.training.variance import save_variance, token_variance
+from wmbench.training.world_model import WorldModelTrainee
+
+
+def new_heads(cfg: DictConfig, model: WorldModel) -> dict[str, nn.Module]:
+    """Draw the heads that are asked for, a distance and a policy, from a random state of their own.
+
+    Raises:
+        ValueError: settings that cannot work.
+    """
+    heads = {}
+    for name in HEADS:
+        if cfg[name]:
+            if cfg[name].horizon < 1:
+                raise ValueError(f"{name}.horizon ({cfg[name].horizon}) must be positive")
+            with torch.random.fork_rng():
+                torch.manual_seed(cfg.seed)
+                heads[name] = build_head(cfg[name], model)
+    return heads
+
+
+def train_heads(cfg: DictConfig, heads: dict[str, nn.Module], trainee: WorldModelTrainee, run: Path) -> None:
+    """Train heads on what a finished world model was trained on, which stays as it is, and measure how its tokens vary."""
+    save_variance(run, token_variance(trainee.model, trainee.windows))
+    for name, head in heads.items():
+        recipe = Recipe.of(cfg[name].training, where=f"{name}.training")
+        given = trainee.windows, trainee.valid, recipe, cfg.seed, cfg[name].horizon
+        pairs = PairTrainee(name, trainee.model, head.to(trainee.device), cfg[name], *given)
+        learn(pairs, run, f"{run}: a {name}", cfg, f"{cfg.model_name}_{name}")

@@ -1,0 +1,67 @@
+"""An actor without a planner: a goal-conditioned inverse model says the action."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wmbench.models.inverse import InverseModel
+from wmbench.planning.agent import Agent, Dynamics
+from wmbench.planning.noise import KeyedNoise
+from wmbench.planning.objective import Objective
+from wmbench.planning.random_shooting import RandomShooting
+from wmbench.shapes import Obs
+
+
+class InverseAgent(Agent):
+    """Looks as often as an agent that plans, and acts as the inverse model says; between two looks that reads what the world
+    model expects to see.
+
+    Args:
+        num_taken: blocks between two looks; the others are Agent's.
+    """
+
+    def __init__(
+        self,
+        model: Dynamics,
+        policy: InverseModel,
+        *,
+        num_taken: int,
+        num_context: int,
+        clip_actions: bool,
+        memory_gb: int | float,
+    ):
+        nothing = RandomShooting(num_samples=1, num_iters=1, init_std=1.0)  # an agent has a planner; nobody asks this one
+        super().__init__(
+            model,
+            nothing,
+            Objective(),
+            horizon=num_taken,
+            num_taken=num_taken,
+            shrinking=False,
+            num_context=num_context,
+            clip_actions=clip_actions,
+            memory_gb=memory_gb,
+            seed=0,
+        )
+        self.policy = policy
+
+    def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
+        return 0.0
+
+    def propose(
+        self,
+        z: Float[Tensor, "B T N D"],
+        past: Float[Tensor, "B T-1 A"],
+        goal: Float[Tensor, "B N D"],
+        guess: Float[Tensor, "B H A"],
+        noise: KeyedNoise,
+    ) -> Float[Tensor, "B H A"]:
+        """The policy's blocks, one for each of the guess."""
+        latent, wanted = z[:, -1], self.model.split(goal)[0]
+        blocks: list[Tensor] = []
+        while len(blocks) < guess.shape[1]:
+            if blocks:
+                latent = self.model.rollout(z, past, torch.stack(blocks, 1)[:, None])[:, 0, -1]
+            block = self.policy(self.model.split(latent)[0], wanted)
+            blocks.append(block.clamp(*self._limits) if self.clip_actions else block)
+        return torch.stack(blocks, 1)

@@ -1,0 +1,110 @@
+"""What learns from two frames of an episode: how long the way between them is, or which action leads along it."""
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor, nn
+
+from wmbench.data.windows import CPU, Windows, compute_ahead, observe
+from wmbench.models.base import Losses
+from wmbench.models.world_model import WorldModel
+from wmbench.runs.load import save_part
+from wmbench.runs.recipe import Recipe
+from wmbench.shapes import Obs
+from wmbench.training.trainee import Trainee, autocast
+
+
+class Pairs(NamedTuple):
+    """Two frames of an episode each, `blocks` model steps apart, and the block of actions that follows the first one."""
+
+    here: Obs
+    later: Obs
+    blocks: Int[Tensor, " B"]
+    action: Float[Tensor, "B A"]
+
+
+class PairTrainee(Trainee):
+    """A head on the latents of a trained world model, which it leaves as it is.
+
+    Args:
+        name: of the head's files in the run: distance or policy.
+        module: what learns; its loss takes latents of both frames, blocks and normalised actions.
+        config: the head's, kept with its weights.
+        train, valid: windows whose first frames begin pairs.
+        horizon: blocks between the frames of a pair, at most; an episode's end may come earlier.
+    """
+
+    shown = "valid error {valid_error:.4f}"
+
+    def __init__(
+        self,
+        name: str,
+        model: WorldModel,
+        module: nn.Module,
+        config: Mapping[str, Any],
+        train: Windows,
+        valid: Windows,
+        recipe: Recipe,
+        seed: int,
+        horizon: int,
+    ):
+        fused = next(module.parameters()).device.type == "cuda"
+        optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+        super().__init__(module, optimizer, train, recipe, seed)
+        self.name, self.model, self.config, self.valid, self.horizon = name, model.eval(), config, valid, horizon
+        self.what, self.resume, self.metrics = f"training {name}", f"{name}_resume.safetensors", f"{name}_metrics.csv"
+        self.anew = f"another {name} (delete this run's {name}* files)"
+
+    def batches(self, first_step: int) -> Generator[Pairs, None, None]:
+        order = enumerate(self.windows.batches(self.recipe.batch_size, self.seed, first_step), first_step)
+        return compute_ahead(lambda drawn: draw_pairs(self.windows, drawn[1], self.horizon, (self.seed, drawn[0])), order)
+
+    def forward(self, batch: Pairs) -> Losses:
+        z, later = (visual_tokens(self.model, obs) for obs in (batch.here, batch.later))
+        action = self.model.normalizer.normalize_action(batch.action.to(self.device))
+        with autocast(self.device):
+            return self.module.loss(z, later, batch.blocks.to(self.device), action)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The mean error over the same held-out pairs every time."""
+        self.module.eval()
+        order = self.valid.batches(self.recipe.batch_size, seed=0)
+        batches = [draw_pairs(self.valid, next(order), self.horizon, (0, k)) for k in range(self.recipe.valid_batches)]
+        errors = [self.forward(batch).parts["error"] for batch in batches]
+        self.module.train()
+        return {"valid_error": torch.stack(errors).mean().item()}
+
+    def save(self, run: Path, step: int) -> None:
+        save_part(run, self.name, self.config, self.module)
+
+
+def draw_pairs(windows: Windows, index: Int[ndarray, " B"], horizon: int, key: tuple[int, int]) -> Pairs:
+    """Pairs that begin where the windows numbered `index` do; how far apart they are is drawn, keyed by `key`."""
+    episodes, start, episode = windows.episodes, windows.start[index], windows.episode[index]
+    left = (episodes.ep_len[episode] - 1 - start) // windows.frameskip
+    blocks = np.random.default_rng(key).integers(1, np.minimum(horizon, left), endpoint=True)
+    rows = (episodes.ep_offset[episode] + start)[:, None] + np.arange(windows.frameskip)
+    action = torch.from_numpy(episodes.action[rows]).flatten(1)
+    here, later = (frames_at(windows, step, episode) for step in (start, start + windows.frameskip * blocks))
+    return Pairs(here, later, torch.from_numpy(blocks), action)
+
+
+def frames_at(windows: Windows, step: Int[ndarray, " B"], episode: Int[ndarray, " B"]) -> Obs:
+    """Observations (B 1 ...) at steps of their episodes, as the windows show them."""
+    given = windows.source, windows.episodes, step[:, None], episode[:, None]
+    return observe(*given, windows.lookback, windows.frameskip, CPU)
+
+
+@torch.no_grad()
+def visual_tokens(model: WorldModel, obs: Obs) -> Float[Tensor, "B N D"]:
+    """Visual latents of single frames, on the model's device."""
+    given: Any = obs
+    device = next(model.parameters()).device
+    with autocast(device):
+        return model.split(model.encode(Obs(**{name: tensor.to(device) for name, tensor in given.items()})))[0][:, 0].float()
