@@ -15,7 +15,13 @@ from wmbench.commands.words import read
 from wmbench.envs.mazes import MAPS, Maze
 
 ROOT = Path(__file__).parents[1]
-CONFIG_OF = {"train.py": "train", "plan.py": "plan", "scripts/collect.py": "collect", "pretrain.py": "pretrain"}
+CONFIG_OF = {
+    "train.py": "train",
+    "plan.py": "plan",
+    "scripts/collect.py": "collect",
+    "pretrain.py": "pretrain",
+    "scripts/diagnose.py": "diagnose",
+}
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:

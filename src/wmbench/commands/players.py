@@ -49,13 +49,19 @@ TOLD_ELSEWHERE = ("goal_file", "budgets", "plans")
 INVERSE = f"{InverseAgent.__module__}.{InverseAgent.__name__}"
 
 
-def load_trained(cfg: DictConfig) -> Player:
-    """Load a trained model as an agent, in the environment whose pixels it was trained on."""
-    device = pick_device(cfg.device)
+def run_of(cfg: DictConfig) -> tuple[Path, int | None]:
+    """Folder and step of the run model_name; a checkpoint that DINO-WM released is converted once, its step alone."""
     step = step_of(cfg.checkpoint)
     run = find_run(Path(cfg.ckpt_base_path), cfg.model_name)
     if is_released(run):
-        run, step = convert_once(run, step, Path(cfg.output_dir) / "converted" / run.name), None
+        return convert_once(run, step, Path(cfg.output_dir) / "converted" / run.name), None
+    return run, step
+
+
+def load_trained(cfg: DictConfig) -> Player:
+    """Load a trained model as an agent, in the environment whose pixels it was trained on."""
+    device = pick_device(cfg.device)
+    run, step = run_of(cfg)
     model, train_cfg, provenance = load_run(run, step, cfg.get("encoder"))
     encoder, data = model.encoder, provenance["data"]
     where = f"{run / 'provenance.json'}, data,"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wmbench.data.windows import Windows
 from wmbench.envs.vector import PointMazes
-from wmbench.models.world_model import WorldModel
+from wmbench.planning.agent import Dynamics
 from wmbench.shapes import Obs
 
 FRAMES_AT_ONCE = 64
@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
 
 @torch.no_grad()
 def encode_episodes(
-    model: WorldModel, windows: Windows, device: torch.device, on_frames: OnFrames = lambda count: None
+    model: Dynamics, windows: Windows, device: torch.device, on_frames: OnFrames = lambda count: None
 ) -> Encoded:
     """Encode the first window of each episode; latents are kept on the CPU."""
     latents, actions, states = [], [], []
@@ -47,7 +47,7 @@ def encode_episodes(
 
 @torch.no_grad()
 def encode_states(
-    model: WorldModel,
+    model: Dynamics,
     env: PointMazes,
     states: Float[ndarray, "n T 4"],
     device: torch.device,

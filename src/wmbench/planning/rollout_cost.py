@@ -1,5 +1,6 @@
 """The cost of plans under a world model, in as many rollouts at once as fit into memory."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wmbench.planning.memory import is_out_of_memory, rollouts_at_once
-from wmbench.planning.objective import Objective
 from wmbench.planning.planner import Cost
+
+Distance = Callable[[Any, Tensor, Tensor, Tensor], Tensor]  # an objective: model, start, z (B S H N D), goal -> (B S)
 
 
 class RolloutCost:
@@ -22,14 +24,7 @@ class RolloutCost:
     """
 
     def __init__(
-        self,
-        model: Any,
-        objective: Objective,
-        *,
-        num_context: int,
-        horizon: int,
-        memory_gb: int | float,
-        has_gradients: bool,
+        self, model: Any, objective: Distance, *, num_context: int, horizon: int, memory_gb: int | float, has_gradients: bool
     ):
         self.model, self.objective = model, objective
         self.num_context, self.horizon = num_context, horizon

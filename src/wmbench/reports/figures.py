@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from wmbench.envs.mazes import CELL_OFFSET, Maze
@@ -89,6 +89,33 @@ def draw_decoder(path: Path, frames: UInt8[ndarray, "3 n h w 3"]) -> None:
         for axes, picture in zip(row, pictures, strict=True):
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
+    save_figure(figure, path)
+
+
+def draw_landscapes(
+    path: Path,
+    maze: Maze,
+    positions: Float[ndarray, "R C 2"],
+    costs: Float[ndarray, "G R C"],
+    goals: Float[ndarray, "G 2"],
+    minima: Bool[ndarray, "G R C"],
+) -> None:
+    """Draw the cost of being at each place, for some goals: a red circle; white dots are local minima elsewhere.
+
+    Args:
+        costs: inf where the ball cannot be.
+    """
+    from matplotlib.patches import Circle
+
+    figure, grid = pyplot().subplots(1, len(goals), figsize=(4.2 * len(goals), 3.8), squeeze=False)
+    for axes, cost, goal, holes in zip(grid[0], costs, goals, minima, strict=True):
+        draw_maze(axes, maze)
+        shown = np.ma.masked_invalid(np.where(np.isfinite(cost), cost, np.nan))
+        mesh = axes.pcolormesh(positions[..., 0], positions[..., 1], shown, shading="nearest", cmap="viridis", zorder=2)
+        figure.colorbar(mesh, ax=axes, fraction=0.046, label="cost")
+        axes.add_patch(Circle(tuple(goal), SUCCESS_RADIUS, fill=False, color=GOAL, linewidth=2, zorder=3))
+        axes.plot(*positions[holes].T, "o", color="white", markersize=5, zorder=3)
+        axes.set_title(f"{holes.sum()} local minima elsewhere", fontsize=9)
     save_figure(figure, path)
 
 

@@ -1,0 +1,110 @@
+"""All diagnostics of a run, part by part, into its diagnostics.json; a part that is there under the same settings stays."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wmbench.diagnostics.parts import PARTS, work
+from wmbench.diagnostics.subject import Subject
+from wmbench.evaluation.conditions import digest, flat
+from wmbench.evaluation.source import source_version
+from wmbench.files import write_text
+from wmbench.machine import duration, peak_memory, progress_bar, size
+
+FILE = "diagnostics.json"
+TIMED = (8, 32)  # frames and plans that the forecast is made from
+Diagnostics = dict[str, Any]  # what the file holds
+
+
+def check_parts(parts: str | Sequence[str]) -> list[str]:
+    """The parts that are asked for: `all`, or a list of names.
+
+    Raises:
+        ValueError: a name that no part has.
+    """
+    names = list(PARTS) if parts == "all" else [parts] if isinstance(parts, str) else list(parts)
+    if unknown := [name for name in names if name not in PARTS]:
+        raise ValueError(f"unknown part {', '.join(map(str, unknown))} (parts); known: all, {', '.join(PARTS)}")
+    return names
+
+
+def diagnose(run: Path, subject: Subject, parts: Sequence[str], facts: Mapping[str, Any]) -> tuple[Diagnostics, list[str]]:
+    """Measure what the file lacks, and say before what that takes; returns the file's contents and the parts made now.
+
+    Args:
+        facts: of the run and its data, on which every part depends, and the settings that some parts ask for.
+    """
+    found = read_diagnostics(run)
+    asks = {name: _asked(name, facts) for name in parts}
+    todo = [name for name in parts if found.get("made", {}).get(name, {}).get("settings") != asks[name]]
+    if not todo:
+        print(f"nothing to do: {run / FILE} holds {', '.join(parts)} under these settings")
+        return found, todo
+    frames, steps = work(subject, todo)
+    seconds = forecast(subject, frames, steps)
+    print(
+        f"{', '.join(todo)}: {frames:,} frames drawn and encoded, {steps:,} steps of rollouts, about {duration(seconds)} on "
+        f"{subject.device}, {size(peak_memory(subject.device))} of memory"
+    )
+    with progress_bar(total=frames, desc=str(facts["model_name"]), unit=" frames") as bar:
+        subject.on_frames = bar.update
+        for name in todo:
+            bar.set_postfix_str(name)
+            began = time.perf_counter()
+            values = PARTS[name].measure(subject)
+            if bad := [key for key, value in values.items() if not math.isfinite(value)]:
+                raise ValueError(
+                    f"{name}: {bad[0]} of {run} is {values[bad[0]]}, which is no number; the model diverges there"
+                )
+            known = {key: facts[key] for key in ("model_name", "weights_hash", "step", "data_hash", "tasks")}
+            made = found.get("made", {}) | {name: {"settings": asks[name], "seconds": round(time.perf_counter() - began, 1)}}
+            found = found | known | {"made": made, name: values}
+            write_text(run / FILE, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    return found, todo
+
+
+def read_diagnostics(run: Path) -> Diagnostics:
+    """What a run's file holds; nothing where there is none.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    path = run / FILE
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and it is made again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (it holds no facts by name); delete it and it is made again")
+    return found
+
+
+@torch.no_grad()
+def forecast(subject: Subject, frames: int, steps: int) -> float:
+    """Seconds that so many frames and steps of rollouts take, from a few of each."""
+    num_frames, num_plans = TIMED
+    one = subject.tasks.start[:1].repeat(num_frames, axis=0)
+    z = subject._at_rest(one)[:1]  # draws and encodes once before the clock runs
+    began = time.perf_counter()
+    subject._at_rest(one)
+    frame_s = (time.perf_counter() - began) / num_frames
+    z = z[:, None].to(subject.device)
+    block = subject.model.frameskip * len(subject.model.normalizer.action_mean)
+    plans = z.new_zeros(1, num_plans, 2, block)
+    began = time.perf_counter()
+    subject.model.rollout(z, plans[:, 0, :0], plans).sum().item()
+    step_s = (time.perf_counter() - began) / (2 * num_plans)
+    return frames * frame_s + steps * step_s
+
+
+def _asked(name: str, facts: Mapping[str, Any]) -> str:
+    """Names all that decides a part's numbers: the run, its data, the settings that the part asks for, and the code."""
+    own = {key: facts[key] for key in ("weights_hash", "step", "data_hash", *PARTS[name].asks)}
+    return digest(dict(flat(own | {"code": source_version("wmbench.diagnostics.parts")})))
