@@ -50,7 +50,7 @@ from wmbench.commands.checks import check_name
         ("train =1", "'=1' is no setting; write key=value"),
         ("train --cfg nope", "argument --cfg/-c: invalid choice: 'nope'"),
         ("train --resolve", "--resolve flag can only be used"),
-        ("train --config-name nope", "no configuration 'nope'; known: collect, plan"),
+        ("train --config-name nope", "no configuration 'nope'; known: collect, diagnose, plan"),
     ],
 )
 def test_bad_words_get_one_line(typed, line, expected):

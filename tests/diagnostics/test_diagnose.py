@@ -20,7 +20,7 @@ from wmbench.runs.build import build_world_model
 from wmbench.runs.folder import open_run
 from wmbench.runs.load import save_weights
 
-WORDS = "num_tasks=3 evaluations=50 num_episodes=4 horizon=2 spacing=0.5 device=cpu planner.num_iters=2"
+WORDS = "num_tasks=2 evaluations=25 num_episodes=4 horizon=2 spacing=0.5 device=cpu planner.num_iters=2"
 
 
 @pytest.fixture

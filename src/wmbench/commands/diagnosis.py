@@ -65,7 +65,7 @@ def diagnose_run(cfg: DictConfig, name: str) -> Diagnostics:
     parts = check_parts(cfg.parts if isinstance(cfg.parts, str) else list(cfg.parts))
     agent = OPEN_LOOP | {"horizon": cfg.horizon, "num_taken": cfg.horizon, "memory_gb": cfg.memory_gb}
     settings: Any = OmegaConf.to_container(cfg)
-    cfg = OmegaConf.create(settings | {"model_name": name, "row": name, "agent": agent, "protocol": {}})
+    cfg = OmegaConf.create(settings | {"model_name": name, "row": name, "actor": "planner", "agent": agent, "protocol": {}})
     player = load_trained(cfg)
     run, cfg = run_of(cfg)[0], settle(cfg, player.env.maze, player.frameskip)
     subject = make_subject(cfg, player)
@@ -76,7 +76,7 @@ def diagnose_run(cfg: DictConfig, name: str) -> Diagnostics:
         "step": player.row.step,
         "data_hash": subject.windows.episodes.hash[:12],
         "tasks": tasks.hash,
-        "objective": OmegaConf.to_container(cfg.objective, resolve=True),
+        "objective": [OmegaConf.to_container(cfg.objective, resolve=True), player.row.fitted],
         "planner": OmegaConf.to_container(cfg.planner, resolve=True),
         **{key: cfg[key] for key in ("num_episodes", "horizon", "evaluations", "spacing", "seed")},
     }

@@ -91,9 +91,9 @@ def forecast(subject: Subject, frames: int, steps: int) -> float:
     """Seconds that so many frames and steps of rollouts take, from a few of each."""
     num_frames, num_plans = TIMED
     one = subject.tasks.start[:1].repeat(num_frames, axis=0)
-    z = subject._at_rest(one)[:1]  # draws and encodes once before the clock runs
+    z = subject.at_rest(one)[:1]  # draws and encodes once before the clock runs
     began = time.perf_counter()
-    subject._at_rest(one)
+    subject.at_rest(one)
     frame_s = (time.perf_counter() - began) / num_frames
     z = z[:, None].to(subject.device)
     block = subject.model.frameskip * len(subject.model.normalizer.action_mean)

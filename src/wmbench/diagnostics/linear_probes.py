@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from einops import reduce
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
@@ -59,7 +60,7 @@ def linear_probes(
 ) -> Values:
     """R2 of position, velocity, wall distance and action, such as `position_true` and `position_predicted_1`, a step ahead.
 
-    The action is read from a true frame and the one that follows it, true or foreseen one step ahead.
+    The action is a block's mean, read from a true frame and the one that follows it, true or foreseen one step ahead.
     """
     features = _features(encoded.z, NUM_FEATURES)
     last = [last for last, _ in rollouts(model, encoded, num_seen, horizon, device)]
@@ -73,7 +74,8 @@ def linear_probes(
         }
         for key, estimate in held_out_r2(_frames(features, truth), read).items():
             values |= estimate.named(f"{name}_{key}")
-    half, actions = NUM_FEATURES // 2, encoded.action.double().numpy()
+    half = NUM_FEATURES // 2
+    actions = reduce(encoded.action, "e t (f a) -> e t a", "mean", f=model.frameskip).double().numpy()
     one = _features(encoded.z, half)
     between = np.concatenate([one[:, :-1], one[:, 1:]], -1)
     to_next = np.concatenate([one[:, last], _features(foreseen[:, :, 0], half)], -1)

@@ -93,12 +93,12 @@ def measure_iterations(subject: Subject) -> Values:
 
 
 def measure_two_by_two(subject: Subject) -> Values:
-    """The 2 x 2 and its ceiling: true dynamics and the true distance, under the same planner and budget."""
+    """The 2 x 2 and its ceiling: true dynamics and the length of the way, under the same planner and budget."""
     tasks, goal = subject.tasks, subject.tasks.goal
 
     def true_distance(plans: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
-        ends = simulate(subject.env.physics, subject.model, tasks.start, plans)[:, :, -1, :2]
-        return torch.from_numpy(np.square(ends - goal[:, None, :2]).sum(-1)).to(plans)
+        states = simulate(subject.env.physics, subject.model, tasks.start, plans)
+        return torch.from_numpy(ways_left(subject, states)).to(plans)
 
     distances: dict[str, Distance] = {"latent": subject.distance, "probe": of_positions(subject.reader)}
     costs = {f"true_{name}": subject.simulated_cost(distance) for name, distance in distances.items()}

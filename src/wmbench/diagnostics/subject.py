@@ -68,11 +68,11 @@ class Subject:
 
     @cached_property
     def starts(self) -> Float[Tensor, "B N D"]:
-        return self._at_rest(self.tasks.start)
+        return self.at_rest(self.tasks.start)
 
     @cached_property
     def goals(self) -> Float[Tensor, "B N D"]:
-        return self._at_rest(self.tasks.goal)
+        return self.at_rest(self.tasks.goal)
 
     @cached_property
     def places(self) -> tuple[Float[ndarray, "R C 2"], Bool[ndarray, "R C"]]:
@@ -83,7 +83,7 @@ class Subject:
         """Latents of the ball at rest at every place that is free."""
         positions, is_free = self.places
         here = positions[is_free]
-        return self._at_rest(np.concatenate([here, np.zeros_like(here)], 1))
+        return self.at_rest(np.concatenate([here, np.zeros_like(here)], 1))
 
     @cached_property
     def costs(self) -> Float[ndarray, "B R C"]:
@@ -133,5 +133,6 @@ class Subject:
     def plan(self, planner: Planner, cost: Cost) -> Float[Tensor, "B H A"]:
         return plan_tasks(self.model, planner, cost, len(self.tasks), self.horizon, self.seed, self.device)
 
-    def _at_rest(self, states: Float[ndarray, "n 4"]) -> Float[Tensor, "n N D"]:
+    def at_rest(self, states: Float[ndarray, "n 4"]) -> Float[Tensor, "n N D"]:
+        """Latents of states that were not stepped to, drawn and encoded."""
         return encode_states(self.model, self.env, states[:, None], self.device, was_set=True, on_frames=self.on_frames)
