@@ -1,6 +1,6 @@
 """Plan with a trained world model: python plan.py model_name=point_maze_lewm
 
-Common options: protocol=demo, planner.num_samples=300, agent.horizon=6, num_videos=0, -m model_name=a,b (or a glob such as
+Common options: protocol=bench, planner.num_samples=300, agent.horizon=6, num_videos=0, -m model_name=a,b (or a glob such as
 'point_maze_*'). model_name may also be random, zero or simulator, or a checkpoint that DINO-WM released, which is converted
 once. Writes plan_outputs/<maze>_<hash>_<model_name>_<protocol>. The hash names the model and all that decides the outcome,
 so the same command finds a finished result again.

@@ -24,9 +24,11 @@ from wmbench.files import shipped
 
 
 def simulator_touches(tasks: Tasks, maze: str, evaluations: int) -> Bool[ndarray, " n"]:
-    """Which goals the simulator row touches within the maze's larger budget, planning with iCEM."""
-    settings = ["protocol=bench", "planner=icem", "model_name=simulator", f"planner.budget={evaluations}"]
-    cfg = compose("plan", [*settings, "protocol.play_on=false"])
+    """Which goals the simulator row touches within the maze's larger budget, planning with several iterations of iCEM."""
+    samples = evaluations // 6
+    planner = {"num_samples": samples, "num_elites": samples // 4, "budget": evaluations}
+    settings = ["protocol=bench", "protocol.play_on=false", "planner=icem", "model_name=simulator"]
+    cfg = compose("plan", settings + [f"planner.{name}={value}" for name, value in planner.items()])
     player = make_baseline(cfg, "simulator", maze, cfg.env.frameskip)
     rules = evaluation_of(cfg, player, tasks).rules
     return run_episodes(player.agent, player.env, tasks, rules, torch.device("cpu")).success
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--mazes", nargs="+", choices=list(EDGES), default=list(EDGES))
     parser.add_argument("--validation", type=int, default=200, help="number of validation tasks of a maze")
     parser.add_argument("--test", type=int, default=500, help="number of its test tasks")
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[300, 3000], help="of a plan, tried in this order")
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[100, 1000, 3000], help="of a plan, tried in turn")
     arguments = parser.parse_args()
     for maze in arguments.mazes:
         for split in SPLITS:

@@ -9,6 +9,7 @@ import pytest
 from in_process import load_script
 from scipy.stats import binomtest
 
+from wmbench.evaluation.scores import NAMES
 from wmbench.reports.table import make_table, missing_baselines, to_html, to_markdown, write_table
 
 
@@ -55,6 +56,16 @@ def test_a_row_names_its_planner_with_the_evaluations_of_a_plan(summary):
     rows[1]["settings"] = rows[1]["settings"] | {"planner": {"_target_": "planning.X", "optimizer": "TwoPointsDE"}}
     table = to_markdown(make_table([*rows, summary("random", "----", evaluations_per_plan=0.0)]))
     assert [line.split(" | ")[6] for line in table.splitlines()[2:]] == ["CEM, 256", "TwoPointsDE, 993", "-"]
+
+
+def test_scores_of_whole_paths_are_shown_where_every_row_has_them(summary):
+    scores = {name: 0.25 for name in NAMES}
+    both = make_table([summary("a", "+++-", **scores), summary("b", "+---", **scores)])
+    assert "| 0.25, 0.1, held, SPL [%] |" in to_markdown(both) and "| 25, 25, 25, 25 |" in to_markdown(both)
+    assert list(both["held_low"]) == [0.25, 0.25]
+    one = make_table([summary("a", "+++-", **scores), summary("b", "+---")])
+    assert "held" not in to_markdown(one) and one["held"].notna().sum() == 1
+    assert "held" not in make_table([summary("b", "+---")])
 
 
 def test_a_floor_appears_once_whatever_the_planner(summary):

@@ -11,6 +11,7 @@ import pandas as pd
 from wmbench.evaluation.conditions import in_words, varying
 from wmbench.evaluation.results import Result
 from wmbench.evaluation.row import BASELINES
+from wmbench.evaluation.scores import NAMES
 from wmbench.evaluation.statistics import mcnemar
 from wmbench.files import write_text
 
@@ -89,7 +90,8 @@ def make_table(summaries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             if before:
                 named = {"conditions": f"{before['conditions']}, {letter}", "settings": ""}
             rows[id(result)] = _row(result) | named | compared.get(id(result), {})
-    table = pd.DataFrame(list(rows.values()), columns=COLUMNS)
+    of_paths = [name for name in NAMES if name not in COLUMNS and any(name in row for row in rows.values())]
+    table = pd.DataFrame(list(rows.values()), columns=[*COLUMNS, *of_paths])
     table["p_vs_best"] = table["p_vs_best"].astype(float)
     return table
 
@@ -186,6 +188,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     text = {
         "row": [row if pd.isna(note) or not note else f"{row} ({note})" for row, note in table[["row", "note"]].to_numpy()],
         "success [95% interval]": with_interval(table),
+        **_of_paths(table),
         "tasks": table["n_tasks"],
         "p vs best": [_number(p, "{:.3f}") for p in table["p_vs_best"]],
         "steps to success": [_number(x, "{:.1f}") for x in table["steps_to_success"]],
@@ -216,6 +219,14 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             f"{letters}: {words}" if words else letters for letters, words in table[["conditions", "settings"]].to_numpy()
         ]
     return pd.DataFrame(text)
+
+
+def _of_paths(table: pd.DataFrame) -> dict[str, list[str]]:
+    """What whole paths tell, in one column, where every row has it."""
+    names = [name for name in ("success_0.25", "success_0.1", "held", "spl") if name in table and table[name].notna().all()]
+    rows = table[names].to_numpy()
+    short = ", ".join(name.removeprefix("success_").replace("spl", "SPL") for name in names)
+    return {f"{short} [%]": [", ".join(f"{100 * value:.0f}" for value in row) for row in rows]} if names else {}
 
 
 def with_interval(table: pd.DataFrame) -> list[str]:
