@@ -47,7 +47,7 @@ def test_the_demo_ends_with_a_table_and_a_report_and_goes_on_where_it_was(tmp_pa
 
 def test_a_package_installed_without_a_checkout_brings_configurations_and_the_shipped_model(tmp_path):
     source, site, work = tmp_path / "source", tmp_path / "site", tmp_path / "work"
-    for name in ("src", "conf", "checkpoints/point_maze_lewm"):
+    for name in ("src", "conf", "checkpoints/point_maze_lewm", "data/tasks/bench"):
         shutil.copytree(
             ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
         )
@@ -57,8 +57,11 @@ def test_a_package_installed_without_a_checkout_brings_configurations_and_the_sh
     subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
     (wheel,) = (source / "dist").glob("*.whl")
     shutil.unpack_archive(wheel, site, "zip")
+    shutil.rmtree(source)
     work.mkdir()
     door = shutil.copy(ROOT / "plan.py", work)  # as typed in a checkout, which Python puts behind what is installed
     given = "model_name=point_maze_lewm protocol.num_tasks=1 planner.num_iters=1 baselines=false num_videos=0"
     run(work, f"{door} {given}", PYTHONPATH=str(site))
+    run(work, f"{door} model_name=zero protocol=bench", PYTHONPATH=str(site))
     assert len(list(work.glob("plan_outputs/*/summary.json"))) == 1
+    assert len(list(work.glob("plan_outputs/baselines/*/*/summary.json"))) == 1

@@ -42,10 +42,11 @@ def test_budgets_that_cannot_work_are_refused_by_name(words: str, maze: str, mes
         settle(compose("plan", f"model_name=x protocol=bench {words}"), Maze(maze), 5)
 
 
-@pytest.mark.parametrize(("protocol", "planner", "steps"), [("bench", "adam", 60), ("bench_open", "cem", 30)])
+@pytest.mark.parametrize(("protocol", "planner", "steps"), [("bench", "adam", 20), ("bench_open", "cem", 10)])
 def test_a_trained_model_is_scored_on_the_shipped_tasks(protocol: str, planner: str, steps: int, tmp_path: Path):
     where = f"output_dir={tmp_path}/plans ckpt_base_path=checkpoints planner.num_samples=4 planner.budget=40 num_videos=0"
     words = f"model_name=point_maze_lewm protocol={protocol} protocol.split=validation protocol.num_tasks=3"
+    words += " protocol.short_steps=10" + (" protocol.max_steps=20" if protocol == "bench" else "")
     elites = " planner.num_elites=2" if planner == "cem" else ""
     load_script("plan.py").main.__wrapped__(compose("plan", f"{where} {words} planner={planner} device=cpu{elites}"))
     (folder,) = (tmp_path / "plans").glob(f"*_{protocol}")

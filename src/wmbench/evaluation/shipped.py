@@ -62,7 +62,7 @@ def write_tasks(folder: Path, name: str, maze: Maze, tasks: Tasks) -> Path:
     geodesic = maze.geodesic(tasks.start[:, :2], tasks.goal[:, :2])
     arrays = {"start": tasks.start, "goal": tasks.goal, "geodesic": geodesic, "seeds": tasks.seeds}
     with whole(path) as temporary:
-        np.savez_compressed(temporary, stratum=tasks.stratum, **arrays)
+        np.savez(temporary, stratum=tasks.stratum, **arrays)  # plain, as zlib's versions compress differently
     hashes = read_hashes(folder) | {path.name: file_hash(path)}
     write_text(folder / HASHES, "".join(f"{hashes[known]}  {known}\n" for known in sorted(hashes)))
     return path
