@@ -102,6 +102,18 @@ def test_features_have_mean_zero_and_variance_one_over_the_frames_they_were_meas
     torch.testing.assert_close(tokens.std(0, unbiased=False), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0]))
 
 
+def test_by_token_each_token_has_mean_zero_and_variance_one_so_that_a_still_scene_does_not_count(windows: Windows):
+    shared, own = (Matched(patches(), pool=2, width=None, standardise=True, by_token=value) for value in (False, True))
+    frames = windows.get(np.arange(len(windows)))[0]
+    for arm in (shared, own):
+        arm.fit(windows, NO_SCALE)
+    tokens = own(frames).flatten(0, 1)
+    torch.testing.assert_close(tokens.mean(0), torch.zeros(4, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(tokens.std(0, unbiased=False), torch.ones(4, 5))
+    assert own.source == "untrained, seed 0, pooled to 2 x 2, standardised by token"
+    assert not torch.allclose(shared(frames).flatten(0, 1).mean(0), torch.zeros(4, 5), atol=1e-3)
+
+
 def test_statistics_come_from_a_bounded_number_of_evenly_spread_frames(windows: Windows):
     arm = Matched(patches(), pool=None, width=None, standardise=True)
     arm.fit(windows, NO_SCALE, num_frames=11)  # three windows of three frames: the first, a middle one, the last
@@ -187,6 +199,11 @@ def test_a_trained_encoder_learns_through_its_projection():
         (patches(), {"projection": "fixed"}, r"matched\.projection \('fixed'\) must be one of random, learned"),
         (patches(), {"projection": "learned", "width": 0}, r"matched\.width \(0\) must be at least 1"),
         (trained(), {"standardise": True}, r"matched\.standardise=true needs a frozen encoder"),
+        (
+            patches(),
+            {"by_token": True},
+            r"matched\.by_token=true says how to standardise and needs matched\.standardise=true",
+        ),
     ],
 )
 def test_what_cannot_be_matched_is_refused_by_name(encoder: Encoder, changed: dict, message: str):

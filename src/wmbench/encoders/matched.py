@@ -35,27 +35,39 @@ class Matched(Encoder):
         standardise: features to mean 0 and variance 1 over training frames and tokens, once `fit` has measured them; until
             then tokens are NaN.
         layer_norm: each token's features to mean 0 and variance 1, without parameters, as the final norm of many networks.
+        by_token: standardise every token by its own statistics. Under a camera that never moves, tokens differ from one
+            another more than any ever changes: by common ones the scene outweighs the ball in losses and costs.
 
     Raises:
         ValueError: a pool that does not divide the grid, or for one token a frame; standardise on an encoder that is trained
-            with the model.
+            with the model; by_token without standardise.
     """
 
     mean: Tensor | None
     std: Tensor | None
     projection: Tensor | None
 
-    def __init__(self, encoder: Encoder, pool: int | None, width: int | None, standardise: bool, layer_norm: bool = False):
+    def __init__(
+        self,
+        encoder: Encoder,
+        pool: int | None,
+        width: int | None,
+        standardise: bool,
+        layer_norm: bool = False,
+        by_token: bool = False,
+    ):
         own = encoder.embed_dim
         if pool is not None:
             check_pool(pool, encoder)
         if standardise and not encoder.frozen:
             raise ValueError("matched.standardise=true needs a frozen encoder: training moves the features; set it to false")
+        if by_token and not standardise:
+            raise ValueError("matched.by_token=true says how to standardise and needs matched.standardise=true")
         width = own if width is None else width
         made = {
             f"pooled to {pool} x {pool}": pool is not None,
             "layer-normalised": layer_norm,
-            "standardised": standardise,
+            "standardised by token" if by_token else "standardised": standardise,
             f"projected to {width}": width != own,
         }
         changes = [name for name, is_made in made.items() if is_made]
@@ -71,7 +83,8 @@ class Matched(Encoder):
             licence=encoder.licence,
         )
         self.encoder, self.lookback, self.changes, self.layer_norm = encoder, encoder.lookback, changes, layer_norm
-        unknown = torch.full((own,), torch.nan) if standardise else None
+        measured = (self.num_tokens, own) if by_token else (own,)
+        unknown = torch.full(measured, torch.nan) if standardise else None
         self.register_buffer("mean", unknown)
         self.register_buffer("std", None if unknown is None else unknown.clone())
         self.register_buffer("projection", None if width == own else random_projection(own, width))
@@ -113,13 +126,14 @@ class Matched(Encoder):
         assert self.mean is not None and self.std is not None, "nothing to fit without standardise"
         num_windows = max(1, num_frames // train.num_frames)
         index = np.unique(np.linspace(0, len(train) - 1, num_windows).astype(int))
-        count, total, squares = 0, torch.zeros(self.encoder.embed_dim).double(), torch.zeros(self.encoder.embed_dim).double()
+        last = 3 - self.mean.dim()  # of the axes of windows, frames and, where they share statistics, tokens
+        count, total, squares = 0, torch.zeros(self.mean.shape).double(), torch.zeros(self.mean.shape).double()
         with progress_bar(total=len(index), desc="feature statistics", unit=" windows") as bar:
             for chunk in np.array_split(index, -(-len(index) // CHUNK)):
                 obs, _ = train.get(chunk, self.mean.device)
                 proprio = normalizer.normalize_proprio(obs["proprio"])
                 tokens = obs["visual"] if train.source.encoded else self.encoder(Obs(**{**obs, "proprio": proprio}))
-                features = self.pool_and_norm(tokens).flatten(0, 2).cpu().double()
+                features = self.pool_and_norm(tokens).flatten(0, last).cpu().double()
                 count, total = count + len(features), total + features.sum(0)
                 squares = squares + features.square().sum(0)
                 bar.update(len(chunk))
@@ -135,6 +149,7 @@ def matched(
     width: int | None,
     standardise: bool,
     layer_norm: bool = False,
+    by_token: bool = False,
     projection: str = "random",
 ) -> Encoder:
     """The encoder itself where nothing is asked of it; a learned projection is the predictor's affair.
@@ -147,9 +162,9 @@ def matched(
     if width is not None and width < 1:
         raise ValueError(f"matched.width ({width}) must be at least 1; null keeps the encoder's {encoder.embed_dim}")
     width = width if projection == "random" else None
-    if pool is None and width is None and not standardise and not layer_norm:
+    if pool is None and width is None and not (standardise or layer_norm or by_token):
         return encoder
-    return Matched(encoder, pool, width, standardise, layer_norm)
+    return Matched(encoder, pool, width, standardise, layer_norm, by_token)
 
 
 def unmatched(encoder: Encoder) -> Encoder:

@@ -15,7 +15,14 @@ from wmbench.models.projected import Projected
 from wmbench.models.world_model import WorldModel, proprio_part
 
 ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
-UNMATCHED = {"pool": None, "width": None, "standardise": False, "layer_norm": False, "projection": "random"}
+UNMATCHED = {
+    "pool": None,
+    "width": None,
+    "standardise": False,
+    "layer_norm": False,
+    "by_token": False,
+    "projection": "random",
+}
 
 
 def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
