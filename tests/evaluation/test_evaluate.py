@@ -43,7 +43,7 @@ class Still(Floor):
 
 def evaluation(num_videos: int = 0, **conditions) -> Evaluation:
     env = PointMazes("umaze", image_size=0, num_threads=1)
-    player = Player(Row("exp/a"), Still(), env, 5, torch.device("cpu"), read_position=lambda z: np.zeros((2, 1, 2)))
+    player = Player(Row("exp/a"), Still(), env, 5, torch.device("cpu"), read_position=lambda z: z[..., 0, :2].numpy())
     settings = {"maze": list(env.maze.rows), "frameskip": 5, "tasks": TASKS.hash, "protocol": {"name": "demo"}}
     return Evaluation(
         player,
@@ -103,6 +103,14 @@ def test_what_cannot_be_shown_costs_a_note_and_no_result(what: str, error: Excep
     monkeypatch.setattr(show, what, fail)
     assert evaluate(evaluation(num_videos=1), tmp_path)
     assert capsys.readouterr().err.count("note: ") == 1
+
+
+def test_where_plans_were_imagined_to_end_is_kept_with_the_paths(tmp_path: Path):
+    asked = evaluation()
+    asked.player.agent.thoughts = lambda: (torch.arange(24.0).view(2, 3, 1, 4), torch.zeros(2, 1, 4))
+    evaluate(asked, tmp_path)
+    with np.load(tmp_path / asked.folder / "paths.npz") as paths:
+        assert paths["imagined"].tolist() == [[[8, 9]], [[20, 21]]]
 
 
 def test_thoughts_that_cannot_be_read_cost_a_note_and_no_result(tmp_path: Path, capsys):

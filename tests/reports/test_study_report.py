@@ -16,7 +16,7 @@ from wmbench.reports.study_report import write_study_report
 
 VOID = {"meta", "img", "circle", "line", "rect", "br"}
 QUIET = {"style", "script", "title", "code"}
-DEFINITIONS = {"0.5", "0.25", "0.1", "0.05", "95", "5", "1"}  # radii, the level of an interval, the length of a step
+DEFINITIONS = {"0.5", "0.25", "0.1", "0.05", "95", "5", "1", "0"}  # radii, levels, a step, what correlations mean
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 

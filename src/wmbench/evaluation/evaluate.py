@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
@@ -78,22 +79,26 @@ class Evaluation:
 
 @dataclass
 class Thoughts:
-    """What an actor had in mind, kept for its films.
+    """What an actor had in mind, kept for its films and for saying why it failed.
 
     expected: latents (FILMABLE N D) that it expected at the end of each block.
+    ends: where (n 2) the plan of each block was imagined to end.
     """
 
     player: Player
     plans: Plans = field(default_factory=dict)
     expected: list[Tensor] = field(default_factory=list)
+    ends: list[Float[ndarray, "n 2"]] = field(default_factory=list)
 
-    def keep(self, block: int) -> bool:
+    def keep(self, block: int, is_filmed: bool) -> bool:
         """Keep what the actor had in mind in the block just over; returns whether there was anything."""
         if (thoughts := self.player.agent.thoughts()) is None:
             return False
         if self.player.read_position is not None:
+            self.ends.append(self.player.read_position(thoughts[0][:, -1]))
+        if self.player.read_position is not None and is_filmed:
             self.plans[block] = self.player.read_position(thoughts[0])
-        if self.player.draw is not None:
+        if self.player.draw is not None and is_filmed:
             self.expected.append(thoughts[1][:FILMABLE].cpu())
         return True
 
@@ -131,7 +136,8 @@ def evaluate(evaluation: Evaluation, root: Path, is_needed: bool = True) -> Summ
         scores = _scores(evaluation, outcome)
         result = _result(evaluation, outcome, scores, time.perf_counter() - began)
         write_text(folder / "config.yaml", evaluation.config)
-        save_result(folder, result, evaluation.tasks, outcome, evaluation.player.env.maze, scores)
+        imagined = np.stack(thoughts.ends, 1) if thoughts.ends else None
+        save_result(folder, result, evaluation.tasks, outcome, evaluation.player.env.maze, scores, imagined)
         print(sentence(result.summary))
         evaluation.show(evaluation, outcome, thoughts, folder)
     return result.summary | {"folder": str(folder)}
@@ -155,12 +161,12 @@ def _play(evaluation: Evaluation, thoughts: Thoughts) -> Outcome:
         memory = size(peak_memory(player.device))
         print(f"{player.row.row}: {limit} {duration(seconds)} on {player.device}, {memory} of memory, a few MB of disk")
     bar = progress_bar(total=blocks, desc=player.row.row, unit=" blocks")
-    is_filmed = evaluation.num_videos > 0
+    is_kept, is_filmed = True, evaluation.num_videos > 0
 
     def on_block(block: int, active: ndarray) -> None:
-        nonlocal is_filmed
-        if is_filmed:
-            is_filmed = bool(optional("what the model has in mind", lambda: thoughts.keep(block)))
+        nonlocal is_kept
+        if is_kept:
+            is_kept = bool(optional("what the model has in mind", lambda: thoughts.keep(block, is_filmed)))
         bar.set_postfix_str(f"{len(tasks) - len(active)} of {len(tasks)} solved", refresh=False)
         bar.update()
 

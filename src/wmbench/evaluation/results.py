@@ -12,6 +12,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
 
 from wmbench.envs.mazes import Maze
 from wmbench.evaluation.conditions import Conditions
@@ -147,9 +149,19 @@ def _older_conditions(summary: Mapping[str, Any], row: Row) -> dict[str, Any]:
 
 
 def save_result(
-    folder: Path, result: Result, tasks: Tasks, outcome: Outcome, maze: Maze, scores: Scores | None = None
+    folder: Path,
+    result: Result,
+    tasks: Tasks,
+    outcome: Outcome,
+    maze: Maze,
+    scores: Scores | None = None,
+    imagined: Float[ndarray, "n K 2"] | None = None,
 ) -> None:
-    """Write tasks.csv, paths.npz and, last, summary.json: a folder with a summary is complete."""
+    """Write tasks.csv, paths.npz and, last, summary.json: a folder with a summary is complete.
+
+    Args:
+        imagined: where the plan of each of K blocks was imagined to end, where that can be read.
+    """
     table = pd.DataFrame(
         {
             "task": np.arange(len(tasks)),
@@ -166,7 +178,9 @@ def save_result(
     )
     write_text(folder / "tasks.csv", table.to_csv(index=False, float_format="%.4f"))
     with whole(folder / "paths.npz") as temporary:
-        np.savez_compressed(temporary, states=outcome.states.astype(np.float32))
+        paths = {"states": outcome.states} if imagined is None else {"states": outcome.states, "imagined": imagined}
+        kept: dict[str, Any] = {name: path.astype(np.float32) for name, path in paths.items()}
+        np.savez_compressed(temporary, **kept)
     write_text(folder / "summary.json", json.dumps(result.summary, indent=2) + "\n")
 
 

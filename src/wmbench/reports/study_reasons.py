@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from wmbench.diagnostics.predictors import predictors_of_success
 from wmbench.reports.document import Bar, Cell, Picture, Section, Sheet, Table
 from wmbench.reports.study_files import Study
 from wmbench.runs.find import planned_run
@@ -16,6 +17,7 @@ SQUARE = {  # columns of the 2 x 2: names in the part two_by_two of diagnostics.
     "true dynamics, position probe": "success_true_probe",
     "learned dynamics, own distance": "success_learned_latent",
     "learned dynamics, position probe": "success_learned_probe",
+    "true dynamics, true distance": "success_ceiling",
 }
 APART = 0.1  # of success, from which on one of the two is named as what limits a row
 SQUARE_TEXT = (
@@ -39,7 +41,8 @@ def reasons(study: Study) -> tuple[list[Section], list[Sheet]]:
     table = Section("What the diagnostics say")
     table.blocks.append(_diagnostics_table(sheet))
     table.text("All of them, of every run, are in diagnostics.csv; docs/diagnostics.md says what each means.", kind="note")
-    return [_square(square), table, *_landscapes(runs)], [sheet, square]
+    predictors = predictors_sheet(study, sheet)
+    return [_square(square), table, _predictors(predictors), *_landscapes(runs)], [sheet, square, predictors]
 
 
 def _all_rows(study: Study) -> list[str]:
@@ -150,6 +153,40 @@ def _diagnostics_table(sheet: Sheet) -> Table:
             cells.append(Cell([text], "" if value is None else float(value)))
         body.append(cells)
     return Table(["row", *(f"{part}: {name}" for part, name in first)], body, "Diagnostics of each row's first run")
+
+
+def predictors_sheet(study: Study, sheet: Sheet) -> Sheet:
+    """predictors.csv: how well each diagnostic orders the rows as their success does; the 2 x 2 is success itself."""
+    means = _means(Sheet(sheet.name, sheet.frame[sheet.frame["part"] != "two_by_two"])).set_index("row")
+    rows = [row for row in means.index if study.success(row, study.evaluations[0]) >= 0]
+    known = [{str(name): float(value) for name, value in means.loc[row].dropna().items()} for row in rows]
+    success = [study.success(row, study.evaluations[0]) for row in rows]
+    return Sheet("predictors.csv", predictors_of_success(known, success))
+
+
+def _predictors(sheet: Sheet) -> Section:
+    section = Section("Which diagnostic goes with success?")
+    if sheet.frame.empty:
+        section.text("There are too few rows with diagnostics to say.")
+        return section
+    section.text(
+        "Spearman correlation over the rows: 1 means that the diagnostic orders the rows exactly as their success does, "
+        "−1 the other way round, 0 that it says nothing. The interval comes from drawing the rows again; where it holds 0, "
+        "nothing can be said. With so many diagnostics tried at once, one that stands out alone may do so by chance."
+    )
+    body = []
+    for index in range(min(len(sheet.frame), 2 * SHOWN)):
+        value, low, high = (sheet.value(index, name) for name in ("spearman", "low", "high"))
+        bar = None if None in (value, low, high) else Bar(low, value, high, -1, 1, 0)
+        correlation = Cell(
+            sheet.interval(index, ("spearman", "low", "high"), "{:+.2f}"), "" if value is None else value, bar
+        )
+        name = Cell([sheet.quote(index, "diagnostic")], str(sheet.value(index, "diagnostic")))
+        body.append([name, correlation, Cell([sheet.number(index, "rows")], sheet.value(index, "rows"))])
+    section.blocks.append(
+        Table(["diagnostic", "correlation [95%]", "rows"], body, "Strongest first; predictors.csv has all")
+    )
+    return section
 
 
 def _landscapes(runs: dict[str, list[Path]]) -> list[Section]:
