@@ -46,6 +46,7 @@ class Study:
     floors: actors that are not trained, of BASELINES.
     contrasts: expectations, written down before the first run.
     margin: of success, below which a difference does not matter.
+    words: pieces of command lines that the YAML file is written with.
     minutes: that a training (`train`) and each evaluation of a run took on one core of the machine named in `about`.
     run_mb: disk that a run and its results took there.
     """
@@ -63,6 +64,7 @@ class Study:
     contrasts: Sequence[Mapping[str, Any]] = ()
     margin: int | float = 0.03
     about: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
     minutes: Mapping[str, int | float] = field(default_factory=dict)
     run_mb: int | float = 0
 
