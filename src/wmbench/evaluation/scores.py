@@ -43,7 +43,8 @@ def score_paths(
 def first_touch(distance: Float[ndarray, "n steps"], radius: int | float) -> tuple[Bool[ndarray, " n"], Int[ndarray, " n"]]:
     """Whether each path (T + 1 distances [m] to its goal, from the start on) comes near, and after which env step."""
     near = distance[:, 1:] < radius
-    return near.any(1), np.where(near.any(1), near.argmax(1) + 1, near.shape[1])
+    touched = np.asarray(near.any(1))
+    return touched, np.where(touched, near.argmax(1) + 1, near.shape[1])
 
 
 def summarise(columns: Mapping[str, ndarray]) -> dict[str, float | None]:

@@ -58,6 +58,7 @@ def read_hashes(folder: Path) -> dict[str, str]:
 
 def write_tasks(folder: Path, name: str, maze: Maze, tasks: Tasks) -> Path:
     """Write a task file, with the lengths of its shortest ways [m], and its hash."""
+    assert tasks.stratum is not None
     path = folder / f"{name}.npz"
     geodesic = maze.geodesic(tasks.start[:, :2], tasks.goal[:, :2])
     arrays = {"start": tasks.start, "goal": tasks.goal, "geodesic": geodesic, "seeds": tasks.seeds}

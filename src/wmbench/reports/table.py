@@ -223,7 +223,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 def _of_paths(table: pd.DataFrame) -> dict[str, list[str]]:
     """What whole paths tell, in one column, where every row has it."""
-    names = [name for name in ("success_0.25", "success_0.1", "held", "spl") if name in table and table[name].notna().all()]
+    names = [name for name in ("success_0.25", "success_0.1", "held", "spl") if name in table and not table[name].hasnans]
     rows = table[names].to_numpy()
     short = ", ".join(name.removeprefix("success_").replace("spl", "SPL") for name in names)
     return {f"{short} [%]": [", ".join(f"{100 * value:.0f}" for value in row) for row in rows]} if names else {}
