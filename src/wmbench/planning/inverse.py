@@ -13,8 +13,8 @@ from wmbench.shapes import Obs
 
 
 class InverseAgent(Agent):
-    """Looks as often as an agent that plans, and acts as the inverse model says; between two looks that reads what the world
-    model expects to see.
+    """Looks as often as an agent that plans, and acts as the inverse model says; between two looks it goes by what the
+    world model expects to see.
 
     Args:
         num_taken: blocks between two looks; the others are Agent's.

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
-from wmbench.data.windows import CPU, Windows, compute_ahead, observe
+from wmbench.data.windows import CPU, Windows, compute_ahead, observe, send
 from wmbench.models.base import Losses
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.load import save_part
@@ -62,20 +62,20 @@ class PairTrainee(Trainee):
 
     def batches(self, first_step: int) -> Generator[Pairs, None, None]:
         order = enumerate(self.windows.batches(self.recipe.batch_size, self.seed, first_step), first_step)
-        return compute_ahead(lambda drawn: draw_pairs(self.windows, drawn[1], self.horizon, (self.seed, drawn[0])), order)
+        return compute_ahead(lambda drawn: self._draw(self.windows, drawn[1], (self.seed, drawn[0])), order)
 
     def forward(self, batch: Pairs) -> Losses:
         z, later = (visual_tokens(self.model, obs) for obs in (batch.here, batch.later))
-        action = self.model.normalizer.normalize_action(batch.action.to(self.device))
+        action = self.model.normalizer.normalize_action(batch.action)
         with autocast(self.device):
-            return self.module.loss(z, later, batch.blocks.to(self.device), action)  # type: ignore[operator]
+            return self.module.loss(z, later, batch.blocks, action)  # type: ignore[operator]
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The mean error over the same held-out pairs every time."""
         self.module.eval()
         order = self.valid.batches(self.recipe.batch_size, seed=0)
-        batches = [draw_pairs(self.valid, next(order), self.horizon, (0, k)) for k in range(self.recipe.valid_batches)]
+        batches = (self._draw(self.valid, next(order), (0, number)) for number in range(self.recipe.valid_batches))
         errors = [self.forward(batch).parts["error"] for batch in batches]
         self.module.train()
         return {"valid_error": torch.stack(errors).mean().item()}
@@ -83,28 +83,32 @@ class PairTrainee(Trainee):
     def save(self, run: Path, step: int) -> None:
         save_part(run, self.name, self.config, self.module)
 
+    def _draw(self, windows: Windows, index: Int[ndarray, " B"], key: tuple[int, int]) -> Pairs:
+        return draw_pairs(windows, index, self.horizon, key, self.device)
 
-def draw_pairs(windows: Windows, index: Int[ndarray, " B"], horizon: int, key: tuple[int, int]) -> Pairs:
+
+def draw_pairs(
+    windows: Windows, index: Int[ndarray, " B"], horizon: int, key: tuple[int, int], device: torch.device = CPU
+) -> Pairs:
     """Pairs that begin where the windows numbered `index` do; how far apart they are is drawn, keyed by `key`."""
     episodes, start, episode = windows.episodes, windows.start[index], windows.episode[index]
     left = (episodes.ep_len[episode] - 1 - start) // windows.frameskip
     blocks = np.random.default_rng(key).integers(1, np.minimum(horizon, left), endpoint=True)
     rows = (episodes.ep_offset[episode] + start)[:, None] + np.arange(windows.frameskip)
     action = torch.from_numpy(episodes.action[rows]).flatten(1)
-    here, later = (frames_at(windows, step, episode) for step in (start, start + windows.frameskip * blocks))
-    return Pairs(here, later, torch.from_numpy(blocks), action)
+    steps = (start, start + windows.frameskip * blocks)
+    here, later = (frames_at(windows, step, episode, device) for step in steps)
+    return Pairs(here, later, send(torch.from_numpy(blocks), device), send(action, device))
 
 
-def frames_at(windows: Windows, step: Int[ndarray, " B"], episode: Int[ndarray, " B"]) -> Obs:
+def frames_at(windows: Windows, step: Int[ndarray, " B"], episode: Int[ndarray, " B"], device: torch.device) -> Obs:
     """Observations (B 1 ...) at steps of their episodes, as the windows show them."""
     given = windows.source, windows.episodes, step[:, None], episode[:, None]
-    return observe(*given, windows.lookback, windows.frameskip, CPU)
+    return observe(*given, windows.lookback, windows.frameskip, device)
 
 
 @torch.no_grad()
 def visual_tokens(model: WorldModel, obs: Obs) -> Float[Tensor, "B N D"]:
-    """Visual latents of single frames, on the model's device."""
-    given: Any = obs
-    device = next(model.parameters()).device
-    with autocast(device):
-        return model.split(model.encode(Obs(**{name: tensor.to(device) for name, tensor in given.items()})))[0][:, 0].float()
+    """Visual latents of single frames."""
+    with autocast(obs["proprio"].device):
+        return model.split(model.encode(obs))[0][:, 0].float()

@@ -19,10 +19,12 @@ ROUNDING = 1e-6  # a standard deviation below this part of a token's size is rou
 
 def token_variance(model: WorldModel, train: Windows, num_frames: int = 1000) -> Float[Tensor, " N"]:
     """Variance of each visual token over the first frames of evenly spread windows, on average over its features."""
+    device = next(model.parameters()).device
     index = np.unique(np.linspace(0, len(train) - 1, num_frames).astype(int))
     total, squares = torch.zeros(1).double(), torch.zeros(1).double()
     for chunk in np.array_split(index, -(-len(index) // CHUNK)):
-        tokens = visual_tokens(model, frames_at(train, train.start[chunk], train.episode[chunk])).cpu().double()
+        obs = frames_at(train, train.start[chunk], train.episode[chunk], device)
+        tokens = visual_tokens(model, obs).cpu().double()
         total, squares = total + tokens.sum(0), squares + tokens.square().sum(0)
     mean, size = total / len(index), squares / len(index)
     variance = (size - mean.square()).mean(-1)
