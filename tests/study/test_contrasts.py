@@ -193,3 +193,22 @@ def test_the_planning_gap_is_what_the_simulator_solves_more():
     assert gaps.loc["bad", "gap"] == pytest.approx(0.7 - 3 / 6 / NUM_TASKS)
     assert gaps.loc["bad", "gap_low"] < gaps.loc["bad", "gap"] < gaps.loc["bad", "gap_high"]
     assert planning_gaps(TABLE[TABLE["row"] != "simulator"]).empty
+
+
+@pytest.mark.parametrize(
+    ("row", "outcome", "words"),
+    [
+        ("bad", "final_distance", " m are detectable"),
+        ("bad", "log_final_distance", "differences of about a factor of "),
+        ("few", "success", "with 4 or 5 seeds and 60 tasks, differences of about "),
+        ("simulator", "success", "with 5 seeds and 60 tasks, "),
+    ],
+)
+def test_the_power_sentence_speaks_the_outcomes_unit(row: str, outcome: str, words: str):
+    assert words in judge([contrast("good", row, outcome=outcome)], TABLE)["power"].iloc[0]
+
+
+def test_two_runs_that_differ_find_nothing_surely():
+    runs = [outcomes({"spread": (share, 1)}).assign(seed=seed) for seed, share in enumerate((0.1, 0.9))]
+    line = judge([contrast("spread", "simulator")], pd.concat([*runs, TABLE])).iloc[0]
+    assert line["power"] == "with 2 seeds and 60 tasks, nothing is surely detectable (80% power, two-sided 5%)"

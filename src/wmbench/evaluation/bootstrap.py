@@ -28,6 +28,9 @@ class Estimate:
         low, high = np.quantile(self.replicates, [tail, 1 - tail])
         return min(float(low), self.value), max(float(high), self.value)
 
+    def __neg__(self) -> "Estimate":
+        return Estimate(-self.value, -self.replicates, self.variances, self.freedoms)
+
     @property
     def p(self) -> float:
         """Two-sided p-value of no difference: the share of replicates on the other side of 0, twice; never 0."""
@@ -89,7 +92,7 @@ def crossed_bootstrap(
     Tasks are drawn within their strata, the same for both sides (the outcomes are paired); training runs independently.
     With few runs such draws vary too little, since the mean of S runs takes up one of S degrees of freedom: deviations of
     runs are scaled by sqrt(S / (S - 1)), and by a random factor that turns their normal distribution into Student's t of
-    Welch's degrees of freedom. Without it, 3 runs cover 88 % instead of 95 % (docs/statistics.md has the simulation).
+    Welch's degrees of freedom (docs/statistics.md tells how often the interval is right).
 
     A side of a single run (a floor, the simulator) varies with the tasks only. Where all outcomes of a side are 0 or all 1,
     nothing varies: its mean is drawn from Jeffreys' posterior of a proportion of T tasks.
@@ -118,7 +121,7 @@ def crossed_bootstrap(
     return Estimate(value, value + from_tasks + from_runs, variances, freedoms)
 
 
-def welch_freedom(variances: Sequence[float], freedoms: Sequence[int | float]) -> float:
+def welch_freedom(variances: Sequence[int | float], freedoms: Sequence[int | float]) -> float:
     """Degrees of freedom of a sum of estimated variances (Welch and Satterthwaite); 1 where nothing varies."""
     spread = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True) if variance > 0)
     return sum(variances) ** 2 / spread if spread > 0 else 1.0

@@ -24,7 +24,7 @@ def adjusted(p: Sequence[float] | Float[ndarray, " n"], method: Literal["holm", 
     return np.asarray(multipletests(p, FALSE_ALARMS, method)[1])
 
 
-def verdict(estimate: Estimate, p: float, margin: float) -> Verdict:
+def verdict(estimate: Estimate, p: float, margin: int | float) -> Verdict:
     """What a difference says of the first side, where larger is better.
 
     equivalent: smaller than the margin either way, by two one-sided tests of 5 % (the 90 % interval lies within).

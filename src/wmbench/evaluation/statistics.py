@@ -44,7 +44,7 @@ def welch(first: Float[ndarray, " A"], second: Float[ndarray, " B"], confidence:
 
 
 def detectable(
-    variances: Sequence[float], freedoms: Sequence[float], *, power: float = 0.8, false_alarms: float = 0.05
+    variances: Sequence[int | float], freedoms: Sequence[int | float], *, power: float = 0.8, false_alarms: float = 0.05
 ) -> float:
     """True difference that a two-sided t-test finds with this power.
 

@@ -19,6 +19,11 @@ EXPECTATIONS = {
     "a = b": {"superior": "contradicted", "inferior": "contradicted", "equivalent": "supported"},
 }
 
+COLUMNS = [
+    *("name", "a", "b", "evaluation", "outcome", "expect", "question", "difference", "low", "high", "t_low", "t_high"),
+    *("p", "p_holm", "verdict", "reason", "margin", "n_seeds_a", "n_seeds_b", "n_tasks", "power"),
+]
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -35,7 +40,7 @@ class Contrast:
     question: str
     evaluation: str = "closed"
     outcome: str = "success"
-    margin: float | None = None
+    margin: int | float | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (("expect", self.expect, EXPECTATIONS), ("outcome", self.outcome, OUTCOMES)):
@@ -68,39 +73,31 @@ def read_contrasts(written: Iterable[Mapping[str, Any]]) -> list[Contrast]:
     return contrasts
 
 
-def judge(contrasts: Sequence[Contrast], table: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
+def judge(contrasts: Sequence[Contrast], table: pd.DataFrame, margin: int | float = MARGIN) -> pd.DataFrame:
     """contrasts.csv: each contrast's difference, intervals, p-values, verdict and what could have been found.
 
-    All contrasts that can be claimed are one family: p_holm is the chance of a single false alarm among them.
+    All contrasts that can be claimed are one family, with a chance of at most 5 % of any false alarm in it (Holm).
     """
     outcomes = Outcomes(table)
-    lines, estimates = [], []
+    lines, estimates = [], {}
     for contrast in contrasts:
         line: dict[str, Any] = {field.name: getattr(contrast, field.name) for field in fields(Contrast)}
         line["margin"] = margin if contrast.margin is None else contrast.margin
-        estimate = None
         try:
             a, b = (outcomes.cell(row, contrast.evaluation, contrast.outcome) for row in (contrast.a, contrast.b))
-            estimate = difference(a, b)
-            line |= _figures(estimate, a, b, contrast.outcome)
+            estimates[len(lines)] = difference(a, b)
+            line |= _figures(estimates[len(lines)], a, b, contrast.outcome)
         except ValueError as error:
             line |= {"verdict": "untested", "reason": str(error)}
         lines.append(line)
-        estimates.append(estimate)
 
     family = [place for place, line in enumerate(lines) if "verdict" not in line]
     for place, p in zip(family, adjusted([lines[place]["p"] for place in family], "holm"), strict=True):
         contrast, line = contrasts[place], lines[place]
-        better = _larger_is_better(estimates[place], contrast.outcome)
+        better = -estimates[place] if contrast.outcome in SMALLER_IS_BETTER else estimates[place]
         word = EXPECTATIONS[contrast.expect].get(verdict(better, p, line["margin"]), "undecided")
         line |= {"p_holm": p, "verdict": word}
     return pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("n_seeds_a", "n_seeds_b", "n_tasks"), "Int64"))
-
-
-COLUMNS = [
-    *("name", "a", "b", "evaluation", "outcome", "expect", "question", "difference", "low", "high", "t_low", "t_high"),
-    *("p", "p_holm", "verdict", "reason", "margin", "n_seeds_a", "n_seeds_b", "n_tasks", "power"),
-]
 
 
 def _figures(estimate: Estimate, a: Cell, b: Cell, outcome: str) -> dict[str, Any]:
@@ -131,14 +128,7 @@ def power_sentence(estimate: Estimate, a: Cell, b: Cell, outcome: str) -> str:
     counts = " and ".join([*runs, f"{len(a.tasks)} tasks"])
     size = detectable(estimate.variances, estimate.freedoms)
     units = {"final_distance": f"{size:.2g} m", "log_final_distance": f"a factor of {np.exp(size):.2f}"}
-    words = units.get(outcome, f"{100 * size:.{1 if size < 0.1 else 0}f} points")
-    found = (
-        f"differences of about {words} are detectable" if outcome in units or size < 1 else "nothing is surely detectable"
-    )
-    return f"with {counts}, {found} (80% power, two-sided 5%)"
-
-
-def _larger_is_better(estimate: Estimate, outcome: str) -> Estimate:
-    if outcome not in SMALLER_IS_BETTER:
-        return estimate
-    return Estimate(-estimate.value, -estimate.replicates, estimate.variances, estimate.freedoms)
+    words = f"differences of about {units.get(outcome, f'{100 * size:.{1 if size < 0.1 else 0}f} points')} are detectable"
+    if outcome not in units and size > 1:  # more than all points
+        words = "nothing is surely detectable"
+    return f"with {counts}, {words} (80% power, two-sided 5%)"

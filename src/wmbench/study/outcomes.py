@@ -137,7 +137,7 @@ def all_pairs(table: pd.DataFrame, evaluation: str, outcome: str = "success") ->
     columns |= {"difference": [estimate.value for estimate in estimates]}
     columns |= {"low": [low for low, _ in intervals], "high": [high for _, high in intervals]}
     columns |= {"p": [estimate.p for estimate in estimates], "p_bh": p_bh}
-    return pd.DataFrame(columns), letters(rows, dict(zip(pairs, p_bh < FALSE_ALARMS, strict=True)))
+    return pd.DataFrame(columns), letters(rows, dict(zip(pairs, (p_bh < FALSE_ALARMS).tolist(), strict=True)))
 
 
 def planning_gaps(table: pd.DataFrame, outcome: str = "success", ceiling: str = "simulator") -> pd.DataFrame:
