@@ -187,11 +187,11 @@ def _has_end(protocol: DictConfig) -> bool:
 def make_agent(cfg: DictConfig, model: Any, maze: Maze, objective: Objective | None = None) -> Agent:
     """Make an agent that plans; the objective is the configured one, unless a run has brought it."""
     cfg = settle(cfg, maze, model.frameskip)
-    objective = objective or instantiate(cfg.objective)
-    return Agent(model, instantiate(cfg.planner), objective, seed=cfg.seed, **cfg.agent)
+    objective = instantiate(cfg.objective) if objective is None else objective
+    return Agent(model, instantiate(cfg.planner), objective, seed=cfg.seed, **cfg.agent)  # type: ignore[arg-type]
 
 
-def make_inverse(cfg: DictConfig, run: Path, model: WorldModel, maze: Maze) -> InverseAgent:
+def make_inverse(cfg: DictConfig, run: Path, model: Any, maze: Maze) -> InverseAgent:
     """Make the actor of the run's inverse model, which plans nothing and looks as often as the protocol lets a planner."""
     policy: Any = load_head(run, "policy", model).to(model.encoder.pixel_mean.device)
     settings = settle(cfg, maze, model.frameskip).agent
@@ -237,7 +237,7 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
     further = {name: protocol[name] for name in ("play_on", "short_steps") if name in protocol}
     rules = Rules(player.frameskip, max_steps, round_steps, protocol["check"], protocol["coast"], **further)
     is_model, plans = actor in ("model", "inverse"), actor in ("model", "simulator")
-    planner = settings["planner"] if plans else {"_target_": INVERSE} if is_model else None
+    planner: dict[str, Any] | None = settings["planner"] if plans else {"_target_": INVERSE} if is_model else None
     renderer = player.row.renderer
     view = View(renderer, player.env.image_size, player.env.render_lag) if renderer else None
     conditions = Conditions(
@@ -254,7 +254,7 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
         view={name: value for name, value in asdict(view).items() if name != "driver"} if view else None,
         precision=settings["precision"] if is_model else None,
         compile=settings["compile"] if is_model else None,
-        code=_code(planner and planner["_target_"]),
+        code=_code(planner["_target_"] if planner else None),
     )
     config = OmegaConf.to_yaml(
         cfg if is_model else OmegaConf.merge(cfg, {"model_name": actor, "row": player.row.row}), resolve=True
