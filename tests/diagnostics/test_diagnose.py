@@ -92,7 +92,7 @@ def test_a_number_that_is_not_finite_is_refused_by_name(base: Path, monkeypatch)
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("parts=[rank]", r"unknown part rank \(parts\); known: all, open_loop, probes"),
+        ("parts=[rank]", r"parts \(\['rank'\]\) must be all or some of \[open_loop,probes,landscape"),
         ("num_tasks=1", r"num_tasks \(1\) must be at least 2"),
         ("spacing=2.0", r"spacing \(2.0\) must be more than 0 and at most 1 m"),
         ("planner=adam", "Adam differentiates its costs; take another, such as planner=icem"),
@@ -128,5 +128,9 @@ def test_several_runs_are_told_in_a_table_with_what_goes_with_success(base: Path
     assert success_of(base / "no_plans", {"a": "h"}) == {}
 
 
-def test_parts_are_all_or_a_list():
-    assert check_parts("all") == list(engine.PARTS) and check_parts(["probes"]) == ["probes"]
+def test_parts_are_all_a_name_or_a_list_of_names():
+    assert check_parts("all") == list(engine.PARTS)
+    assert check_parts("probes") == check_parts(["probes"]) == ["probes"]
+    for wrong in (3, [], ["probes", 1], None):
+        with pytest.raises(ValueError, match="must be all or some of"):
+            check_parts(wrong)

@@ -15,7 +15,7 @@ from wmbench.commands.configuration import CONF, default_config, is_group, is_op
 from wmbench.reports.table import BASELINES
 
 # Settings that take more than one kind of value; their readers check them.
-MIXED = ("compile", "cache.enabled", "wandb", "checkpoint", "env.maze")
+MIXED = ("compile", "cache.enabled", "wandb", "checkpoint", "env.maze", "parts")
 KINDS = {
     bool: "true or false",
     int: "a whole number",

@@ -62,9 +62,9 @@ def runs_asked(cfg: DictConfig) -> list[str]:
 
 def diagnose_run(cfg: DictConfig, name: str) -> Diagnostics:
     """Diagnose a run, and draw its landscape."""
-    parts = check_parts(cfg.parts if isinstance(cfg.parts, str) else list(cfg.parts))
     agent = OPEN_LOOP | {"horizon": cfg.horizon, "num_taken": cfg.horizon, "memory_gb": cfg.memory_gb}
     settings: Any = OmegaConf.to_container(cfg)
+    parts = check_parts(settings["parts"])
     cfg = OmegaConf.create(settings | {"model_name": name, "row": name, "actor": "planner", "agent": agent, "protocol": {}})
     player = load_trained(cfg)
     run, cfg = run_of(cfg)[0], settle(cfg, player.env.maze, player.frameskip)

@@ -21,16 +21,16 @@ TIMED = (8, 32)  # frames and plans that the forecast is made from
 Diagnostics = dict[str, Any]  # what the file holds
 
 
-def check_parts(parts: str | Sequence[str]) -> list[str]:
-    """The parts that are asked for: `all`, or a list of names.
+def check_parts(parts: object) -> list[str]:
+    """The parts that are asked for: `all`, a name, or a list of names.
 
     Raises:
-        ValueError: a name that no part has.
+        ValueError: something else, or a name that no part has.
     """
-    names = list(PARTS) if parts == "all" else [parts] if isinstance(parts, str) else list(parts)
-    if unknown := [name for name in names if name not in PARTS]:
-        raise ValueError(f"unknown part {', '.join(map(str, unknown))} (parts); known: all, {', '.join(PARTS)}")
-    return names
+    names = list(PARTS) if parts == "all" else parts if isinstance(parts, list) else [parts]
+    if not names or any(name not in PARTS for name in names):
+        raise ValueError(f"parts ({parts}) must be all or some of [{','.join(PARTS)}]")
+    return [str(name) for name in names]
 
 
 def diagnose(run: Path, subject: Subject, parts: Sequence[str], facts: Mapping[str, Any]) -> tuple[Diagnostics, list[str]]:
