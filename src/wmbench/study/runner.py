@@ -75,7 +75,7 @@ class Runner:
         if not file.exists():
             with in_turn(self.study.folder / name):
                 if not file.exists():
-                    self._command(name, words, 1)
+                    self._command(name, words, [name])
         if not file.exists():
             raise ValueError(f"{file} could not be made: {self._log(name)} says why")
 
@@ -87,38 +87,42 @@ class Runner:
                 self._once(study.head_file(head), f"head_{head}", study.head_command(head))
         seeds = sorted({cell.seed for cell in cells if cell.seed is not None})
         if untrained := [seed for seed in seeds if not is_trained(study, row, seed)]:
-            name = f"train_{row}"
-            code = self._command(name, study.train_command(row, untrained), len(untrained))
+            runs = [run_name(row, seed) for seed in untrained]
+            problem = self._command(f"train_{row}", study.train_command(row, untrained), runs)
             for cell in cells:
                 assert cell.seed is not None
                 if not is_trained(study, row, cell.seed):
-                    self.failures.note(cell, self._problem(name, cell.run, code))
+                    self.failures.note(cell, problem(cell.run))
         for evaluation, here in grouped(cells, lambda cell: cell.evaluation):
             ready = [cell for cell in here if cell.seed is not None and is_trained(study, row, cell.seed)]
             if ready:
                 self._plan(evaluation, ready, row)
 
     def _plan(self, evaluation: str, cells: list[Cell], row: str = "floors") -> None:
-        name = f"{evaluation}_{row}"
-        code = self._command(name, self.study.plan_command(evaluation, [cell.run for cell in cells]), len(cells))
+        runs = [cell.run for cell in cells]
+        problem = self._command(f"{evaluation}_{row}", self.study.plan_command(evaluation, runs), runs)
         done = finished(self.study)
         for cell in cells:
             if cell in done:
                 self.failures.forget(cell)
                 self.bar.update()
             else:
-                self.failures.note(cell, self._problem(name, cell.run, code))
+                self.failures.note(cell, problem(cell.run))
         self.on_result()
 
-    def _command(self, name: str, words: list[str], times: int) -> int:
-        """Run one of the project's commands into its log; returns its exit status.
+    def _command(self, name: str, words: list[str], makes: Sequence[str]) -> Callable[[str], str]:
+        """Run one of the project's commands into its log; returns what tells why it did not make one of its parts.
+
+        Args:
+            name: of what it costs.
+            makes: its parts; the first one also names the log, which no other shard's command shares.
 
         Raises:
             KeyboardInterrupt: it was stopped by hand.
         """
         self.bar.set_postfix_str(name)
         script, *rest = words
-        log = self._log(name)
+        log = self._log(name if name == makes[0] else f"{name.partition('_')[0]}_{makes[0]}")
         log.parent.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         with log.open("w") as file:
@@ -129,20 +133,20 @@ class Runner:
         if code in (130, -2):
             raise KeyboardInterrupt
         if code == 0:
-            self.costs.note(name, (time.perf_counter() - began) / times)
-        return code
+            self.costs.note(name, (time.perf_counter() - began) / len(makes))
+        return lambda part: problem_of(part, code, log)
 
     def _log(self, name: str) -> Path:
         return self.study.folder / "logs" / f"{name}.log"
 
-    def _problem(self, name: str, run: str, code: int) -> str:
-        """Why a command did not make a run's part, from its log."""
-        log = self._log(name)
-        lines = log.read_text(errors="replace").replace("\r", "\n").splitlines()
-        errors = [line for line in lines if line.startswith("error: ")]
-        own = [line for line in errors if f"seed={run.rpartition('_s')[2]} " in line or f"model_name={run}" in line]
-        reason = (own or errors or ["\n".join(lines[-LOG_LINES:])])[0]
-        return f"{reason}\nexit status {code}; {log} has the rest\n"
+
+def problem_of(run: str, code: int, log: Path) -> str:
+    """Why a command did not make a run's part, from its log."""
+    lines = log.read_text(errors="replace").replace("\r", "\n").splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    own = [line for line in errors if f"seed={run.rpartition('_s')[2]} " in line or f"model_name={run}" in line]
+    reason = (own or errors or ["\n".join(lines[-LOG_LINES:])])[0]
+    return f"{reason}\nexit status {code}; {log} has the rest\n"
 
 
 def grouped(cells: Iterable[Cell], key: Callable[[Cell], str]) -> list[tuple[str, list[Cell]]]:
@@ -184,7 +188,8 @@ class Costs:
         return json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def note(self, name: str, seconds: float) -> None:
-        write_text(self.path, json.dumps(self.seconds | {name: round(seconds, 1)}, indent=2) + "\n")
+        with in_turn(self.path):  # other shards note theirs
+            write_text(self.path, json.dumps(self.seconds | {name: round(seconds, 1)}, indent=2) + "\n")
 
     def forecast(self, study: Study, cells: Sequence[Cell]) -> float:
         """Seconds that making the cells takes: as measured for their row, else on average, else as the study's file says."""
