@@ -9,8 +9,10 @@ from wmbench.envs.physics import Physics
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.episode_loop import Outcome, Rules, run_episodes
 from wmbench.evaluation.tasks import Tasks, sample_tasks
-from wmbench.planning.agent import Agent, Decision, Floor, RandomAgent, ZeroAgent
+from wmbench.planning.actor import Decision
+from wmbench.planning.agent import Agent
 from wmbench.planning.cem import CEM
+from wmbench.planning.floors import Floor, RandomAgent, ZeroAgent
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
 

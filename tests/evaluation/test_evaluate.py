@@ -14,7 +14,7 @@ from wmbench.evaluation.results import read_summary
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import exclusive
-from wmbench.planning.agent import Floor
+from wmbench.planning.floors import Floor
 from wmbench.reports import show
 
 START = np.array([[1.0, 1.0, 0, 0], [3.0, 1.0, 0, 0]])

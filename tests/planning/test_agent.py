@@ -10,8 +10,9 @@ from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
-from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
+from wmbench.planning.agent import Agent
 from wmbench.planning.cem import CEM
+from wmbench.planning.floors import RandomAgent, ZeroAgent
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
 from wmbench.shapes import Obs

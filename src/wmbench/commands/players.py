@@ -24,7 +24,7 @@ from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
 from wmbench.envs.view import EnvSpec, View
 from wmbench.evaluation.conditions import Conditions
-from wmbench.evaluation.episode_loop import Actor, Rules
+from wmbench.evaluation.episode_loop import Rules
 from wmbench.evaluation.evaluate import Evaluation, Player
 from wmbench.evaluation.row import BASELINES, Row, cache_of, recipe_of
 from wmbench.evaluation.shipped import shipped_tasks
@@ -35,7 +35,9 @@ from wmbench.machine import optional, pick_device
 from wmbench.models.decoder import decode_frames
 from wmbench.models.precision import set_precision
 from wmbench.models.world_model import WorldModel
-from wmbench.planning.agent import Agent, RandomAgent, ZeroAgent
+from wmbench.planning.actor import Actor
+from wmbench.planning.agent import Agent
+from wmbench.planning.floors import RandomAgent, ZeroAgent
 from wmbench.planning.inverse import InverseAgent
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel

@@ -4,39 +4,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from torch import Tensor
 
 from wmbench.envs.physics import is_success
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.tasks import Tasks
-from wmbench.planning.agent import Decision, Look
+from wmbench.planning.actor import Actor, Decision
 from wmbench.shapes import Obs
 
 CHECKS = ("every_step", "every_round", "last_step")
-
-
-@runtime_checkable
-class Actor(Protocol):
-    """Who acts in all tasks at once, and what it can tell of itself.
-
-    decisions: what each plan took, of actors that plan.
-    thoughts: of actors that plan, latents of the newest plan and of what it expects at the end of the running block.
-    """
-
-    @property
-    def decisions(self) -> Sequence[Decision]: ...
-    @property
-    def evaluations_per_plan(self) -> float: ...
-    def thoughts(self) -> tuple[Float[Tensor, "B H N D"], Float[Tensor, "B N D"]] | None: ...
-    def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float: ...
-    def reset(self, goal: Obs, blocks: int | float) -> None: ...
-    def act(self, look: Look, active: ndarray) -> ndarray: ...
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.conditions import Conditions, digest
-from wmbench.evaluation.episode_loop import Actor, Outcome, Rules, observe, run_episodes
+from wmbench.evaluation.episode_loop import Outcome, Rules, observe, run_episodes
 from wmbench.evaluation.results import Result, Score, Scores, Summary, read_summary, save_result, sentence
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.scores import score_paths
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import exclusive, write_text
 from wmbench.machine import duration, optional, peak_memory, progress_bar, size
+from wmbench.planning.actor import Actor
 
 Plans = dict[int, Float[ndarray, "n H 2"]]  # block of actions -> imagined positions at the end of each planned block
 FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video

@@ -1,8 +1,7 @@
 """Model-predictive control: look, encode, plan, act."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
+from wmbench.planning.actor import Decision, Look
 from wmbench.planning.memory import MEASURED
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
@@ -20,7 +20,6 @@ from wmbench.planning.rollout_cost import RolloutCost
 from wmbench.shapes import Obs
 
 ENCODED_AT_ONCE = 64  # frames
-Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
 
 if TYPE_CHECKING:
 
@@ -37,20 +36,6 @@ if TYPE_CHECKING:
 
 else:
     Dynamics = Any  # isinstance cannot see a torch module's submodules as attributes
-
-
-class Decision(NamedTuple):
-    """What one replanning took, of all its tasks together.
-
-    decision_seconds: looking and encoding since the last decision, and the plan itself.
-    plan_seconds: only the plan.
-    is_first: the agent's first, which also measures memory, compiles and warms up.
-    """
-
-    decision_seconds: float
-    plan_seconds: float
-    num_tasks: int
-    is_first: bool
 
 
 class Agent:
@@ -257,44 +242,3 @@ class Agent:
     def _note_decision(self, plan_seconds: float, num_tasks: int) -> None:
         self.decisions.append(Decision(self._look_seconds + plan_seconds, plan_seconds, num_tasks, not self.decisions))
         self._look_seconds = 0.0
-
-
-class Floor:
-    """An actor that neither looks nor plans."""
-
-    decisions: Sequence[Decision] = ()
-    evaluations_per_plan = 0.0
-
-    def thoughts(self) -> None:
-        return None
-
-    def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
-        return 0.0
-
-
-class RandomAgent(Floor):
-    """Uniform random actions."""
-
-    def __init__(self, frameskip: int, action_dim: int, seed: int):
-        if seed < 0:
-            raise ValueError(f"seed ({seed}) must not be negative")
-        self.shape, self.seed = (frameskip, action_dim), seed
-
-    def reset(self, goal: Obs, blocks: int | float) -> None:
-        self._rngs = [np.random.default_rng((self.seed, task)) for task in range(len(goal["proprio"]))]
-
-    def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
-        return np.stack([self._rngs[task].uniform(-1, 1, self.shape) for task in active]).astype(np.float32)
-
-
-class ZeroAgent(Floor):
-    """Does nothing, which shows how many tasks the ball's own velocity solves."""
-
-    def __init__(self, frameskip: int, action_dim: int):
-        self.shape = (frameskip, action_dim)
-
-    def reset(self, goal: Obs, blocks: int | float) -> None:
-        pass
-
-    def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
-        return np.zeros((len(active), *self.shape), np.float32)

@@ -1,0 +1,44 @@
+"""The contract of whoever acts: an agent that plans, or a floor that does not."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from wmbench.shapes import Obs
+
+Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
+
+
+class Decision(NamedTuple):
+    """What one replanning took, of all its tasks together.
+
+    decision_seconds: looking and encoding since the last decision, and the plan itself.
+    plan_seconds: only the plan.
+    is_first: the agent's first, which also measures memory, compiles and warms up.
+    """
+
+    decision_seconds: float
+    plan_seconds: float
+    num_tasks: int
+    is_first: bool
+
+
+@runtime_checkable
+class Actor(Protocol):
+    """Who acts in all tasks at once, and what it can tell of itself.
+
+    decisions: what each plan took, of actors that plan.
+    thoughts: of actors that plan, latents of the newest plan and of what it expects at the end of the running block.
+    """
+
+    @property
+    def decisions(self) -> Sequence[Decision]: ...
+    @property
+    def evaluations_per_plan(self) -> float: ...
+    def thoughts(self) -> tuple[Float[Tensor, "B H N D"], Float[Tensor, "B N D"]] | None: ...
+    def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float: ...
+    def reset(self, goal: Obs, blocks: int | float) -> None: ...
+    def act(self, look: Look, active: ndarray) -> ndarray: ...
