@@ -8,6 +8,7 @@ papers follow under their own heading, and in published.csv.
 from pathlib import Path
 
 from wmbench.commands import Arguments, door
+from wmbench.commands.baselines import baseline_command
 from wmbench.evaluation.results import find_summaries
 from wmbench.reports.published import add_published, published_markdown
 from wmbench.reports.report import write_report
@@ -30,8 +31,8 @@ def main() -> None:
     output = arguments.output or arguments.folder
     write_table(table, output)
     print(to_markdown(table))
-    for name in missing_baselines(table):
-        print(f"a floor or ceiling is missing; add it with: {name}")
+    for name, folder in missing_baselines(table):
+        print(f"a floor or ceiling is missing; add it with: {baseline_command(name, Path(folder), arguments.folder)}")
     report = write_report(table, output, f"wmbench: results in {arguments.folder}")
     print(f"wrote {output / 'table.md'}, {output / 'table.csv'} and {output / 'table.html'}\nreport: {report}")
     if arguments.published:

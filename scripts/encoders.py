@@ -13,7 +13,7 @@ from wmbench.reports.table import markdown_of
 
 LEGEND = """
 GFLOPs: of one frame, two for a multiplication with its addition.
-ms: of one frame alone on {device}; - where a network of over 100 M parameters is not cached.
+ms: of a single frame on {device}; - where a network of over 100 M parameters is not cached.
 weights: cached or not (python scripts/fetch.py encoder=NAME downloads them), a tokenizer's head not trained yet (python
 pretrain.py encoder=NAME env.data=PATH.h5 does it), trained with the model, or none."""
 

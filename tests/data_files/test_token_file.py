@@ -344,7 +344,7 @@ def test_a_file_that_says_it_is_another_is_refused(numbered_episodes: Callable, 
     file, other = (written(tmp_path, numbered_episodes(), patches(seed=seed)) for seed in (0, 1))
     other.path.rename(file.path)
     other.path.with_suffix(".json").rename(file.path.with_suffix(".json"))
-    assert "holds features of another encoder" in refusal(file, patches())
+    assert "holds tokens of another encoder" in refusal(file, patches())
 
 
 def test_tokens_that_the_encoder_does_not_make_are_refused(numbered_episodes: Callable, tmp_path: Path):
@@ -465,7 +465,7 @@ def test_auto_keeps_what_is_worth_it_and_says_what_it_takes(
     assert capsys.readouterr().out == "" and not (tmp_path / "new").exists()
     assert isinstance(choose(model, episodes, tmp_path, "auto"), KeptTokens)
     announced = capsys.readouterr().out
-    assert "features of 36 frames are computed once and kept: 1.49 kB" in announced and "free" in announced
+    assert "tokens of 36 frames are computed once and kept: 1.49 kB" in announced and "free" in announced
     assert isinstance(choose(model, episodes, tmp_path, "auto", num_frames=1), KeptTokens)  # it is there now
     assert "computed once" not in capsys.readouterr().out
 
@@ -496,7 +496,7 @@ def test_where_the_disk_is_too_small_frames_are_encoded_as_they_come(
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     assert isinstance(choose(model, episodes, tmp_path, "auto"), FreshTokens)
-    assert "as they come, and rounded as in a cache: their features need 1.44 kB in" in capsys.readouterr().out
+    assert "as they come, and rounded as in a cache: their tokens need 1.44 kB in" in capsys.readouterr().out
     assert set(asked) == {tmp_path}  # the disk of a folder that is not there yet
     with pytest.raises(ValueError, match=r"which has 1.4 kB left; make room .*cache.dtype=int8"):
         choose(model, episodes, tmp_path, True)

@@ -243,7 +243,7 @@ def test_a_model_of_dinov2_gets_that_encoder_with_its_pixels(
 def test_models_of_other_environments_are_refused_by_name(golden_folder: Path, tmp_path: Path, name: str):
     edit_hydra(golden_folder, env={"name": name})
     (golden_folder / "checkpoints" / "model_latest.pth").write_bytes(b"not even looked at")
-    with pytest.raises(ValueError, match=rf"is a model of {name}, and wmbench has PointMaze alone"):
+    with pytest.raises(ValueError, match=rf"is a model of {name}, and wmbench has only PointMaze"):
         import_checkpoint(golden_folder, tmp_path / "run")
 
 
@@ -406,7 +406,7 @@ def test_an_epoch_has_its_own_conversion(golden_folder: Path, tmp_path: Path):
 def test_a_folder_of_somebody_elses_is_never_replaced(golden_folder: Path, tmp_path: Path):
     (golden_folder / "wmbench").mkdir()
     (golden_folder / "wmbench" / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match="wmbench stands where the conversion"):
+    with pytest.raises(FileExistsError, match="wmbench is in the place where the conversion"):
         convert_once(golden_folder, None, tmp_path / "fallback")
     assert (golden_folder / "wmbench" / "thesis.tex").exists()
 

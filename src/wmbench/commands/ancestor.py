@@ -51,7 +51,7 @@ def translate(arguments: list[str]) -> list[str]:
         translated.append(argument)
     if any("train.yaml" in argument for argument in arguments) and not any("experiment=" in a for a in arguments):
         print(
-            "note: DINO-WM also tells its model the ball's position and velocity; our default shows it pixels alone. "
+            "note: DINO-WM also tells its model the ball's position and velocity; our default shows it only pixels. "
             "For its released recipe add experiment=dino_wm",
             file=sys.stderr,
         )

@@ -69,7 +69,7 @@ def tell_of_evening(trial: WorldModelTrainee, done: int) -> None:
 def world_model_trainee(
     cfg: DictConfig, model: WorldModel, train: Windows, valid: Windows, recipe: Recipe, run: Path
 ) -> WorldModelTrainee:
-    """Build a model and what it looks at: frames, or their tokens from the cache; matched features are measured once."""
+    """Build a model and what it looks at: frames, or their tokens from the cache; matched tokens are measured once."""
     device, episodes = next(model.parameters()).device, train.episodes
     done = load_resume(run, model, optimizer_of(model, recipe))
     if done >= recipe.max_steps and not step_path(run, done).exists():  # somebody deleted it, since it was damaged
@@ -84,7 +84,7 @@ def world_model_trainee(
     if isinstance(model.encoder, Matched) and model.encoder.std is not None:
         if not done:
             model.encoder.fit(train, model.normalizer)
-        print(f"features are divided by their standard deviation, {model.encoder.std.median():.3g} in the median")
+        print(f"tokens are divided by their standard deviation, {model.encoder.std.median():.3g} in the median")
     trainee = WorldModelTrainee(model, train, valid, recipe, cfg.seed)
     if is_compiled(cfg.compile, device) and done < recipe.max_steps:
         compile_predictor(model, lambda: loop.measure_step(trainee))

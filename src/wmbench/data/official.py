@@ -52,8 +52,8 @@ def open_episodes(path: str | os.PathLike[str]) -> EpisodeSet:
     """
     path = Path(path)
     if path.suffix == ".h5" and not path.exists():
-        beside = (path.with_suffix(""), path.with_suffix(".zip"))
-        path = next((other for other in beside if other.exists()), path)
+        near = (path.with_suffix(""), path.with_suffix(".zip"))
+        path = next((other for other in near if other.exists()), path)
     if path.is_dir():
         return OfficialEpisodes(path)
     if path.suffix == ".zip":

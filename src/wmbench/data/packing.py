@@ -14,7 +14,7 @@ TOLERANCE = {"float32": 5e-3, "float16": 5e-3, "bfloat16": 1e-2, "int8": 3e-2}
 class Packing:
     """Tokens as bytes.
 
-    float16 rounds three bits finer than bfloat16 in the same space, on every device; the latter is for features beyond
+    float16 rounds three bits finer than bfloat16 in the same space, on every device; the latter is for values beyond
     65,504. int8 stores each token as multiples of 1/127 of its largest feature, so none is off by more than 1/254 of that.
 
     Raises:
@@ -39,7 +39,7 @@ class Packing:
         """Round tokens and lay them out as bytes.
 
         Raises:
-            ValueError: features that the dtype cannot hold, or that are no numbers.
+            ValueError: tokens that the dtype cannot hold, or that are no numbers.
         """
         tokens = tokens.float()
         if self.dtype == "int8":
@@ -51,9 +51,7 @@ class Packing:
             parts = [checked]
         if not checked.isfinite().all():
             largest = tokens.abs().max().item()
-            raise ValueError(
-                f"features of up to {largest:.4g} do not fit cache.dtype={self.dtype}; try cache.dtype=bfloat16"
-            )
+            raise ValueError(f"tokens of up to {largest:.4g} do not fit cache.dtype={self.dtype}; try cache.dtype=bfloat16")
         return torch.cat([part.contiguous().flatten(-2).view(torch.uint8) for part in parts], dim=-1)
 
     def unpack(self, stored: UInt8[Tensor, "*B bytes"]) -> Float[Tensor, "*B N D"]:

@@ -17,7 +17,7 @@ class Folder:
     def __init__(self, path: Path):
         self.path = path
         if not (path / "states.pth").exists() and (deeper := next(path.glob("*/states.pth"), None)):
-            raise FileNotFoundError(f"no {path / 'states.pth'}; it lies one folder deeper: give {deeper.parent}")
+            raise FileNotFoundError(f"no {path / 'states.pth'}; it is one folder deeper: give {deeper.parent}")
         files = [file for folder in (path, path / "obses") for file in folder.glob("*") if file.is_file()]
         self.sizes = {file.relative_to(path).as_posix(): file.stat().st_size for file in files}
 

@@ -122,7 +122,7 @@ class TokenFile:
         Waits while another process writes, and then writes what that has left.
 
         Raises:
-            ValueError: features that the dtype cannot hold.
+            ValueError: tokens that the dtype cannot hold.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked() as file:
@@ -178,7 +178,7 @@ class TokenFile:
             for k in range(self.num_chunks):
                 yield self._checked(rows, k, journal)
 
-        return KeptTokens(self, upload(chunks(), rows.shape, device, "features to the GPU"))
+        return KeptTokens(self, upload(chunks(), rows.shape, device, "tokens to the GPU"))
 
     def observations(self, number: Int[ndarray, " F"]) -> Obs:
         """Observations of single frames by number, each with the `lookback` frames before it."""
@@ -235,7 +235,7 @@ class TokenFile:
             raise ValueError(f"{self.about_path}, which says what {self.path} holds, is missing or damaged; {self.remedy}")
         if key != self.key:
             differs = ", ".join(name for name in self.key if key.get(name) != self.key[name])
-            raise ValueError(f"{self.path} holds features of another {differs}; {self.remedy}")
+            raise ValueError(f"{self.path} holds tokens of another {differs}; {self.remedy}")
         if (found := self.path.stat().st_size) != self.num_bytes:
             raise ValueError(f"{self.path} has {found:,} bytes instead of {self.num_bytes:,}: truncated; {self.remedy}")
 

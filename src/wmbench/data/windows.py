@@ -58,7 +58,7 @@ class Windows:
                 f"in {episodes.path}; try frameskip={' or '.join(map(str, nearest))}"
             )
         if num_frames < 1:
-            raise ValueError(f"num_hist + num_pred ({num_frames}) must be at least 1 frame, and num_hist alone 1")
+            raise ValueError(f"num_hist + num_pred ({num_frames}) must be at least 1 frame, and num_hist by itself 1")
         self.episodes, self.which, self.num_frames, self.frameskip = episodes, which, num_frames, frameskip
         self.source: Source = StoredFrames(episodes)
         self.lookback = 0

@@ -1,4 +1,4 @@
-"""A tokenizer after DINO-Tok's abstract (arXiv 2511.20565): a frozen DINO's patch tokens with texture channels beside them.
+"""A tokenizer after DINO-Tok's abstract (arXiv 2511.20565): a frozen DINO's patch tokens, and texture channels.
 
 Its code and weights are not public. Theirs are the frozen backbone, deep features joined by shallow ones, and 832 features
 in all; ours are which blocks are shallow, the linear layer that reads them, and the training.
@@ -66,7 +66,7 @@ class DinoTok(Tokenizer):
         path = head_file(pretrained, weights, file, for_training)
         dino = frozen_backbone(backbone, pretrained, seed, architecture)
         if not isinstance(dino, DINO):
-            raise ValueError(f"DINO-Tok stands on the blocks of a DINOv2 or DINOv3 ViT, not on {type(dino).__name__}")
+            raise ValueError(f"DINO-Tok reads the blocks of a DINOv2 or DINOv3 ViT, not on {type(dino).__name__}")
         depth, width = len(dino.trunk.blocks), dino.embed_dim
         blocks = sorted({max(1, round(part * depth)) - 1 for part in SHALLOW})
         with drawn_from(seed):
@@ -103,7 +103,7 @@ class DinoTok(Tokenizer):
 
 
 class TextureHead(nn.Module):
-    """Shallow features side by side, normalised and narrowed; the codebooks, if any, are of deep features and of texture.
+    """Shallow features, joined, normalised and narrowed; the codebooks, if any, are of deep features and of texture.
 
     Args:
         width: of all of them together.

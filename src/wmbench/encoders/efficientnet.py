@@ -72,7 +72,7 @@ def build_network() -> Any:
 
 
 def load_network(network: nn.Module, path: Path) -> None:
-    """Fill the network, which stands on the meta device, from the official file; the classifier must be there."""
+    """Fill the network, which is on the meta device, from the official file; the classifier must be there."""
     names = official_names(network.state_dict())
     load_strictly(network, read_state(path), f"{path} is no EfficientNet-Lite0 by its official names", names, CLASSIFIER)
 

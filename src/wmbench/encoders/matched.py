@@ -60,7 +60,7 @@ class Matched(Encoder):
         if pool is not None:
             check_pool(pool, encoder)
         if standardise and not encoder.frozen:
-            raise ValueError("matched.standardise=true needs a frozen encoder: training moves the features; set it to false")
+            raise ValueError("matched.standardise=true needs a frozen encoder: training moves the tokens; set it to false")
         if by_token and not standardise:
             raise ValueError("matched.by_token=true says how to standardise and needs matched.standardise=true")
         width = own if width is None else width

@@ -181,7 +181,7 @@ class GatedMLP(nn.Module):
 def load_adapter(adapter: Adapter, path: Path) -> None:
     """Fill the adapter, which may be on the meta device, from a file with the official names.
 
-    The release keeps it in `G_ema`, with SigLIP2 and the decoder; a file of the adapter's tensors alone is read as well.
+    The release keeps it in `G_ema`, with SigLIP2 and the decoder; a file of only the adapter's tensors is read as well.
 
     Raises:
         ValueError: damaged, of another network, or objects that only the original's code could build.
@@ -189,11 +189,11 @@ def load_adapter(adapter: Adapter, path: Path) -> None:
     try:
         state = read_state(path, "G_ema")
     except ValueError as error:
-        raise ValueError(f"{error}; or, where the original's code is installed, save G_ema's state dict alone") from None
+        raise ValueError(f"{error}; or, where the original's code is installed, save only G_ema's state dict") from None
     part = PART if any(name.startswith(TOWER) for name in state) else ""
     state = {name: t for name, t in state.items() if name.startswith(part) and not name.startswith(DECODER_SIDE)}
     names = {name: official_name(name) for name in adapter.state_dict()}
-    remedy = "; give weights= the released file, or its adapter alone"
+    remedy = "; give weights= the released file, or only its adapter"
     load_strictly(adapter, state, f"{path} is not this VFM-VAE", names, remedy=remedy)
 
 

@@ -36,7 +36,7 @@ class VJEPA2(Encoder):
     """Patch tokens after the final norm, of clips of two frames: one time slot, so one token per patch.
 
     With temporal="still" a frame is repeated, as V-JEPA 2-AC does, and its tokens depend on nothing else. With "pair"
-    its predecessor in obs stands before it, one model step (frameskip environment steps) earlier, and tokens tell
+    its predecessor in obs comes before it, one model step (frameskip environment steps) earlier, and tokens tell
     motion. A frame without a predecessor is a still pair and looks at rest: the first one of obs, a goal, and any
     frame encoded by itself. The same place passed at speed is then some distance away from the goal.
 

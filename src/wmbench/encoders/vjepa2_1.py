@@ -16,7 +16,7 @@ TRAINED_GRID = 16  # patches per side in training, onto which the positions of e
 
 
 class VJEPA21(VJEPA2):
-    """VJEPA2 with temporal="image": a frame alone, by a patch layer of its own; "still" and "pair" are clips as there.
+    """VJEPA2 with temporal="image": a single frame, by a patch layer of its own; "still" and "pair" are clips as there.
 
     Its files are official .pt only. The code of the release takes their "ema_encoder" (B and L, which are distilled) or
     "target_encoder" (g and G); "encoder" is the network before averaging.

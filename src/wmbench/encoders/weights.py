@@ -28,15 +28,15 @@ REMEDY = "; give weights= a file of this model, or choose the encoder that the f
 
 @dataclass(frozen=True)
 class Release:
-    """A file of weights as its authors publish it. The hash pins it, whatever the address serves later.
+    """A file of weights as its authors publish it. The hash pins it, also where the address serves another file later.
 
     Args:
         name: the encoder in conf/encoder that scripts/fetch.py gets it for, with settings if it needs any.
-        sha256: of the whole file; None where nobody has published it: the first download's is kept beside the file.
+        sha256: of the whole file; None where nobody has published it: the first download's is kept next to the file.
         access: "open", or what has to be agreed to before a download.
         file: its name in the cache, for an address that ends in a name which many files have.
         setting: of the encoder, that takes another file in its place.
-        package: pip's name of the package that brings the file, where no address serves the file alone.
+        package: pip's name of the package that brings the file, where no address serves just the file.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Mazes: maps, the ball's free space, start states and shortest paths.
 
 Coordinates are DINO-WM's: the ball's qpos (x, y) [m]. Row w of a map spans x, column h spans y, and the centre of
-cell (w, h) lies at qpos (w - 0.2, h - 0.2), because the ball's body stands at (1.2, 1.2) and cell centres at (w + 1, h + 1).
+cell (w, h) is at qpos (w - 0.2, h - 0.2), because the ball's body is at (1.2, 1.2) and cell centres at (w + 1, h + 1).
 """
 
 from collections.abc import Sequence

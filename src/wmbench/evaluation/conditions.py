@@ -1,4 +1,4 @@
-"""Everything that decides an outcome besides who acts. Only results of the same conditions are compared."""
+"""Everything that decides an outcome but who acts. Only results of the same conditions are compared."""
 
 import hashlib
 import json

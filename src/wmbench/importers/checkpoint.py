@@ -89,7 +89,7 @@ def convert_once(folder: Path, epoch: int | None, fallback: Path) -> Path:
     may_write = folder.stat().st_mode & stat.S_IWUSR and os.access(folder, os.W_OK)  # a superuser may always
     run = places[0] if may_write else places[1]
     if run.exists() and _source_of(run) is None:
-        raise FileExistsError(f"{run} stands where the conversion of {folder} should go; move it away")
+        raise FileExistsError(f"{run} is in the place where the conversion of {folder} should go; move it away")
     print(f"note: converting {folder} to {run}, once", file=sys.stderr)
     fresh = _convert(folder, run, None, epoch)
     if _source_of(run) != digest and run.exists():

@@ -103,7 +103,7 @@ def read_hydra(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read as YAML: {error}") from None
     match hydra:
         case {"env": {"name": name}} if name != "point_maze":
-            raise ValueError(f"{folder} is a model of {name}, and wmbench has PointMaze alone (env.name: point_maze)")
+            raise ValueError(f"{folder} is a model of {name}, and wmbench has only PointMaze (env.name: point_maze)")
         case {"env": {}, "img_size": int(size), "normalize_action": bool(), "predictor": {}, "training": {}} if size > 0:
             pass
         case _:

@@ -9,7 +9,7 @@ from wmbench.reports.report import write_report
 from wmbench.reports.table import make_table, write_table
 
 ABOUT = (
-    "The model sees 64-pixel frames of a ball in a maze and learns, from random actions alone, to predict how its own "
+    "The model sees 64-pixel frames of a ball in a maze and learns, only from random actions, to predict how its own "
     "latents change. To act it searches for actions whose predicted latent is close to the goal's. The row 'state' is a "
     "world model whose latent is the true state: what could be had from perfect sight, not a comparison of two encoders "
     "alike in all else."
@@ -24,6 +24,6 @@ def write_demo(plans: Path, rows: tuple[str, ...], num_tasks: int) -> tuple[pd.D
     intro = [f"{sentence(shown[rows[0]])}, none of which is solved at its start, within 50 env steps (2.5 s).", ABOUT]
     if shown[rows[0]]["differs_in"]:
         each = "; ".join(f"{name}: {shown[name]['differs_in']}" for name in rows)
-        intro += [f"Besides what they see, the two models differ in how they were made. {each}."]
+        intro += [f"Apart from what they see, the two models differ in how they were made. {each}."]
     title = "wmbench demo: planning in the latent space of a world model"
     return table, write_report(table, plans, title, intro, rows[0])

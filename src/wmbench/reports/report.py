@@ -22,14 +22,14 @@ NUM_FRAMES = 6  # of a row of maps
 NOTE = (
     "Grey rows are floors (random actions, doing nothing) and the ceiling (the simulator itself as the model, under the "
     "same planner). Only rows of the same conditions compare: where a table has several, a column says in which settings "
-    "they differ. differs in: what is not the same in all models of these conditions, besides their encoders. p vs best: "
+    "they differ. differs in: what is not the same in all models of these conditions, apart from their encoders. p vs best: "
     "exact McNemar test against the best trained row of these conditions; above 0.05 two rows cannot be told apart. A "
     "decision is looking, encoding and planning, of one task among those planned together; the first one, which warms up, "
     "is not counted."
 )
 PANELS = (
     "Left the plan at that moment (yellow: where the model imagines the ball at the end of each planned block, read "
-    "linearly from its latents), beside it what happened, right the goal frame with the success radius."
+    "linearly from its latents), in the middle what happened, right the goal frame with the success radius."
 )
 MAPS = (
     "The first three principal components of an encoder's tokens over all of these frames, as red, green and blue: tokens "

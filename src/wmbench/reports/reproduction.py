@@ -47,7 +47,9 @@ def to_markdown(report: dict[str, Any]) -> str:
     paragraphs = [f"## {report['model']}: {report['verdict']}", "\n".join(table), RULE]
     if "random" in floors:
         rate = f"{floors['random']:.1%}"
-        paragraphs.append(f"Random actions solve {rate} of these tasks in as many rounds: a high rate alone proves little.")
+        paragraphs.append(
+            f"Random actions solve {rate} of these tasks in as many rounds: a high rate by itself proves little."
+        )
     if "retraining" in report:
         hours = f"{report['retraining']['hours']:,.0f} hours on {report['device']}"
         paragraphs += [

@@ -264,15 +264,14 @@ def html_of(text: pd.DataFrame) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n"
 
 
-def missing_baselines(table: pd.DataFrame) -> list[str]:
-    """Commands that would add the floors and ceiling that a set of conditions still lacks."""
-    commands = [
-        f"python plan.py model_name={name} protocol={group['protocol'].iloc[0]}"
+def missing_baselines(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The floors and ceiling that a set of conditions still lacks, each with the folder of a result that it belongs to."""
+    return [
+        (name, str(group["folder"].iloc[0]))
         for group in comparisons(table)
         for name in BASELINES
         if name not in set(group["actor"])
     ]
-    return list(dict.fromkeys(commands))
 
 
 def _outcomes(folder: str) -> np.ndarray:

@@ -22,14 +22,14 @@ def find_run(base: Path, name: str) -> Path:
         if any((folder / kind).exists() for kind in RUN_FILES):
             return folder
     if name in NEIGHBOURS:
-        raise FileNotFoundError(f"{name!r} is DINO-WM's model of another environment, and wmbench has PointMaze alone")
+        raise FileNotFoundError(f"{name!r} is DINO-WM's model of another environment, and wmbench has only PointMaze")
     names = list_runs(base)
     found = ", ".join(names) if names else "none; train one with: python train.py env=point_maze encoder=lewm_small"
     raise FileNotFoundError(f"no run {name!r} in {base / 'outputs'} or {base}; found: {found}")
 
 
 def list_runs(base: Path, pattern: str = "*") -> list[str]:
-    """Names of the runs that match a glob, whose * also stands for folders: exp1/maze is a run in a folder of runs."""
+    """Names of the runs that match a glob, whose * also matches folders: exp1/maze is a run in a folder of runs."""
     names = set()
     for folder in (base, SHIPPED, base / "outputs"):
         configs = [path for kind in RUN_FILES for path in folder.glob(f"*/**/{kind}")]

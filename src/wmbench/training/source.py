@@ -53,7 +53,7 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
         ValueError: cache.enabled=true where there is no cache to be had; a file that does not hold what it should.
     """
     if cache.enabled is True and not model.encoder.frozen:
-        raise ValueError("cache.enabled=true needs a frozen encoder: training moves the features; leave it at auto")
+        raise ValueError("cache.enabled=true needs a frozen encoder: training moves the tokens; leave it at auto")
     is_resident = fits(len(FrameNumbers(episodes)) * episodes.image_size**2 * 3, device)
     if cache.enabled is not True and not (cache.enabled == "auto" and is_worth_keeping(model.encoder)):
         return ResidentFrames(episodes, device) if is_resident else StoredFrames(episodes)
@@ -130,7 +130,7 @@ def reason_against(file: TokenFile, num_frames: int | None) -> str | None:
     missing, free = file.missing_bytes, free_disk(file.path)
     if missing > free:
         return (
-            f"their features need {size(missing)} in {file.path.parent}, which has {size(free)} left; make room "
+            f"their tokens need {size(missing)} in {file.path.parent}, which has {size(free)} left; make room "
             "(python scripts/latents.py), or set cache.dir=ANOTHER_DISK or cache.dtype=int8"
         )
     stored = len(file.numbers)
@@ -156,7 +156,7 @@ def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source
     """Write what the file lacks, check some of it, and open it."""
     if file.missing_bytes:
         print(
-            f"features of {len(file.numbers):,} frames are computed once and kept: {size(file.num_bytes)} in {file.path}, "
+            f"tokens of {len(file.numbers):,} frames are computed once and kept: {size(file.num_bytes)} in {file.path}, "
             f"{size(free_disk(file.path))} free"
         )
         if older := older_files(file):
@@ -165,7 +165,7 @@ def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source
     file.check(encode)
     source = file.open(device)
     where = "GPU memory" if isinstance(source.rows, Tensor) else "disk"
-    print(f"training reads {size(file.num_bytes)} of features from {where}: {file.path}")
+    print(f"training reads {size(file.num_bytes)} of tokens from {where}: {file.path}")
     return source
 
 
