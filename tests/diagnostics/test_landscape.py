@@ -57,11 +57,11 @@ def test_a_grid_has_whole_numbers_of_places_per_cell_at_least_a_ball_from_the_wa
 
 def test_the_ball_touches_the_tokens_that_it_is_drawn_on():
     """The centre of the map is the centre of the frame: the four middle tokens of a 4 x 4 grid."""
-    model = Physics(Maze("umaze"), num_threads=1).model
+    physics = Physics(Maze("umaze"), num_threads=1)
     middle = np.array([[1.8, 1.8]])
-    assert np.flatnonzero(touched(model, (4, 4), middle)).tolist() == [5, 6, 9, 10]
-    assert touched(model, (1, 1), middle).all()
-    right = touched(model, (4, 4), middle + [[1.2, 0.0]]).reshape(4, 4)
+    assert np.flatnonzero(touched(physics, (4, 4), middle)).tolist() == [5, 6, 9, 10]
+    assert touched(physics, (1, 1), middle).all()
+    right = touched(physics, (4, 4), middle + [[1.2, 0.0]]).reshape(4, 4)
     assert right[1:3, 2].all() and right[:, 0].sum() == 0 and right[0].sum() == 0, "x is a frame's column"
 
 

@@ -38,6 +38,26 @@ def test_simulated_plans_cost_what_the_simulator_as_a_model_says(env: PointMazes
     assert sum(counted) == 8, "one frame is drawn for each plan"
 
 
+def test_an_encoder_that_looks_back_sees_the_frame_a_block_before_the_end(env: PointMazes):
+    seen = []
+
+    class Pairs(SimulatorModel):
+        lookback = 1
+
+        def encode(self, obs):
+            seen.append(obs["proprio"])
+            return super().encode(obs)
+
+    model = Pairs(env.physics, 3)
+    plans = torch.rand(2, 1, 2, 6, generator=torch.Generator().manual_seed(0))
+    cost = SimulatedCost(model, env, at_end(Objective()), START, torch.zeros(2, 1, 4), CPU)
+    cost(plans)
+    states = torch.from_numpy(simulate(env.physics, model, START, plans)[:, 0]).float()
+    torch.testing.assert_close(torch.cat(seen), states[:, [3, 6]])
+    cost(plans[:, :, :1])
+    torch.testing.assert_close(torch.cat(seen[2:]), states[:, [0, 3]], msg="of a single block: the start")
+
+
 def test_simulated_states_begin_at_the_start_and_follow_denormalised_actions(env: PointMazes):
     world = LinearWorld()
     plans = torch.full((2, 1, 2, 4), 0.5)

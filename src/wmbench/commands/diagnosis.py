@@ -65,7 +65,7 @@ def diagnose_run(cfg: DictConfig, name: str) -> Diagnostics:
     agent = OPEN_LOOP | {"horizon": cfg.horizon, "num_taken": cfg.horizon, "memory_gb": cfg.memory_gb}
     settings: Any = OmegaConf.to_container(cfg)
     parts = check_parts(settings["parts"])
-    cfg = OmegaConf.create(settings | {"model_name": name, "row": name, "actor": "planner", "agent": agent, "protocol": {}})
+    cfg = DictConfig(settings | {"model_name": name, "row": name, "actor": "planner", "agent": agent, "protocol": {}})
     player = load_trained(cfg)
     run, cfg = run_of(cfg)[0], settle(cfg, player.env.maze, player.frameskip)
     subject = make_subject(cfg, player)

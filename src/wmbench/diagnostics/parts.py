@@ -54,8 +54,8 @@ def measure_geometry(subject: Subject) -> Values:
     z = subject.model.split(subject.encoded.z)[0].flatten(2)
     visual, goals = (subject.model.split(some)[0] for some in (subject.landscape, subject.goals))
     positions, is_free = subject.places
-    camera, grid = subject.env.physics.model, subject.model.encoder.grid
-    on_ball, on_goal = touched(camera, grid, positions[is_free]), touched(camera, grid, subject.tasks.goal[:, :2])
+    physics, grid = subject.env.physics, subject.model.encoder.grid
+    on_ball, on_goal = touched(physics, grid, positions[is_free]), touched(physics, grid, subject.tasks.goal[:, :2])
     shares = [untouched_share(visual, goal, on_ball, on) for goal, on in zip(goals, on_goal, strict=True)]
     return {
         "effective_rank": effective_rank(folded(z, NUM_FEATURES).flatten(0, 1).double().numpy()),

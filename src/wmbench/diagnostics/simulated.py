@@ -66,4 +66,4 @@ def reached(
 ) -> tuple[Bool[ndarray, " B"], Bool[ndarray, " B"]]:
     """Whether each task's ball is within 0.5 m of its goal at any step, and at the last."""
     inside = is_success(states, goal[:, None])
-    return inside.any(1), inside[:, -1]
+    return np.asarray(inside.any(1)), inside[:, -1]

@@ -1,19 +1,19 @@
 """The share of a latent distance that comes from tokens on which the ball is in neither frame."""
 
-import mujoco
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
 from wmbench.envs.mazes import BALL_RADIUS
+from wmbench.envs.physics import Physics
 from wmbench.envs.rendering import pixel_of
 
 
-def touched(physics_model: mujoco.MjModel, grid: tuple[int, int], position: Float[ndarray, "P 2"]) -> Bool[ndarray, "P N"]:
+def touched(physics: Physics, grid: tuple[int, int], position: Float[ndarray, "P 2"]) -> Bool[ndarray, "P N"]:
     """Tokens of a row-major grid over the frame on whose squares the drawn ball lies, at each position (x, y) [m]."""
-    centre = pixel_of(position, physics_model, 1) + 0.5  # in frame sides, from the frame's corner
-    metre = np.diff(pixel_of(np.array([[0.0, 0.0], [1.0, 0.0]]), physics_model, 1)[:, 0])
+    centre = pixel_of(position, physics.model, 1) + 0.5  # in frame sides, from the frame's corner
+    metre = np.diff(pixel_of(np.array([[0.0, 0.0], [1.0, 0.0]]), physics.model, 1)[:, 0])
     rows, columns = grid
     away_y, away_x = (
         np.maximum(np.abs(centre[:, axis, None] - (np.arange(count) + 0.5) / count) - 0.5 / count, 0)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
         normalizer: Normalizer
         frameskip: int
-        lookback: int  # 1 where a frame's latent also depends on the frame before it
 
+        @property
+        def lookback(self) -> int: ...  # 1 where a frame's latent also depends on the frame before it
         def encode(self, obs: Obs) -> Tensor: ...
         def split(self, z: Tensor) -> tuple[Tensor, Tensor | None]: ...
         def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor: ...
