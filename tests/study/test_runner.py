@@ -62,9 +62,12 @@ def test_shards_together_make_every_cell_once(tmp_path, monkeypatch):
 
 def test_a_forecast_goes_by_the_file_of_the_study_until_something_is_measured(tmp_path, monkeypatch):
     made = study(tmp_path, minutes={"train": 2, "closed": 1, "open": 0.5}, run_mb=3)
-    assert "left: 10 cells, about 15 min 30 s and 15 MB of disk (measured elsewhere" in plan_of(made, made.cells)
+    assert "left: 10 cells of 5 runs, about 15 min 30 s and 15 MB of disk (measured on the machine that" in plan_of(
+        made, made.cells
+    )
     run(monkeypatch, made, Commands(failing=("b_s1", "b_s2")))
-    assert "left: 4 cells, about 0 s and 6 MB of disk (measured here" in plan_of(made, made.cells)
+    monkeypatch.setattr(runner.Costs, "seconds", {"train_a": 60.0, "closed_a": 2.0, "open_a": 1.0, "open_floors": 9.0})
+    assert "left: 4 cells of 2 runs, about 2 min 14 s and 6 MB of disk (measured here)" in plan_of(made, made.cells)
 
 
 def test_data_that_cannot_be_collected_stop_the_study(tmp_path, monkeypatch):

@@ -226,8 +226,11 @@ def what_is_left(study: Study, left: Sequence[Cell]) -> str:
     if not left:
         return "nothing is left to do"
     seconds, runs = Costs(study.folder).forecast(study, left), len({cell.run for cell in left})
-    source = "measured here" if Costs(study.folder).seconds else "measured elsewhere: conf/study says where"
-    return f"left: {len(left)} cells, about {duration(seconds)} and {size(1e6 * study.run_mb * runs)} of disk ({source})"
+    if not seconds:
+        return f"left: {len(left)} cells; what they take is measured with the first of them"
+    source = "here" if Costs(study.folder).seconds else "on the machine that conf/study names"
+    took = f"about {duration(seconds)} and {size(1e6 * study.run_mb * runs)} of disk"
+    return f"left: {len(left)} cells of {runs} runs, {took} (measured {source})"
 
 
 def plan_of(study: Study, cells: Sequence[Cell]) -> str:
