@@ -6,16 +6,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from wmbench.evaluation.bootstrap import crossed_bootstrap
 from wmbench.evaluation.row import BASELINES
 from wmbench.reports.document import Bar, Cell, Frame, Picture, Section, Sheet, Table
 from wmbench.reports.study_figures import draw_against, draw_curves
 from wmbench.reports.study_files import Study
 from wmbench.reports.study_results import outcome_cell
 
-NUM_BINS, NUM_STEPS, REPLICATES = 5, 25, 500
+NUM_BINS, NUM_STEPS, REPLICATES = 5, 21, 2000
 COLUMNS = ["row", "evaluation", "x", "success", "low", "high", "n_tasks"]
 POINT = ("success", "low", "high")
 ORDINALS = ("nearest", "second", "third", "fourth", "fifth", "sixth")  # strata; a table has eight columns at most
@@ -25,30 +26,29 @@ BAND = (
 )
 
 
-def mean_with_band(values: Float[ndarray, "S T"]) -> tuple[float, float, float]:
-    """Mean over S seeds and T tasks, and its 95% interval from drawing both again (crossed bootstrap)."""
-    rng = np.random.default_rng(0)
-    seeds, tasks = values.shape
-    weight_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), REPLICATES) / seeds
-    weight_tasks = rng.multinomial(tasks, np.full(tasks, 1 / tasks), REPLICATES) / tasks
-    low, high = np.quantile(((weight_seeds @ values) * weight_tasks).sum(1), (0.025, 0.975))
-    return float(values.mean()), float(low), float(high)
+def _by_seed(part: Frame, values: Frame) -> tuple[Float[ndarray, "S T"], list[int]]:
+    """Values of the tasks that every seed of a row has played, and the tasks' strata."""
+    known = part.assign(seed=part["seed"].fillna(-1), value=values.astype(float))
+    table = known.pivot(index="seed", columns="task", values="value").dropna(axis=1)
+    strata = part.drop_duplicates("task").set_index("task")["stratum"].fillna(0).reindex(table.columns)
+    return table.to_numpy(float), strata.astype(int).tolist()
 
 
-def _by_seed(outcomes: Frame, solved: Frame) -> Float[ndarray, "S T"]:
-    """Successes of the tasks that every seed of a row has played."""
-    values = outcomes.assign(seed=outcomes["seed"].fillna(-1), solved=solved.astype(float))
-    return values.pivot_table(index="seed", columns="task", values="solved").dropna(axis=1).to_numpy(float)
+def _point_of(values: Float[ndarray, "S T"] | Bool[ndarray, "S T"], strata: list[int]) -> list[float]:
+    """Mean, and its 95% interval over seeds and tasks, cut to what a share can be."""
+    estimate = crossed_bootstrap(values.astype(float), strata=strata, replicates=REPLICATES)
+    low, high = estimate.interval()
+    return [estimate.value, max(low, 0.0), min(high, 1.0)]
 
 
 def distance_sheet(outcomes: Frame) -> Sheet:
     """Success by the length of the shortest path, in fifths of the tasks. x: the mean length in the fifth [m]."""
     edges = np.quantile(outcomes["geodesic"], np.linspace(0, 1, NUM_BINS + 1)[1:-1])
     bins = np.searchsorted(edges, outcomes["geodesic"])
-    rows = []
-    for (row, evaluation, _), group in outcomes.groupby(["row", "evaluation", bins], sort=False):
-        band = mean_with_band(_by_seed(group, group["success"]))
-        rows.append([row, evaluation, group["geodesic"].mean(), *band, group["task"].nunique()])
+    rows = [
+        [row, evaluation, part["geodesic"].mean(), *_point_of(*_by_seed(part, part["success"])), part["task"].nunique()]
+        for (_, row, evaluation), part in outcomes.groupby([bins, "row", "evaluation"])
+    ]
     frame: Frame = pd.DataFrame(rows, columns=COLUMNS)
     return Sheet("distance.csv", frame.sort_values(["evaluation", "row", "x"], ignore_index=True))
 
@@ -57,24 +57,20 @@ def budget_sheet(outcomes: Frame) -> Sheet:
     """Success by each env step. x: the step."""
     steps = np.unique(np.linspace(0, outcomes["steps"].max(), NUM_STEPS).round())
     rows = []
-    for (row, evaluation), group in outcomes.groupby(["row", "evaluation"], sort=False):
-        for step in steps:
-            band = mean_with_band(_by_seed(group, group["success"] & (group["steps"] <= step)))
-            rows.append([row, evaluation, step, *band, group["task"].nunique()])
+    for (row, evaluation), part in outcomes.groupby(["row", "evaluation"], sort=False):
+        touched, strata = _by_seed(part, part["steps"].where(part["success"], np.inf))
+        rows += [[row, evaluation, step, *_point_of(touched <= step, strata), touched.shape[1]] for step in steps]
     return Sheet("budget.csv", pd.DataFrame(rows, columns=COLUMNS))
 
 
 def strata_sheet(outcomes: Frame) -> Sheet:
     """Success by the tasks' strata, nearest first."""
     near_first = outcomes.groupby("stratum")["geodesic"].mean().sort_values().index
-    rows = []
-    for (row, evaluation), group in outcomes.groupby(["row", "evaluation"], sort=False):
-        for stratum in near_first:
-            part = group[group["stratum"] == stratum]
-            if len(part):
-                rows.append(
-                    [row, evaluation, stratum, *mean_with_band(_by_seed(part, part["success"])), part["task"].nunique()]
-                )
+    rows = [
+        [row, evaluation, stratum, *_point_of(*_by_seed(part, part["success"])), part["task"].nunique()]
+        for stratum in near_first
+        for (row, evaluation), part in outcomes[outcomes["stratum"] == stratum].groupby(["row", "evaluation"], sort=False)
+    ]
     return Sheet("strata.csv", pd.DataFrame(rows, columns=["row", "evaluation", "stratum", *COLUMNS[3:]]))
 
 
@@ -112,12 +108,12 @@ def curves(study: Study, pictures: Path) -> tuple[list[Section], list[Sheet]]:
     """The parts on distance and strata, budget and radii; and compute."""
     outcomes = study.outcomes.frame
     sections, sheets = [_radii(study)], []
-    if {"geodesic", "steps"} <= set(outcomes.columns) and len(outcomes):
+    if {"geodesic", "steps", "stratum"} <= set(outcomes.columns) and len(outcomes):
         by_distance, by_step = distance_sheet(outcomes), budget_sheet(outcomes)
         sheets += [by_distance, by_step]
         section = Section("How far can it go?")
         section.blocks += _pictures(study, by_distance, pictures, "distance", "shortest path to the goal [m]")
-        if outcomes.get("stratum") is not None and outcomes["stratum"].notna().all():
+        if outcomes["stratum"].notna().all():
             strata = strata_sheet(outcomes)
             sheets.append(strata)
             section.blocks += [_strata_table(study, strata, evaluation) for evaluation in study.evaluations]
