@@ -72,6 +72,15 @@ def test_a_part_is_made_again_only_where_its_settings_have_changed(base: Path, m
     assert made[3:] == ["open_loop"]
 
 
+def test_a_run_that_was_trained_further_keeps_no_part_of_its_former_weights(base: Path):
+    run = base / "outputs" / "study_a"
+    before = diagnose_run(asked(base, "parts=[open_loop,probes]"), "study_a")
+    (run / "step_000001.safetensors").rename(run / "step_000002.safetensors")
+    after = diagnose_run(asked(base, "parts=open_loop"), "study_a")
+    assert set(before["made"]) == {"open_loop", "probes"} and set(after["made"]) == {"open_loop"}
+    assert "probes" not in after and after["step"] == 2
+
+
 def test_what_is_done_is_kept_where_a_later_part_fails(base: Path, monkeypatch):
     def fail(subject):
         raise ValueError("no room")

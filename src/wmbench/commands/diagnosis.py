@@ -19,6 +19,7 @@ from wmbench.diagnostics.predictors import FEWEST_ROWS, features, predictors_of_
 from wmbench.diagnostics.probe import Probe
 from wmbench.diagnostics.subject import Subject
 from wmbench.envs.mazes import Maze
+from wmbench.evaluation.conditions import digest
 from wmbench.evaluation.evaluate import Player
 from wmbench.evaluation.results import Result, find_summaries
 from wmbench.evaluation.shipped import FOLDER, shipped_tasks
@@ -72,6 +73,7 @@ def diagnose_run(cfg: DictConfig, name: str) -> Diagnostics:
     tasks, picture = subject.tasks, run / "landscape.png"
     facts = {
         "model_name": name,
+        "run": digest({"row": player.row.hash, "probe": player.row.position_r2}),
         "weights_hash": player.row.weights_hash,
         "step": player.row.step,
         "data_hash": subject.windows.episodes.hash[:12],

@@ -37,9 +37,12 @@ def diagnose(run: Path, subject: Subject, parts: Sequence[str], facts: Mapping[s
     """Measure what the file lacks, and say before what that takes; returns the file's contents and the parts made now.
 
     Args:
-        facts: of the run and its data, on which every part depends, and the settings that some parts ask for.
+        facts: of the run and its data, on which every part depends, and the settings that some parts ask for; `run` names
+            the model with all that it computes with.
     """
     found = read_diagnostics(run)
+    if found.get("run") != facts["run"]:  # trained further, say: parts of two models do not share a file
+        found = {}
     asks = {name: _asked(name, facts) for name in parts}
     todo = [name for name in parts if found.get("made", {}).get(name, {}).get("settings") != asks[name]]
     if not todo:
@@ -61,7 +64,7 @@ def diagnose(run: Path, subject: Subject, parts: Sequence[str], facts: Mapping[s
                 raise ValueError(
                     f"{name}: {bad[0]} of {run} is {values[bad[0]]}, which is no number; the model diverges there"
                 )
-            known = {key: facts[key] for key in ("model_name", "weights_hash", "step", "data_hash", "tasks")}
+            known = {key: facts[key] for key in ("model_name", "run", "weights_hash", "step", "data_hash", "tasks")}
             made = found.get("made", {}) | {name: {"settings": asks[name], "seconds": round(time.perf_counter() - began, 1)}}
             found = found | known | {"made": made, name: values}
             write_text(run / FILE, json.dumps(found, indent=2, allow_nan=False) + "\n")
@@ -106,5 +109,6 @@ def forecast(subject: Subject, frames: int, steps: int) -> float:
 
 def _asked(name: str, facts: Mapping[str, Any]) -> str:
     """Names all that decides a part's numbers: the run, its data, the settings that the part asks for, and the code."""
-    own = {key: facts[key] for key in ("weights_hash", "step", "data_hash", *PARTS[name].asks)}
-    return digest(dict(flat(own | {"code": source_version("wmbench.diagnostics.parts")})))
+    own = {key: facts[key] for key in ("run", "data_hash", *PARTS[name].asks)}
+    modules = (f"wmbench.diagnostics.{path.stem}" for path in sorted(Path(__file__).parent.glob("*.py")))
+    return digest(dict(flat(own | {"code": source_version(*modules)})))
