@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command
+from wmbench.reports.study_report import write_study_report
 from wmbench.study.grid import Study
 from wmbench.study.lock import lock_now
 from wmbench.study.runner import Runner, finished, plan_of, status
@@ -30,7 +31,7 @@ def main(cfg: DictConfig) -> None:
         Runner(study, cells, lambda: write_tables(study, finished(study))).run()
         write_tables(study, done := finished(study))
         lock_now(study, list(done.values()))
-        print(f"tables: {study.folder}")
+        print(f"report: {write_study_report(study.folder)}")
     print(f"{len(finished(study).keys() & set(cells))} of {len(cells)} cells done")
 
 

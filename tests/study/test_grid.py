@@ -66,6 +66,12 @@ def test_a_study_that_cannot_work_is_refused(changed, message):
         study(**changed)
 
 
+def test_floors_play_only_the_evaluations_that_they_can():
+    assert [cell.evaluation for cell in study(floors_in=["open"]).cells if cell.seed is None] == ["open"]
+    with pytest.raises(ValueError, match=r"study.floors_in: unknown adam; known: closed, open"):
+        study(floors_in=["adam"])
+
+
 def test_a_study_says_what_it_lacks():
     with pytest.raises(ValueError, match="study lacks rows"):
         Study.of({name: value for name, value in TWO.items() if name != "rows"}, Path())

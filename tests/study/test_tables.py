@@ -48,3 +48,9 @@ def test_a_contrast_of_too_few_runs_or_of_no_row_says_so(tables):
     verdicts = tables["contrasts"].set_index("name")
     assert verdicts["verdict"].to_dict() == {"one": "no claim", "two": "untested"}
     assert verdicts.loc["one", "difference"] == pytest.approx(0)
+
+
+def test_every_cell_has_its_state(tables):
+    states = tables["cells"].groupby("row")["state"].value_counts().to_dict()
+    assert states[("b", "done")] == 3 and states[("a", "done")] == 1 and states[("a", "missing")] == 2
+    assert states[("zero", "missing")] == 1

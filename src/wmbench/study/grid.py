@@ -44,6 +44,8 @@ class Study:
     rows: a name in tables for the words that make it.
     evaluations: likewise for plan.py.
     floors: actors that are not trained, of BASELINES.
+    floors_in: evaluations that they play, None for all. The simulator has no gradients for adam, and no latents.
+    diagnose: words for scripts/diagnose.py, which looks at the first seed of each row; None: at none.
     contrasts: expectations, written down before the first run.
     margin: of success, below which a difference does not matter.
     words: pieces of command lines that the YAML file is written with.
@@ -61,6 +63,8 @@ class Study:
     heads: Mapping[str, str] = field(default_factory=dict)
     train: str = ""
     floors: Sequence[str] = BASELINES
+    floors_in: Sequence[str] | None = None
+    diagnose: str | None = None
     contrasts: Sequence[Mapping[str, Any]] = ()
     margin: int | float = 0.03
     about: str = ""
@@ -80,6 +84,8 @@ class Study:
             raise ValueError(f"study.seeds ({list(self.seeds)}) must be different whole numbers of at least 0")
         if unknown := set(self.floors) - set(BASELINES):
             raise ValueError(f"study.floors: unknown {', '.join(sorted(unknown))}; known: {', '.join(BASELINES)}")
+        if unknown := set(self.floors_in or ()) - set(self.evaluations):
+            raise ValueError(f"study.floors_in: unknown {', '.join(sorted(unknown))}; known: {', '.join(self.evaluations)}")
         if taken := set(self.rows) & set(BASELINES):
             raise ValueError(f"study.rows: {', '.join(sorted(taken))} names a floor; give the row another name")
 
@@ -100,7 +106,8 @@ class Study:
     @property
     def cells(self) -> list[Cell]:
         """All cells: floors first, since they take minutes and say what the others are worth, then row by row."""
-        floors = [Cell(floor, None, evaluation) for floor in self.floors for evaluation in self.evaluations]
+        played = self.evaluations if self.floors_in is None else self.floors_in
+        floors = [Cell(floor, None, evaluation) for floor in self.floors for evaluation in played]
         return floors + [
             Cell(row, seed, evaluation) for row in self.rows for seed in self.seeds for evaluation in self.evaluations
         ]
@@ -153,6 +160,10 @@ class Study:
         """One sweep over runs that are still to be evaluated."""
         where = [f"ckpt_base_path={self.runs_folder}", f"output_dir={self.results_folder(evaluation)}", "baselines=false"]
         return ["plan.py", "-m", f"model_name={','.join(runs)}", *shlex.split(self.evaluations[evaluation]), *where]
+
+    def diagnose_command(self, run: str) -> list[str]:
+        words = [f"model_name={run}", f"ckpt_base_path={self.runs_folder}", f"env.data={self.data_file}"]
+        return ["scripts/diagnose.py", *words, *shlex.split(self.diagnose or "")]
 
 
 def run_name(row: str, seed: int | str) -> str:

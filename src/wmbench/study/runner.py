@@ -35,6 +35,10 @@ def is_trained(study: Study, row: str, seed: int) -> bool:
     return (study.runs_folder / "outputs" / run_name(row, seed) / "probe.safetensors").exists()
 
 
+def diagnostics_of(study: Study, row: str) -> Path:
+    return study.runs_folder / "outputs" / run_name(row, study.seeds[0]) / "diagnostics.json"
+
+
 class Runner:
     """Makes the cells that are missing, one command at a time, and notes what failed and what each part took.
 
@@ -52,19 +56,16 @@ class Runner:
         """Make every missing cell, as far as it can be made."""
         done = finished(self.study)
         missing = [cell for cell in self.cells if cell not in done]
-        if not missing:
-            return
         with progress_bar(total=len(self.cells), initial=len(self.cells) - len(missing), unit=" cells") as self.bar:
-            self._collect()
+            if missing:
+                self._once(self.study.data_file, "data", self.study.collect_command())
             for evaluation, cells in grouped(missing, lambda cell: cell.evaluation if cell.seed is None else ""):
                 if evaluation:
                     self._plan(evaluation, cells)
             for row, cells in grouped(missing, lambda cell: "" if cell.seed is None else cell.row):
                 if row:
                     self._row(row, cells)
-
-    def _collect(self) -> None:
-        self._once(self.study.data_file, "data", self.study.collect_command())
+            self._diagnose()
 
     def _once(self, file: Path, name: str, words: list[str]) -> None:
         """Make a file that several rows need, unless it is there; another shard may make it just now.
@@ -97,6 +98,16 @@ class Runner:
             ready = [cell for cell in here if cell.seed is not None and is_trained(study, row, cell.seed)]
             if ready:
                 self._plan(evaluation, ready, row)
+
+    def _diagnose(self) -> None:
+        """Look for the reasons in the first seed of each row that is trained. Where that fails, the log says why."""
+        for row in self.study.rows if self.study.diagnose is not None else ():
+            seed = self.study.seeds[0]
+            run = run_name(row, seed)
+            mine = any(cell.run == run for cell in self.cells)
+            if mine and is_trained(self.study, row, seed) and not diagnostics_of(self.study, row).exists():
+                self._command(f"diagnose_{row}", self.study.diagnose_command(run), [run])
+                self.on_result()
 
     def _plan(self, evaluation: str, cells: list[Cell], row: str = "floors") -> None:
         runs = [cell.run for cell in cells]

@@ -11,6 +11,7 @@ from wmbench.files import write_text
 from wmbench.study.contrasts import judge, read_contrasts
 from wmbench.study.grid import Cell, Study
 from wmbench.study.outcomes import all_pairs, planning_gaps, summarise
+from wmbench.study.runner import Failures
 
 KEYS = ["row", "evaluation"]
 OF_TASKS = (
@@ -22,7 +23,10 @@ MEANS = ("position_r2", "evaluations_per_plan", "seconds_per_decision", "seconds
 
 
 def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
-    """Write outcomes.csv, table.csv, contrasts.csv and pairs.csv of what is done so far, if anything is."""
+    """Write cells.csv and, if anything is done, outcomes.csv, table.csv, contrasts.csv and pairs.csv of that."""
+    failures = Failures(study.folder)
+    states = ["done" if cell in done else "failed" if failures.of(cell) else "missing" for cell in study.cells]
+    _write(study.folder / "cells.csv", pd.DataFrame(study.cells).assign(state=states).astype({"seed": "Int64"}))
     if not done:
         return
     outcomes = outcomes_of(done)
@@ -33,7 +37,11 @@ def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
         "pairs": pairs_of(outcomes),
     }
     for name, table in tables.items():
-        write_text(study.folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+        _write(study.folder / f"{name}.csv", table)
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
 def outcomes_of(done: Mapping[Cell, Summary]) -> pd.DataFrame:
