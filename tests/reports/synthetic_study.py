@@ -77,7 +77,8 @@ def _outcomes(rng: np.random.Generator, row: str, seed: int | None, evaluation: 
 def _table(outcomes: pd.DataFrame, folder: Path) -> pd.DataFrame:
     rows = []
     for (row, evaluation), group in outcomes.groupby(["row", "evaluation"], sort=False):
-        for column, radius in (("success", 0.5), ("success_0.25", 0.25), ("success_0.1", 0.1), ("held", 0.5), ("spl", None)):
+        radii = {"success": 0.5, "success_0.25": 0.25, "success_0.1": 0.1, "held": 0.5, "spl": None, "final_distance": None}
+        for column, radius in radii.items():
             rate = group[column].mean()
             rows.append(
                 {

@@ -122,6 +122,15 @@ def test_the_answer_names_the_best_row_and_counts_what_can_be_told_from_chance(p
     assert "only 2 of 4 expected differences can be told from chance" in page.text
 
 
+def test_a_whole_study_has_every_part(page):
+    titles = ("Results", "What was expected, and what came out", "How close, and does it stay?", "How far can it go?")
+    titles += ("How long does it need?", "What does it cost?", "Is it the distance, or the dynamics?")
+    titles += ("What the diagnostics say", "Which diagnostic goes with success?", "Best and worst episodes")
+    titles += ("Where the weights came from", "What was fixed before", "Papers", "Files", "Data")
+    assert [title for title in titles if page.words.count(title) < 2] == []  # as a heading and as a link to it
+    assert "could not be made" not in page.text
+
+
 def small_study(folder: Path, num_seeds: int = 5) -> Path:
     """A study without the outcomes of its tasks, whose curves take seconds to draw."""
     make_study(folder, num_seeds, num_tasks=20, evaluations=("closed",))
@@ -154,6 +163,14 @@ def test_a_partial_study_says_how_far_it_is(tmp_path):
     assert f"This study is not finished: {len(cells) - 5} of {len(cells)} cells are done, 2 failed" in page.text
     assert "contrasts.csv has no line yet" in page.text
     assert "There is no lock.json" in page.text
+
+
+def test_a_part_that_cannot_be_made_says_why(tmp_path):
+    folder = make_study(tmp_path / "broken", num_tasks=4, evaluations=("closed",))
+    outcomes = pd.read_csv(folder / "outcomes.csv")
+    outcomes.assign(geodesic="far").to_csv(folder / "outcomes.csv", index=False)
+    page = Page(write_study_report(folder))
+    assert "This part could not be made: TypeError" in page.text and "dinov2 reached most goals" in page.text
 
 
 def test_a_study_without_any_result_has_a_report(tmp_path):

@@ -33,7 +33,7 @@ COLOURS = {
 COLUMNS = ["row", "evaluation", "folder", "task", "geodesic", "success", "steps", "spl", "final_distance", "label"]
 
 
-def episodes(study: Study, films: Path) -> tuple[Section, list[Sheet]]:
+def episodes(study: Study, films: Path) -> tuple[list[Section], list[Sheet]]:
     """Films of the best and the worst row, and the failures of every row whose paths are there."""
     section = Section("Best and worst episodes")
     evaluation = study.evaluations[0] if study.evaluations else ""
@@ -45,7 +45,7 @@ def episodes(study: Study, films: Path) -> tuple[Section, list[Sheet]]:
                 frames.append(played)
     if not frames:
         section.text("No paths of episodes are there to be shown.")
-        return section, []
+        return [section], []
     failures, shown = count_labels(pd.concat(frames)), choose_episodes(study.learned(evaluation), pd.concat(frames))
     section.text(
         "Seen from above, at half of real time: the ball is white, its path blue, the goal and its radius of half a "
@@ -60,7 +60,7 @@ def episodes(study: Study, films: Path) -> tuple[Section, list[Sheet]]:
     section.blocks.append(Films(clips))
     section.blocks.append(_failure_table(failures))
     section.text(RULE + ".", kind="note")
-    return section, [shown, failures]
+    return [section], [shown, failures]
 
 
 def read_episodes(row: str, evaluation: str, folder: Path) -> Frame:

@@ -102,9 +102,8 @@ def _square_sheet(sheet: Sheet) -> Sheet:
     means = _means(Sheet(sheet.name, sheet.frame[sheet.frame["part"] == "two_by_two"]))
     means.columns = [str(name).removeprefix("two_by_two.") for name in means.columns]
     frame = means.reindex(columns=["row", *SQUARE.values()])
-    return Sheet(
-        "two_by_two.csv", frame.assign(limit=[_limit(*row) for row in frame[list(SQUARE.values())].to_numpy(float)])
-    )
+    cells = frame[list(SQUARE.values())[:4]].to_numpy(float).tolist()
+    return Sheet("two_by_two.csv", frame.assign(limit=[_limit(*row) for row in cells]))
 
 
 def _limit(true_latent: float, true_probe: float, learned_latent: float, learned_probe: float) -> str:

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 from wmbench.files import whole, write_text
-from wmbench.machine import optional
 from wmbench.reports.document import Section, Sheet, Table
 from wmbench.reports.document_html import write_html
 from wmbench.reports.document_text import write_latex, write_markdown
@@ -21,7 +20,7 @@ COPIED = (*NEEDED, *OPTIONAL, "lock.json")
 def write_study_report(folder: Path) -> Path:
     """Write folder/report from what the study in the folder has so far, and return its index.html.
 
-    A part that cannot be made is left out with a note; only the study's own csv files must be sound.
+    A part that cannot be made says why; only the study's own csv files must be sound.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -45,11 +44,20 @@ def write_study_report(folder: Path) -> Path:
 
 def _parts(study: Study, report: Path) -> tuple[list[Section], list[Sheet]]:
     """The parts that need more than the study's own csv files."""
-    pictures = report / "pictures"
-    shown, curve_sheets = optional("curves", lambda: curves(study, pictures)) or ([], [])
-    why, diagnostics = optional("diagnostics", lambda: reasons(study)) or ([], [])
-    films, episode_sheets = optional("episodes", lambda: episodes(study, report / "episodes")) or (None, [])
-    return [*shown, *why, *([films] if films else [])], [*curve_sheets, *diagnostics, *episode_sheets]
+    parts = {
+        "Curves": lambda: curves(study, report / "pictures"),
+        "Why?": lambda: reasons(study),
+        "Best and worst episodes": lambda: episodes(study, report / "episodes"),
+    }
+    sections, sheets = [], []
+    for title, make in parts.items():
+        try:
+            made, own = make()
+        except Exception as error:  # a part that cannot be made costs a line, not the report
+            made, own = [Section(title)], []
+            made[0].text(f"This part could not be made: {type(error).__name__}: {error}", kind="warning")
+        sections, sheets = [*sections, *made], [*sheets, *own]
+    return sections, sheets
 
 
 def _write_tables(report: Path, study: Study, sheets: list[Sheet], sections: list[Section]) -> None:

@@ -98,9 +98,10 @@ def citations(entries: dict[str, str]) -> Section:
     for key, entry in entries.items():
         fields = dict(re.findall(r"^  (\w+) = \{(.*)\},?$", entry, re.MULTILINE))
         title = re.sub(r"[{}]", "", fields["title"])
+        others = " and others" if " and " in fields["author"] else ""
         first = re.sub(r"[{}\\']", "", fields["author"].partition(",")[0])
         body.append(
-            [Cell([key], key), Cell([f"{first} and others, {title}"], title, kind="sentence"), Cell([_where(fields)], "")]
+            [Cell([key], key), Cell([f"{first}{others}, {title}"], title, kind="sentence"), Cell([_where(fields)], "")]
         )
     section.blocks.append(
         Table(["key", "paper", "where"], body, "What this report builds on; references.bib has the entries")
