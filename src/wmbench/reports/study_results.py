@@ -6,6 +6,7 @@ from wmbench.evaluation.row import BASELINES
 from wmbench.reports.document import Bar, Cell, Number, Section, Sheet, Table, Text, plain
 from wmbench.reports.study_files import MARGIN, MINIMUM_SEEDS, Study, Tally
 
+GAP = ("gap", "gap_low", "gap_high")
 INTERVAL = ("success", "success_low", "success_high")
 OUTCOMES = {
     "success": "success",
@@ -121,7 +122,22 @@ def results(study: Study) -> Section:
     section.text(TABLE_NOTE, kind="note")
     if study.pairs is not None:
         section.text(LETTERS, kind="note")
+    for evaluation in study.evaluations if study.table.has(*GAP) else ():
+        section.blocks.append(_gap_table(study, evaluation))
     return section
+
+
+def _gap_table(study: Study, evaluation: str) -> Table:
+    """What the simulator itself, as the model under the same planner, would add to each row."""
+    body = []
+    for row in study.learned(evaluation):
+        index = study.find(row, evaluation)
+        if index is not None and (value := study.table.value(index, "gap")) is not None:
+            low, high = study.table.value(index, "gap_low"), study.table.value(index, "gap_high")
+            bar = None if None in (low, high) else Bar(low, value, high, -1, 1, 0)
+            body.append([Cell([row], row), Cell(study.table.interval(index, GAP, "{:+.0f}", 100), value, bar)])
+    caption = f"Planning gap, evaluation {evaluation}: points of success that perfect predictions would add, same planner"
+    return Table(["row", "simulator − row [95%]"], body, caption)
 
 
 def main_table(study: Study, evaluation: str) -> Table:

@@ -42,15 +42,9 @@ def weights(study: Study) -> Section:
     if column is None:
         section.text("table.csv does not say it.")
         return section
-    body = []
-    for row in dict.fromkeys(table.frame["row"]):
-        index = int(table.frame.index[table.frame["row"] == row][0])
-        texts = [table.quote(index, name) for name in ("row", "encoder", column)]
-        body.append([Cell([text], str(number)) for number, text in enumerate(texts)])
-        body[-1] = [
-            Cell(cell.text, str(table.value(index, name) or ""))
-            for cell, name in zip(body[-1], ("row", "encoder", column), strict=True)
-        ]
+    names = ("row", "encoder", column)
+    first = table.frame.drop_duplicates("row").index  # what is known of a row is the same on all its lines
+    body = [[Cell([table.quote(index, name)], str(table.value(index, name) or "")) for name in names] for index in first]
     section.blocks.append(Table(["row", "encoder", "weights"], body, "Source of each row's encoder weights"))
     return section
 
@@ -71,14 +65,8 @@ def lock(study: Study) -> Section:
         )
     else:
         section.text("Nothing was changed after the first result.")
-    body = []
-    for index, name in enumerate(sheet.frame["name"]):
-        body.append(
-            [
-                Cell([sheet.quote(index, "name")], str(name)),
-                Cell([sheet.quote(index, "value")], str(sheet.value(index, "value"))),
-            ]
-        )
+    columns, lines = ("name", "value"), range(len(sheet.frame))
+    body = [[Cell([sheet.quote(index, name)], str(sheet.value(index, name))) for name in columns] for index in lines]
     section.blocks.append(Table(["what", "value"], body, "lock.json"))
     return section
 
