@@ -10,6 +10,17 @@ import pytest
 from wmbench import files
 from wmbench.files import _is_at, exclusive, in_turn, whole, write_text
 
+
+def test_a_full_disk_is_named_with_the_path_and_leaves_no_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "pwrite", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'run'}'"), exclusive(tmp_path / "run", "wait"):
+        pytest.fail("held without a holder's name")
+    assert list(tmp_path.iterdir()) == []
+
+
 HOLD = """
 import sys, pathlib
 from wmbench.files import exclusive

@@ -35,10 +35,10 @@ def exclusive(path: Path, remedy: str) -> Iterator[None]:
     with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o644), "r+") as file:
         if not try_lock(file) or not _is_at(lock, file):
             raise ValueError(f"{path} is in use by {_holder(file)}; {remedy}")
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        file.flush()
         try:
+            with _named(path):  # a full disk has room for an empty file, and no more
+                os.ftruncate(file.fileno(), 0)
+                os.pwrite(file.fileno(), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
             yield
         finally:
             lock.unlink(missing_ok=True)

@@ -7,6 +7,8 @@ from in_process import ROOT, load_script
 from omegaconf.errors import ConfigAttributeError
 
 from wmbench.commands import door
+from wmbench.commands.entry import as_note
+from wmbench.files import PACKAGE
 
 DOORS = sorted(path for path in Path(ROOT, "scripts").glob("*.py") if "Arguments(" in path.read_text())
 
@@ -38,3 +40,10 @@ def test_errors_of_a_script_are_one_line(error: BaseException, code: int, told: 
     with pytest.raises(SystemExit) as stop:
         main()
     assert (stop.value.code, capsys.readouterr().err) == (code, f"error: {told}\n")
+
+
+def test_a_warning_of_ours_is_a_note_without_a_place_in_the_source():
+    assert (
+        as_note(UserWarning("auto takes warp"), UserWarning, str(PACKAGE / "data" / "x.py"), 3) == "note: auto takes warp\n"
+    )
+    assert as_note(UserWarning("theirs"), UserWarning, "torch/x.py", 3) == "torch/x.py:3: UserWarning: theirs\n"

@@ -235,7 +235,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_column_and_row(
 ):
     values = with_value(13, 2 if name == "action" else 4, row, column, 0).astype(np.float64)
     values[row, column] = value
-    kind = "NaN" if np.isnan(value) else "Inf"
+    kind = "NaN" if np.isnan(value) else "Inf, or a number beyond float32's 3.4e38,"
     with pytest.raises(ValueError, match=rf"{foreign}: {name} holds {kind} in row {row}, column {column} .*1 of 13 rows"):
         Episodes(put(foreign, name, values))
 

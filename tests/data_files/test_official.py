@@ -459,3 +459,15 @@ def test_a_second_import_of_one_file_is_told_of_the_first(folder: Path, target: 
 def test_a_name_with_dots_is_suggested_whole(folder: Path, tmp_path: Path):
     with pytest.raises(ValueError, match=r"must end in \.h5, such as .*/maze\.v1\.h5"):
         published_data.import_data(folder, tmp_path / "maze.v1")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: not enough memory: 1 of 2")])
+def test_a_tensor_that_memory_does_not_hold_is_not_called_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def too_large(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(torch, "load", too_large)
+    with pytest.raises(OSError, match=r"states\.pth does not fit into this machine's memory"):
+        OfficialEpisodes(folder)

@@ -225,3 +225,12 @@ def test_frames_in_front_of_a_window_are_its_predecessors_and_at_an_episodes_sta
         assert steps.tolist() == [step if step >= 0 else start % 4 for step in on_stride]
     same, same_action = plain.get(np.arange(len(plain)))
     assert "before" not in same and torch.equal(same["visual"], obs["visual"]) and torch.equal(action, same_action)
+
+
+def test_validation_looks_at_no_window_twice_however_many_batches_are_asked_for(numbered_episodes):
+    episodes = numbered_episodes(num_episodes=2, length=9)
+    windows = Windows(episodes, np.arange(2), 2, 1)
+    looked = np.concatenate(list(windows.held_out(4, 1000)))
+    assert len(looked) == len(windows) // 4 * 4 == len(set(looked.tolist()))
+    assert [len(batch) for batch in windows.held_out(1000, 7)] == [len(windows)]
+    assert len(list(windows.held_out(4, 2))) == 2

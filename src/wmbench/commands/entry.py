@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from wmbench.commands.configuration import CONF
 from wmbench.commands.help import help_text
 from wmbench.commands.messages import explain, fail, told
 from wmbench.commands.words import read
+from wmbench.files import PACKAGE
 
 PARENT = "WMBENCH_ENDS_WITH"  # its value: the number of the process to end with
 
@@ -44,6 +46,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             if {"--help", "-h"} & set(sys.argv[1:]):
                 return print(help_text(run.__globals__["__doc__"], config_name))
             end_with_parent()
+            warnings.formatwarning = as_note
             wrap = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
             try:
                 sys.argv[1:] = read(sys.argv[1:], config_name)
@@ -95,6 +98,13 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def as_note(message: Warning | str, category: type, filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of ours in a line, where Python would print a place in the source; others as ever."""
+    if str(PACKAGE) in filename:
+        return f"note: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def precision_of(cfg: DictConfig) -> Any:

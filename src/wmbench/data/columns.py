@@ -57,7 +57,7 @@ def require_finite(
         column[last_rows] = np.where(np.isnan(column[last_rows]), 0, column[last_rows])
     if len(wrong := np.argwhere(~np.isfinite(column))):
         row, k = wrong[0].tolist()
-        kind = "NaN" if np.isnan(column[row, k]) else "Inf"
+        kind = "NaN" if np.isnan(column[row, k]) else "Inf, or a number beyond float32's 3.4e38,"
         raise ValueError(
             f"{where} holds {kind} in row {row}, column {k} (NaN or Inf in {len(np.unique(wrong[:, 0])):,} of "
             f"{len(column):,} rows); leave out those episodes, or write the column again"

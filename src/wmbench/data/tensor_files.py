@@ -102,12 +102,15 @@ def load_tensor(file: Path | io.BytesIO, where: str, mmap: bool) -> Tensor:
 
     Raises:
         ValueError: naming `where`, for a file that is truncated or holds anything else.
+        OSError: the machine's memory does not hold it.
     """
     try:
         tensor = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except OSError:
         raise
     except Exception as error:  # a damaged file can raise anything
+        if isinstance(error, MemoryError) or "not enough memory" in str(error) or "allocate memory" in str(error):
+            raise OSError(f"{where} does not fit into this machine's memory; free some, or use a larger machine") from None
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{where} is not a tensor saved by torch, or truncated ({reason[:120]}); download it again"

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -111,6 +112,10 @@ class Windows:
             for k in range(first, per_epoch):
                 yield order[k * batch_size : (k + 1) * batch_size]
                 step += 1
+
+    def held_out(self, batch_size: int, most: int) -> Iterator[Int[ndarray, " B"]]:
+        """Window numbers of at most that many shuffled batches, the same every time; no window is in two of them."""
+        return islice(self.batches(batch_size, seed=0), min(most, len(self) // min(batch_size, len(self))))
 
 
 def split_windows(

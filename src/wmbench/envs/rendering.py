@@ -69,7 +69,8 @@ def resolve(kind: str) -> str:
         return chosen
     if kind != "warp" and (reason := gl.why_not(kind)):
         raise ValueError(
-            f"renderer {kind!r} does not work on this machine (no usable GL library: {reason}); warp needs none"
+            f"renderer {kind!r} does not work on this machine (no usable GL library: {reason}); data and runs whose frames "
+            f"it drew need it; for new ones warp needs none (env.renderer=warp)"
         )
     return kind
 

@@ -63,7 +63,8 @@ def write_video(path: Path, frames: UInt8[ndarray, "T h w 3"]) -> None:
         with whole(path) as temporary:
             imageio.mimwrite(temporary, list(frames), fps=FPS, macro_block_size=8, quality=8)  # type: ignore[arg-type]
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        told = f"{type(error).__name__}: {error}".partition("\n")[0]
+        reason = told if isinstance(error, OSError | RuntimeError) else "it does not answer as ffmpeg does"
         raise OSError(f"ffmpeg cannot write {path}; {reason}; IMAGEIO_FFMPEG_EXE names another ffmpeg") from error
 
 

@@ -64,10 +64,9 @@ def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, reci
     """Mean squared pixel errors over the same held-out windows every time: of what the encoder saw, and of predictions."""
     device = next(model.parameters()).device
     decoder.eval()
-    batches = valid.batches(max(1, recipe.batch_size // valid.num_frames), seed=0)
     errors = []
-    for _ in range(recipe.valid_batches):
-        obs, action = valid.get(next(batches), device)
+    for index in valid.held_out(max(1, recipe.batch_size // valid.num_frames), recipe.valid_batches):
+        obs, action = valid.get(index, device)
         seen = Obs(visual=obs["visual"][:, 1:], proprio=obs["proprio"][:, 1:])
         losses = [_losses(decoder, z, seen) for z in _seen_and_predicted(model, obs, action)]
         errors.append(torch.stack([loss.parts["reconstruction"] for loss in losses]))

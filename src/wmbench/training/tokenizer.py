@@ -69,10 +69,9 @@ def validate_tokenizer(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows,
     """Mean squared error of pixels in [-1, 1] over the same held-out frames every time, from the tokens that models see."""
     device = next(decoder.parameters()).device
     decoder.eval()
-    batches = valid.batches(recipe.batch_size, seed=0)
     errors = []
-    for _ in range(recipe.valid_batches):
-        visual = frames(valid, next(batches), device)
+    for index in valid.held_out(recipe.batch_size, recipe.valid_batches):
+        visual = frames(valid, index, device)
         tokens = tokenizer.tokens(tokenizer.preprocess(visual))
         with autocast(device):
             pixels, _ = decoder(tokens)

@@ -64,10 +64,10 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     """Mean one-step prediction error over the same held-out windows every time."""
     device = next(model.parameters()).device
     model.eval()
-    batches = valid.batches(recipe.batch_size, seed=0)
     with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
         losses = [
-            losses_of(model, *valid.get(next(batches), device)).parts["prediction"] for _ in range(recipe.valid_batches)
+            losses_of(model, *valid.get(index, device)).parts["prediction"]
+            for index in valid.held_out(recipe.batch_size, recipe.valid_batches)
         ]
     model.train()
     return torch.stack(losses).mean().item()
