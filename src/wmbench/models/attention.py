@@ -88,8 +88,13 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L D"], num_tokens: int) -> Float[Tensor, "B L D"]:
         q, k, v = rearrange(self.to_qkv(self.norm(x)), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
+        q, k = self.place(q, num_tokens), self.place(k, num_tokens)
         out = frame_causal_attention(q, k, v, num_tokens, self.dropout if self.training else 0.0)
         return self.to_out(rearrange(out, "b h l d -> b l (h d)"))
+
+    def place(self, x: Float[Tensor, "B heads L d"], num_tokens: int) -> Float[Tensor, "B heads L d"]:
+        """Queries or keys of consecutive frames, with what tells the frames apart where positions do not."""
+        return x
 
     def extend(
         self, x: Float[Tensor, "B L D"], num_tokens: int, past: KeysValues | None, asked: int
@@ -103,6 +108,7 @@ class Attention(nn.Module):
         q = affine(x[:, x.shape[1] - asked :], self.to_qkv.weight[:split])
         q = rearrange(q, "b q (h d) -> b h q d", h=self.num_heads)
         k, v = rearrange(affine(x, self.to_qkv.weight[split:]), "b l (two h d) -> two b h l d", two=2, h=self.num_heads)
+        q, k = self.place(q, num_tokens), self.place(k, num_tokens)
         if past is not None:
             k, v = behind(past[0], k), behind(past[1], v)
         out = frame_causal_attention(q, k, v, num_tokens, 0.0)

@@ -33,6 +33,7 @@ class Projected(WindowPredictor):
                 f"{type(predictor).__name__} does not; set matched.projection=random"
             )
         super().__init__(predictor.num_hist)
+        self.slides = predictor.slides
         self.inward, self.predictor, self.head = nn.Linear(dim, width), predictor, nn.Linear(width, dim)
 
     def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
@@ -43,3 +44,6 @@ class Projected(WindowPredictor):
     ) -> tuple[Float[Tensor, "B N D"], Memory]:
         latent, memory = self.predictor.extend(self.inward(z), action, past, keep)
         return self.head(latent), memory
+
+    def slide(self, memory: Memory) -> Memory:
+        return self.predictor.slide(memory)

@@ -23,6 +23,8 @@ class FrameCausalViT(WindowPredictor):
         concat_dim: where the action goes: 1 extends every token by its embedding, 0 makes it one more token.
     """
 
+    attention: type[Attention] = Attention
+
     def __init__(
         self,
         dim: int,
@@ -44,7 +46,7 @@ class FrameCausalViT(WindowPredictor):
         self.action_encoder = nn.Linear(action_dim, action_embed_dim if concat_dim == 1 else dim)
         self.pos_embedding = nn.Parameter(torch.randn(1, num_hist * self.tokens_inside, width))
         self.layers = nn.ModuleList(
-            nn.ModuleList([Attention(width, num_heads, head_dim, dropout), FeedForward(width, mlp_dim, dropout)])
+            nn.ModuleList([self.attention(width, num_heads, head_dim, dropout), FeedForward(width, mlp_dim, dropout)])
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width)
@@ -59,10 +61,14 @@ class FrameCausalViT(WindowPredictor):
             return torch.cat([z, repeat(embedded, "b t 1 a -> b t n a", n=self.num_tokens)], dim=3)
         return torch.cat([z, embedded], dim=2)
 
+    def positions(self, first: int, number: int) -> Float[Tensor, "1 M W"]:
+        """What is added to so many tokens of a window, from the one numbered `first` on."""
+        return self.pos_embedding[:, first : first + number]
+
     def transform(self, joined: Float[Tensor, "B T M W"]) -> Float[Tensor, "B T M W"]:
         """Run the transformer; its output still has the action's part."""
         x = rearrange(joined, "b t m w -> b (t m) w")
-        x = x + self.pos_embedding[:, : x.shape[1]]
+        x = x + self.positions(0, x.shape[1])
         for attention, feed_forward in self.layers:  # type: ignore[misc]
             x = x + attention(x, self.tokens_inside)
             x = x + feed_forward(x)
@@ -73,7 +79,7 @@ class FrameCausalViT(WindowPredictor):
     ) -> tuple[Float[Tensor, "B N D"], Memory]:
         x = rearrange(self.join(z, action), "b t m w -> b (t m) w")
         first = past[0][0].shape[2] if past else 0
-        x = x + self.pos_embedding[:, first : first + x.shape[1]]
+        x = x + self.positions(first, x.shape[1])
         memory: Memory = []
         for layer, (attention, feed_forward) in enumerate(self.layers):  # type: ignore[misc]
             asked = self.tokens_inside if layer == len(self.layers) - 1 else x.shape[1]

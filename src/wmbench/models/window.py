@@ -16,8 +16,8 @@ class Window(NamedTuple):
 
     frames: from the last real one on, under each plan.
     actions: the blocks between these.
-    memory: keys and values of all frames but the newest, under each plan; none where a frame has left the window since, as
-        a frame's place in the window is part of its keys.
+    memory: keys and values of all frames but the newest, under each plan; none where a frame has left the window since and a
+        frame's place in the window is part of its keys.
     shared: keys and values of the earlier real frames, once per task: of those in this window, in the next one, and so on.
     """
 
@@ -32,7 +32,12 @@ class WindowPredictor(Predictor):
 
     Args:
         num_hist: most frames that it sees.
+
+    Attributes:
+        slides: whether keys and values stay true when the window moves on, so that no frame is computed twice.
     """
+
+    slides = False
 
     def __init__(self, num_hist: int):
         super().__init__()
@@ -52,14 +57,25 @@ class WindowPredictor(Predictor):
             keep: whether to return what later frames need; else nothing is, which takes less memory.
         """
 
+    def slide(self, memory: Memory) -> Memory:
+        """What the frame after the newest one still sees of the window, where `slides`."""
+        raise NotImplementedError
+
     def begin(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], num_plans: int) -> Window:
         z = z[:, -self.num_hist :]
         past = past[:, past.shape[1] - (z.shape[1] - 1) :]
+        if self.slides:
+            seen = [self.slide(self.extend(z[:, :-1], past, [], keep=True)[1])] if z.shape[1] > 1 else []
+            return Window([z[:, -1].repeat_interleave(num_plans, 0)], [], [], seen)
         shared = [self.extend(z[:, first:-1], past[:, first:], [], keep=True)[1] for first in range(z.shape[1] - 1)]
         return Window([z[:, -1].repeat_interleave(num_plans, 0)], [], [], shared)
 
     def step(self, state: Window, action: Float[Tensor, "BS A"]) -> tuple[Float[Tensor, "BS N D"], Window]:
         frames, actions, memory, shared = state
+        if self.slides:
+            past = memory or (shared[0] if shared else [])
+            new, memory = self.extend(frames[-1][:, None], action[:, None], past, keep=True)
+            return new, Window([new], [], self.slide(memory), [])
         actions = [*actions, action]
         is_full = len(shared) + len(frames) == self.num_hist
         if memory:
