@@ -32,6 +32,7 @@ from wmbench.machine import pick_device
 from wmbench.models.adaln import AdaLNBlock
 from wmbench.models.precision import Precision, set_precision
 from wmbench.models.vit import FrameCausalViT
+from wmbench.models.vit_rope import RotaryViT
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import Agent
 from wmbench.planning.cem import CEM
@@ -44,6 +45,8 @@ from wmbench.shapes import Obs
 
 DEFAULTS = {"device": "auto", "tasks": 1, "samples": 0, "repeats": 5, "scaling": True, "dino_wm": "", "output": ""}
 HORIZON, NUM_HIST, FRAMESKIP, ACTION = 5, 3, 5, 10
+ROPE_HORIZON = 7
+DINO_WM_SIZES = {"action_embed_dim": 10, "depth": 6, "num_heads": 16, "head_dim": 64, "mlp_dim": 2048, "dropout": 0.1}
 LIMIT = 1e-4  # between the costs of the two ways in fp32, relative
 
 
@@ -57,6 +60,7 @@ def main() -> None:
         dino = Iteration(build(DINO_WM, device), given["tasks"], given["samples"] or (300 if is_gpu else 4))
         figures |= dino_wm_iteration(dino, given["repeats"], given["dino_wm"])
         figures |= lewm_iteration(Iteration(build(LEWM, device), *((50, 300) if is_gpu else (2, 32))), given["repeats"])
+        figures |= rotary(device, given["samples"] or (64 if is_gpu else 4), given["repeats"])
         figures |= rounds(device)
         print(shown(figures), flush=True)
         figures["memory"] = memory(device)
@@ -229,6 +233,24 @@ def rounds(device: torch.device) -> dict[str, Any]:
         figures[f"{name}_seconds"] = medians({name: play}, device, 1)[name]
         figures[f"{name}_peak_gb"] = peak_bytes(play, device) / 1e9
     return figures
+
+
+def rotary(device: torch.device, samples: int, repeats: int) -> dict[str, Any]:
+    """Rollouts of 7 blocks at DINO-WM's size: learned places in the window, and rotary positions."""
+    ways, z = {}, torch.randn(1, 1, 196, 394, device=device)
+    plans = torch.randn(1, samples, ROPE_HORIZON, ACTION, device=device)
+    for name, kind in (("vit", FrameCausalViT), ("vit_rope", RotaryViT)):
+        predictor = kind(dim=394, num_tokens=196, num_hist=NUM_HIST, action_dim=ACTION, **DINO_WM_SIZES).to(device).eval()
+
+        def rollout(predictor: FrameCausalViT = predictor) -> Tensor:
+            state = predictor.begin(z, plans[:, 0, :0], samples)
+            for block in plans[0].unbind(1):
+                latent, state = predictor.step(state, block)
+            return latent
+
+        ways[name] = rollout
+    seconds = medians(ways, device, repeats)
+    return {"rope_horizon": ROPE_HORIZON, "rope_samples": samples, "speedup_rope": seconds["vit"] / seconds["vit_rope"]}
 
 
 def memory(device: torch.device) -> list[dict[str, Any]]:
