@@ -1,6 +1,10 @@
 """Commands and their configurations within the test's own process, at tiny size."""
 
 import importlib.util
+import io
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,3 +58,35 @@ def train(cfg: DictConfig) -> WorldModel:
         patch.setattr(script, "build_world_model", lambda *given: built.append(build(*given)) or built[-1])
         script.main.__wrapped__(cfg)
     return built[0]
+
+
+def enter(folder: Path, command: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of a command as typed in a folder, in this process."""
+    script, *words = command.split()
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", [script, *words])
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        try:
+            load_script(script).main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+    return code, out.getvalue(), err.getvalue()
+
+
+def run_here(folder: Path, command: str) -> str:
+    """Output of a command that succeeds: command_line.run without the seconds that a process takes to start."""
+    code, out, err = enter(folder, command)
+    assert code == 0, f"{command}\n{out}\n{err}"
+    return out
+
+
+def refuse_here(folder: Path, command: str) -> str:
+    """The one-line error of a command that fails as it should: command_line.refuse without a process."""
+    code, _, err = enter(folder, command)
+    assert code == 1 and "Traceback" not in err, err
+    return next(line for line in err.splitlines() if line.startswith("error: "))

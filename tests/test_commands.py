@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import ENVIRONMENT, PLAN, ROOT, TRAIN, refuse, run, start
+from in_process import refuse_here, run_here
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,8 @@ def work(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     run(
         folder,
-        "scripts/collect.py env=point_maze env.renderer=warp num_episodes=16 image_size=64 store_every=5 output=maze.h5",
+        "scripts/collect.py env=point_maze env.renderer=warp num_episodes=16 image_size=64 store_every=5 output=maze.h5 "
+        "num_workers=1",
     )
     run(folder, f"{TRAIN} env.data=maze.h5 training.max_steps=4 training.save_every=2 model_name=first")
     run(folder, f"{TRAIN} env.data=maze.h5 training.max_steps=2 seed=1 encoder=state")
@@ -44,9 +46,9 @@ def test_a_run_is_named_after_environment_encoder_arm_and_seed(work):
 def test_training_again_changes_nothing_and_other_settings_are_refused(work):
     weights = (work / "checkpoints/outputs/first/step_000004.safetensors").read_bytes()
     same = f"{TRAIN} env.data=maze.h5 training.max_steps=4 training.save_every=2 model_name=first"
-    run(work, same)
+    run_here(work, same)
     assert (work / "checkpoints/outputs/first/step_000004.safetensors").read_bytes() == weights
-    assert "training.lr" in refuse(work, f"{same} training.lr=0.1")
+    assert "training.lr" in refuse_here(work, f"{same} training.lr=0.1")
 
 
 def test_planning_writes_summary_tasks_config_and_a_video_and_compare_tabulates_them(work):
@@ -72,7 +74,7 @@ def test_a_plan_is_the_same_in_other_chunks_and_from_another_folder(work, tmp_pa
     outcomes = []
     for memory, folder in ((0.0003, work), (4.0, tmp_path)):
         base = work / "checkpoints"
-        run(
+        run_here(
             folder,
             f"{PLAN} model_name=first baselines=false output_dir=o{memory} agent.memory_gb={memory} ckpt_base_path={base}",
         )
@@ -84,7 +86,7 @@ def test_a_plan_is_the_same_in_other_chunks_and_from_another_folder(work, tmp_pa
 def test_a_sweep_plans_with_several_runs(work):
     run(work, f"{PLAN} -m model_name=first,point_maze_state_native_s1 baselines=false output_dir=sweep num_videos=0")
     assert len(list((work / "sweep").glob("*/summary.json"))) == 2
-    run(work, f"{PLAN} model_name=point_maze_st* baselines=false output_dir=globbed num_videos=0")
+    run_here(work, f"{PLAN} model_name=point_maze_st* baselines=false output_dir=globbed num_videos=0")
     assert len(list((work / "globbed").glob("*point_maze_state_native_s1_demo/summary.json"))) == 1
 
 
@@ -94,16 +96,17 @@ def test_the_command_line_of_the_ancestor_plans_by_its_protocol(work):
     config.write_text(config.read_text().replace("model_name: first", "model_name: point_maze"))
     command = "plan.py --config-name plan_point_maze.yaml model_name=point_maze n_evals=2 max_iter=1 num_videos=0"
     small = "planner.num_samples=8 planner.topk=3 planner.opt_steps=2 baselines=false output_dir=ancestor"
-    run(work, f"{command} {small} ckpt_base_path={work / 'old'}")
+    run_here(work, f"{command} {small} ckpt_base_path={work / 'old'}")
     (summary,) = (work / "ancestor").glob("*/summary.json")
     summary = json.loads(summary.read_text())
     assert summary["protocol"] == "dino_wm" and summary["n_tasks"] == 2 and summary["max_steps"] == 25
 
 
-def test_data_are_looked_for_in_dataset_dir(work):
+def test_data_are_looked_for_in_dataset_dir(work, monkeypatch):
     (work / "sets").mkdir(exist_ok=True)
     os.link(work / "maze.h5", work / "sets" / "point_maze.h5")
-    run(work, f"{TRAIN} training.max_steps=1 model_name=from_dir", DATASET_DIR="sets")
+    monkeypatch.setenv("DATASET_DIR", "sets")
+    run_here(work, f"{TRAIN} training.max_steps=1 model_name=from_dir")
     assert (work / "checkpoints/outputs/from_dir/step_000001.safetensors").exists()
 
 
@@ -139,25 +142,34 @@ def test_training_killed_at_any_point_ends_as_if_it_had_not_been(work):
     [
         ("train.py encoder=lewm_smal", "unknown encoder 'lewm_smal', did you mean lewm_small"),
         ("train.py training.max_step=3", "unknown key 'training.max_step', did you mean training.max_steps"),
-        ("train.py training.max_steps=many", "training.max_steps ('many') must be a whole number"),
         ("train.py env.data=nowhere.h5", "no data set at nowhere.h5; make one with: python scripts/collect.py"),
         ("train.py env.data=maze.h5 frameskip=3", "frameskip (3) must be a multiple of the 5 steps"),
         ("train.py env.data=maze.h5 proprio=speed", "unknown proprio 'speed'; known: none, velocity, full"),
         ("train.py env.data=maze.h5 ckpt_base_path=maze.h5", "maze.h5"),
-        ("plan.py", "which model? model_name=NAME; found: first"),
         ("plan.py model_name=second", "no run 'second' in checkpoints/outputs or checkpoints; found: first"),
         ("plan.py model_name=first env.renderer=egl", "drawn by warp, not egl"),
         ("plan.py model_name=first checkpoint=3", "no weights of step 3; saved: step_000002, step_000004"),
         ("plan.py model_name=first planner.num_elites=400", "num_elites (400) must not exceed num_samples (64)"),
         ("plan.py model_name=first agent.num_taken=9", "agent.num_taken (9) must be between 1 and horizon (7)"),
-        ("scripts/collect.py output=maze.h5", "maze.h5 holds other data"),
         ("scripts/collect.py output=maze.h5/x.h5", "maze.h5"),
         ("scripts/collect.py env.maze=spiral output=x.h5", "unknown maze 'spiral'; known: umaze"),
         ("scripts/collect.py env.renderer=vulkan output=x.h5", "unknown renderer 'vulkan'; known: auto, egl, osmesa, warp"),
-        ("scripts/compare.py nowhere", "no folder nowhere; plan first"),
     ],
 )
 def test_bad_input_gets_one_clear_line(work, command, expected):
+    assert expected in refuse_here(work, command)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("train.py training.max_steps=many", "training.max_steps ('many') must be a whole number"),
+        ("plan.py", "which model? model_name=NAME; found: first"),
+        ("scripts/collect.py output=maze.h5", "maze.h5 holds other data"),
+        ("scripts/compare.py nowhere", "no folder nowhere; plan first"),
+    ],
+)
+def test_a_process_with_bad_input_prints_one_clear_line_and_fails(work, command, expected):
     assert expected in refuse(work, command)
 
 
@@ -165,13 +177,15 @@ def test_help_tells_what_a_command_does_with_every_setting_and_choice(work):
     text = run(work, "train.py --help")
     assert text.startswith("Train a world model on recorded episodes")
     assert "frames that the predictor sees" in text and "lewm_small       LeWM with a convolutional trunk" in text
-    assert "protocol:" not in text and "protocol:" in run(work, "plan.py --help")
+    assert "protocol:" not in text and "protocol:" in run_here(work, "plan.py --help")
 
 
 def test_truncated_data_are_refused_and_left_alone(work):
     shutil.copy(work / "maze.h5", work / "short.h5")
     os.truncate(work / "short.h5", 10_000)
-    assert "short.h5 cannot be read as HDF5: it is truncated" in refuse(work, "train.py env.data=short.h5 model_name=short")
+    assert "short.h5 cannot be read as HDF5: it is truncated" in refuse_here(
+        work, "train.py env.data=short.h5 model_name=short"
+    )
     assert not (work / "checkpoints/outputs/short").exists()
 
 

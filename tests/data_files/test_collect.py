@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from in_process import refuse_here, run_here
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.data import collection
@@ -31,9 +32,13 @@ E, T = 82, 10  # episodes (11 chunks, the last of 2) and their steps
 SETTINGS = {"num_episodes": E, "episode_length": T, "image_size": SIZE, "env.renderer": "warp"}
 
 
-def command(output: Path, **changes: Any) -> list[str]:
+def typed(output: Path, **changes: Any) -> str:
     settings = SETTINGS | changes | {"output": output}
-    return [sys.executable, "scripts/collect.py", "env=point_maze", *(f"{key}={value}" for key, value in settings.items())]
+    return " ".join(["scripts/collect.py env=point_maze", *(f"{key}={value}" for key, value in settings.items())])
+
+
+def command(output: Path, **changes: Any) -> list[str]:
+    return [sys.executable, *typed(output, **changes).split()]
 
 
 def collect(output: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
@@ -224,19 +229,17 @@ def test_two_kills_that_cut_a_line_of_progress_short_do_no_harm(tmp_path: Path):
 
 def test_a_complete_collection_says_so_and_is_left_alone(collected: Path):
     before = collected.stat().st_mtime_ns
-    found = collect(collected, num_workers=1)  # the number of workers is no part of the data
-    assert found.returncode == 0, found.stderr
-    assert f"{collected} is complete already" in found.stdout
+    out = run_here(ROOT, typed(collected, num_workers=1))  # the number of workers is no part of the data
+    assert f"{collected} is complete already" in out
     assert collected.stat().st_mtime_ns == before
 
 
 def test_other_settings_on_the_same_output_are_refused_and_named(collected: Path):
     before = collected.stat().st_mtime_ns
-    found = collect(collected, seed=5, store_every=4)
-    assert found.returncode == 1
-    assert f"error: {collected} holds other data" in found.stderr and "Traceback" not in found.stderr
-    assert "seed 0 instead of 5" in found.stderr and "store_every 1 instead of 4" in found.stderr
-    assert "output=" in found.stderr
+    error = refuse_here(ROOT, typed(collected, seed=5, store_every=4))
+    assert error.startswith(f"error: {collected} holds other data")
+    assert "seed 0 instead of 5" in error and "store_every 1 instead of 4" in error
+    assert "output=" in error
     assert collected.stat().st_mtime_ns == before
 
 
@@ -376,6 +379,5 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on_when_there_is_room
     assert found.returncode == 1, found.stderr
     errors = [line for line in found.stderr.splitlines() if line.startswith("error: ") or "Traceback" in line]
     assert len(errors) == 1 and errors[0].startswith(f"error: {output} cannot be written: File too large; make room or")
-    found = collect(output, num_episodes=8, num_workers=1)
-    assert found.returncode == 0, found.stderr
+    run_here(ROOT, typed(output, num_episodes=8, num_workers=1))
     assert len(Episodes(output)) == 8

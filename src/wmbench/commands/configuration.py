@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,14 @@ def default_config(config_name: str, words: Sequence[str], folders: Sequence[str
     """The configuration with the choices among a command line's words, also from other folders, and no plain values."""
     chosen = [word for word in words if is_group(word.lstrip("+").partition("=")[0]) and "," not in word]
     places = [f"hydra.searchpath=[{','.join(repr(f'file://{folder}') for folder in folders)}]"] if folders else []
-    return compose(config_name, [*chosen, *places])
+    return _composed_once(config_name, *chosen, *places)
+
+
+@cache  # the jobs of a sweep are checked against the same one
+def _composed_once(config_name: str, *overrides: str) -> DictConfig:
+    cfg = compose(config_name, overrides)
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
 
 
 def is_group(key: str) -> bool:
