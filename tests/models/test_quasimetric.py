@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from wmbench.models.quasimetric import Quasimetric
+from wmbench.models.reader import LatentPairs
 
 SIZES = {"dim": 5, "num_tokens": 3, "token_width": 8, "width": 32, "expectile": 0.1}
 
@@ -46,7 +47,8 @@ def test_it_learns_the_order_of_a_line_and_which_way_is_longer():
         here, later = 8 * torch.rand(2, 128, generator=generator)
         way = later - here
         blocks = torch.where(way > 0, way, -3 * way) * (1 + torch.rand(128, generator=generator))
-        loss = distance.loss(on_a_line(here), on_a_line(later), blocks.round().long(), torch.zeros(128, 2)).total
+        pairs = LatentPairs(on_a_line(here), on_a_line(later), blocks.round().long(), torch.zeros(128, 2))
+        loss = distance.loss(pairs).total
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
 from wmbench.models.inverse import InverseModel
+from wmbench.models.reader import LatentPairs
 from wmbench.planning.inverse import InverseAgent
 from wmbench.shapes import Obs
 
@@ -97,7 +98,7 @@ def test_it_learns_the_actions_of_a_linear_system():
 
     for _ in range(200):
         here, later, action = pairs()
-        loss = policy.loss(here, later, torch.ones(128, dtype=torch.long), action).total
+        loss = policy.loss(LatentPairs(here, later, torch.ones(128, dtype=torch.long), action)).total
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -31,6 +31,7 @@ from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
 from wmbench.training import loop
 from wmbench.training.decoder import DecoderTrainee, draw_samples, validate_decoder
+from wmbench.training.part import Part
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {"proprio": "velocity", "proprio_embed_dim": 4, "frameskip": FRAMESKIP, "num_hist": NUM_HIST}
@@ -77,7 +78,7 @@ def windows(numbered_episodes: Callable) -> tuple[Windows, Windows]:
 def train(model: WorldModel, decoder: nn.Module, windows: tuple[Windows, Windows], run: Path, **changed) -> nn.Module:
     run.mkdir(exist_ok=True)
     options = {"recipe": make_recipe(), "seed": 1, "announce": lambda seconds: None, "log": lambda row: None} | changed
-    trainee = DecoderTrainee(model, decoder, CONFIG, *windows, options.pop("recipe"), options.pop("seed"))
+    trainee = DecoderTrainee(model, Part("decoder", CONFIG, decoder), *windows, options.pop("recipe"), options.pop("seed"))
     loop.train(trainee, run, **options)
     return decoder
 

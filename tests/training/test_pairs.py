@@ -21,6 +21,7 @@ from wmbench.runs.load import load_head, save_part
 from wmbench.runs.recipe import Recipe
 from wmbench.training import loop
 from wmbench.training.pairs import PairTrainee, draw_pairs
+from wmbench.training.part import Part
 from wmbench.training.variance import load_variance, save_variance, token_variance
 
 READER = {"token_width": 3, "width": 6}
@@ -50,9 +51,8 @@ def windows(numbered_episodes: Callable) -> tuple[Windows, Windows]:
 
 def train(name: str, windows: tuple[Windows, Windows], run: Path, **changed: Any) -> PairTrainee:
     run.mkdir(exist_ok=True)
-    trainee = PairTrainee(
-        name, make_model(), make_head(name), CONFIGS[name], *windows, Recipe(**FEW_STEPS), seed=1, horizon=2
-    )
+    part = Part(name, CONFIGS[name], make_head(name))
+    trainee = PairTrainee(make_model(), part, *windows, Recipe(**FEW_STEPS), seed=1, horizon=2)
     loop.train(trainee, run, **{"announce": lambda seconds: None, "log": lambda row: None} | changed)
     return trainee
 

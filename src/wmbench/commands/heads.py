@@ -12,6 +12,7 @@ from wmbench.runs.build import build_head
 from wmbench.runs.folder import HEADS
 from wmbench.runs.recipe import Recipe
 from wmbench.training.pairs import PairTrainee
+from wmbench.training.part import Part
 from wmbench.training.variance import save_variance, token_variance
 from wmbench.training.world_model import WorldModelTrainee
 
@@ -39,5 +40,5 @@ def train_heads(cfg: DictConfig, heads: dict[str, nn.Module], trainee: WorldMode
     for name, head in heads.items():
         recipe = Recipe.of(cfg[name].training, where=f"{name}.training")
         given = trainee.windows, trainee.valid, recipe, cfg.seed, cfg[name].horizon
-        pairs = PairTrainee(name, trainee.model, head.to(trainee.device), cfg[name], *given)
+        pairs = PairTrainee(trainee.model, Part(name, cfg[name], head.to(trainee.device)), *given)
         learn(pairs, run, f"{run}: a {name}", cfg, f"{cfg.model_name}_{name}")

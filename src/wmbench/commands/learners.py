@@ -33,6 +33,7 @@ from wmbench.runs.store import load_mapping, load_resume, save_mapping, steps_do
 from wmbench.training import loop
 from wmbench.training.cost import RandomTokens, evening, forecast, seconds_of
 from wmbench.training.decoder import DecoderTrainee, draw_samples
+from wmbench.training.part import Part
 from wmbench.training.source import Cache, choose_source, is_worth_keeping, make_encode, source_facts
 from wmbench.training.trainee import Trainee
 from wmbench.training.world_model import WorldModelTrainee, compile_predictor, optimizer_of
@@ -123,7 +124,7 @@ def train_decoder(
 ) -> None:
     """Train the decoder of a finished world model, which stays as it is."""
     recipe = Recipe.of(cfg.decoder.training, where="decoder.training")
-    trainee = DecoderTrainee(model, decoder, cfg.decoder, frames, valid, recipe, cfg.seed)
+    trainee = DecoderTrainee(model, Part("decoder", cfg.decoder, decoder), frames, valid, recipe, cfg.seed)
     learn(trainee, run, f"{run}: a decoder on {len(frames):,} frames", cfg, f"{cfg.model_name}_decoder")
     picture = run / "decoder.png"
     optional(picture.name, lambda: draw_decoder(picture, draw_samples(model, decoder, valid, count=6)))

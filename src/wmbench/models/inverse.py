@@ -1,11 +1,11 @@
 """A goal-conditioned inverse model: the action that leads towards a goal, without any planning."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.models.base import Losses
-from wmbench.models.reader import Reader
+from wmbench.models.reader import LatentPairs, Reader
 
 
 class InverseModel(nn.Module):
@@ -28,17 +28,7 @@ class InverseModel(nn.Module):
     def forward(self, z: Float[Tensor, "B N D"], goal: Float[Tensor, "B N D"]) -> Float[Tensor, "B A"]:
         return self.act(self.reader(torch.cat([z, goal], dim=1)))
 
-    def loss(
-        self,
-        z: Float[Tensor, "B N D"],
-        later: Float[Tensor, "B N D"],
-        blocks: Int[Tensor, " B"],
-        action: Float[Tensor, "B A"],
-    ) -> Losses:
-        """Mean squared error of the normalised block that followed z.
-
-        Args:
-            later: latents of `blocks` blocks later in the same episode; the number is not told.
-        """
-        error = nn.functional.mse_loss(self(z, later), action)
+    def loss(self, pairs: LatentPairs) -> Losses:
+        """Mean squared error of the block that followed; how many lead to the later frame is not told."""
+        error = nn.functional.mse_loss(self(pairs.z, pairs.later), pairs.action)
         return Losses(error, {"error": error})

@@ -1,11 +1,11 @@
 """A distance that is learned: how many blocks the ball needs from one frame to another."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.models.base import Losses
-from wmbench.models.reader import Reader
+from wmbench.models.reader import LatentPairs, Reader
 
 NUM_COORDINATES = 32  # of each of the two parts
 
@@ -41,19 +41,8 @@ class Quasimetric(nn.Module):
         gain, place = (self.coordinates(self.reader(goal)) - self.coordinates(self.reader(z))).chunk(2, dim=-1)
         return gain.relu().amax(-1) + torch.linalg.vector_norm(place, dim=-1)
 
-    def loss(
-        self,
-        z: Float[Tensor, "B N D"],
-        later: Float[Tensor, "B N D"],
-        blocks: Int[Tensor, " B"],
-        action: Float[Tensor, "B A"],
-    ) -> Losses:
-        """The expectile loss of the times between two frames.
-
-        Args:
-            later: latents of `blocks` blocks later in the same episode.
-            action: the block that followed z, which says nothing here.
-        """
-        gap = blocks - self(z, later)
+    def loss(self, pairs: LatentPairs) -> Losses:
+        """The expectile loss of the times between two frames; the actions say nothing here."""
+        gap = pairs.blocks - self(pairs.z, pairs.later)
         total = (torch.where(gap > 0, self.expectile, 1 - self.expectile) * gap.square()).mean()
         return Losses(total, {"error": gap.abs().mean()})

@@ -1,7 +1,18 @@
-"""What the heads on frozen latents share: one vector read from all tokens of a frame, or of two."""
+"""What the heads on frozen latents share: the pairs they learn from, and one vector read from all tokens of frames."""
 
-from jaxtyping import Float
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+
+class LatentPairs(NamedTuple):
+    """Latents of two frames of an episode each, `blocks` model steps apart, and the normalised block after the first."""
+
+    z: Float[Tensor, "B N D"]
+    later: Float[Tensor, "B N D"]
+    blocks: Int[Tensor, " B"]
+    action: Float[Tensor, "B A"]
 
 
 class Reader(nn.Module):

@@ -1,7 +1,7 @@
 """Model-predictive control: look, encode, plan, act."""
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 
 else:
     Dynamics = Any  # isinstance cannot see a torch module's submodules as attributes
+
+
+class Situation(NamedTuple):
+    """What plans are made from: latents of the newest frames, the normalised blocks between them, and the goal's."""
+
+    z: Float[Tensor, "B T N D"]
+    past: Float[Tensor, "B T-1 A"]
+    goal: Float[Tensor, "B N D"]
 
 
 class Agent:
@@ -173,16 +181,9 @@ class Agent:
         """Cost of plans from z."""
         return self._costs.of(z, past, goal)
 
-    def propose(
-        self,
-        z: Float[Tensor, "B T N D"],
-        past: Float[Tensor, "B T-1 A"],
-        goal: Float[Tensor, "B N D"],
-        guess: Float[Tensor, "B H A"],
-        noise: KeyedNoise,
-    ) -> Float[Tensor, "B H A"]:
-        """The plans from z."""
-        return self.planner(self.cost(z, past, goal), guess, noise, self._limits if self.clip_actions else None)
+    def propose(self, here: Situation, guess: Float[Tensor, "B H A"], noise: KeyedNoise) -> Float[Tensor, "B H A"]:
+        """The plan for each task."""
+        return self.planner(self.cost(*here), guess, noise, self._limits if self.clip_actions else None)
 
     @property
     def _limits(self) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"]]:
@@ -234,7 +235,7 @@ class Agent:
             noise = KeyedNoise(self.seed, tasks, self._num_plans)
             guess = self.planner.first_guess(zero[which], noise)
             guess[:, :rest] = self._plan[which, :horizon]  # warm start from the unexecuted tail
-            mean[which] = self.propose(seen, past[which], goal, guess, noise)
+            mean[which] = self.propose(Situation(seen, past[which], goal), guess, noise)
             imagined[here] = self.model.rollout(seen, past[which], mean[which][:, None])[:, 0].cpu()
         self._plan, self.imagined = mean, imagined
         self._queue = min(self.num_taken, horizon)

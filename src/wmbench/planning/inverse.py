@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wmbench.models.inverse import InverseModel
-from wmbench.planning.agent import Agent, Dynamics
+from wmbench.planning.agent import Agent, Dynamics, Situation
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
 from wmbench.planning.random_shooting import RandomShooting
@@ -48,20 +48,13 @@ class InverseAgent(Agent):
     def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
         return 0.0
 
-    def propose(
-        self,
-        z: Float[Tensor, "B T N D"],
-        past: Float[Tensor, "B T-1 A"],
-        goal: Float[Tensor, "B N D"],
-        guess: Float[Tensor, "B H A"],
-        noise: KeyedNoise,
-    ) -> Float[Tensor, "B H A"]:
+    def propose(self, here: Situation, guess: Float[Tensor, "B H A"], noise: KeyedNoise) -> Float[Tensor, "B H A"]:
         """The policy's blocks, one for each of the guess."""
-        latent, wanted = z[:, -1], self.model.split(goal)[0]
+        latent, wanted = here.z[:, -1], self.model.split(here.goal)[0]
         blocks: list[Tensor] = []
         while len(blocks) < guess.shape[1]:
             if blocks:
-                latent = self.model.rollout(z, past, torch.stack(blocks, 1)[:, None])[:, 0, -1]
+                latent = self.model.rollout(here.z, here.past, torch.stack(blocks, 1)[:, None])[:, 0, -1]
             block = self.policy(self.model.split(latent)[0], wanted)
             blocks.append(block.clamp(*self._limits) if self.clip_actions else block)
         return torch.stack(blocks, 1)

@@ -19,7 +19,7 @@ from wmbench.files import whole
 from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
 
-RESUME, DECODER_RESUME = "resume.safetensors", "decoder_resume.safetensors"
+RESUME = "resume.safetensors"
 ANEW = "delete it to train from the beginning"
 
 

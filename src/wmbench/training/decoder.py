@@ -1,9 +1,5 @@
 """A decoder as a trainee: it learns to draw from the latents of a trained world model, which it leaves as it is."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -14,39 +10,21 @@ from wmbench.data.windows import Windows
 from wmbench.models.base import Losses
 from wmbench.models.decoder import decode_frames, decoder_loss, frames_to_pixels
 from wmbench.models.world_model import WorldModel
-from wmbench.runs.load import save_decoder
 from wmbench.runs.recipe import Recipe
-from wmbench.runs.store import DECODER_RESUME
 from wmbench.shapes import Obs
-from wmbench.training.trainee import Trainee, autocast
+from wmbench.training.part import PartTrainee
+from wmbench.training.trainee import autocast
 
 
-class DecoderTrainee(Trainee):
+class DecoderTrainee(PartTrainee):
     """Learns from the model's latents of single frames.
 
     Args:
-        config: the decoder's, kept with its weights.
         train: windows of one frame, so that a batch of the recipe is so many frames.
         valid: windows of two frames or more, the later ones of which are also decoded from the model's prediction.
     """
 
-    what, resume, metrics = "training decoder", DECODER_RESUME, "decoder_metrics.csv"
-    shown, anew = "valid {valid_reconstruction:.4f}", "another decoder (delete this run's decoder* files)"
-
-    def __init__(
-        self,
-        model: WorldModel,
-        decoder: nn.Module,
-        config: Mapping[str, Any],
-        train: Windows,
-        valid: Windows,
-        recipe: Recipe,
-        seed: int,
-    ):
-        is_fused = next(decoder.parameters()).device.type == "cuda"
-        optimizer = torch.optim.Adam(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=is_fused)
-        super().__init__(decoder, optimizer, train, recipe, seed)
-        self.model, self.config, self.valid = model.eval(), config, valid
+    shown, optimizer_class = "valid {valid_reconstruction:.4f}", torch.optim.Adam
 
     def forward(self, batch: tuple[Obs, Tensor]) -> Losses:
         obs, _ = batch
@@ -54,9 +32,6 @@ class DecoderTrainee(Trainee):
 
     def validate(self) -> dict[str, float]:
         return validate_decoder(self.model, self.module, self.valid, self.recipe)
-
-    def save(self, run: Path, step: int) -> None:
-        save_decoder(run, self.config, self.module)
 
 
 @torch.no_grad()

@@ -1,22 +1,22 @@
 """What learns from two frames of an episode: how long the way between them is, or which action leads along it."""
 
-from collections.abc import Generator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Generator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from wmbench.data.windows import CPU, Windows, compute_ahead, observe, send
 from wmbench.models.base import Losses
+from wmbench.models.reader import LatentPairs
 from wmbench.models.world_model import WorldModel
-from wmbench.runs.load import save_part
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
-from wmbench.training.trainee import Trainee, autocast
+from wmbench.training.part import Part, PartTrainee
+from wmbench.training.trainee import autocast
 
 
 class Pairs(NamedTuple):
@@ -28,13 +28,10 @@ class Pairs(NamedTuple):
     action: Float[Tensor, "B A"]
 
 
-class PairTrainee(Trainee):
-    """A head on the latents of a trained world model, which it leaves as it is.
+class PairTrainee(PartTrainee):
+    """A distance or a policy, whose loss takes LatentPairs.
 
     Args:
-        name: of the head's files in the run: distance or policy.
-        module: what learns; its loss takes latents of both frames, blocks and normalised actions.
-        config: the head's, kept with its weights.
         train, valid: windows whose first frames begin pairs.
         horizon: blocks between the frames of a pair, at most; an episode's end may come earlier.
     """
@@ -42,23 +39,10 @@ class PairTrainee(Trainee):
     shown = "valid error {valid_error:.4f}"
 
     def __init__(
-        self,
-        name: str,
-        model: WorldModel,
-        module: nn.Module,
-        config: Mapping[str, Any],
-        train: Windows,
-        valid: Windows,
-        recipe: Recipe,
-        seed: int,
-        horizon: int,
+        self, model: WorldModel, part: Part, train: Windows, valid: Windows, recipe: Recipe, seed: int, horizon: int
     ):
-        fused = next(module.parameters()).device.type == "cuda"
-        optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
-        super().__init__(module, optimizer, train, recipe, seed)
-        self.name, self.model, self.config, self.valid, self.horizon = name, model.eval(), config, valid, horizon
-        self.what, self.resume, self.metrics = f"training {name}", f"{name}_resume.safetensors", f"{name}_metrics.csv"
-        self.anew = f"another {name} (delete this run's {name}* files)"
+        super().__init__(model, part, train, valid, recipe, seed)
+        self.horizon = horizon
 
     def batches(self, first_step: int) -> Generator[Pairs, None, None]:
         order = enumerate(self.windows.batches(self.recipe.batch_size, self.seed, first_step), first_step)
@@ -68,7 +52,7 @@ class PairTrainee(Trainee):
         z, later = (visual_tokens(self.model, obs) for obs in (batch.here, batch.later))
         action = self.model.normalizer.normalize_action(batch.action)
         with autocast(self.device):
-            return self.module.loss(z, later, batch.blocks, action)  # type: ignore[operator]
+            return self.module.loss(LatentPairs(z, later, batch.blocks, action))  # type: ignore[operator]
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -79,9 +63,6 @@ class PairTrainee(Trainee):
         errors = [self.forward(batch).parts["error"] for batch in batches]
         self.module.train()
         return {"valid_error": torch.stack(errors).mean().item()}
-
-    def save(self, run: Path, step: int) -> None:
-        save_part(run, self.name, self.config, self.module)
 
     def _draw(self, windows: Windows, index: Int[ndarray, " B"], key: tuple[int, int]) -> Pairs:
         return draw_pairs(windows, index, self.horizon, key, self.device)
