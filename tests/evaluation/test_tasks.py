@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import compose
 
+from wmbench.commands.players import load_tasks, make_baseline
 from wmbench.data import episodes as storage
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
@@ -237,6 +239,20 @@ def test_a_run_that_was_trained_on_every_episode_has_none_to_replay(
 ):
     with pytest.raises(ValueError, match=r"all 40 episodes were trained on; give others: env.data=PATH"):
         make_tasks(tmp_path, physics, goal_source="dset", data=recorded.path, train_fraction=1.0, split_seed=42, **REPLAYED)
+
+
+def test_episodes_that_have_become_others_are_replayed_only_where_they_are_named(recorded: storage.Episodes, tmp_path: Path):
+    words = f"model_name=tiny tasks_dir={tmp_path} protocol.goal_source=dset protocol.goal_H=1 protocol.num_tasks=3"
+    player = make_baseline(compose("plan", words), "random", "umaze", 5)
+
+    def tasks_of(data_hash: str, more: str = "") -> str:
+        row = replace(player.row, data=str(recorded.path), data_hash=data_hash)
+        return load_tasks(compose("plan", words + more), replace(player, row=row)).hash
+
+    own = tasks_of(recorded.hash[:12])
+    with pytest.raises(ValueError, match=rf"hash {recorded.hash[:12]}\) is not what the run .* \(0123\), .*: env.data=PATH"):
+        tasks_of("0123")
+    assert tasks_of("0123", f" env.data={recorded.path}") == own
 
 
 TWO_ROOMS = ("#######", "#..#..#", "#..#..#", "#######")

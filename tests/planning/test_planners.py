@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wmbench.commands import CONF
 from wmbench.commands.players import make_agent
+from wmbench.envs.mazes import Maze
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Planner
 
@@ -139,7 +140,7 @@ def test_a_budget_of_seconds_is_each_tasks_own(name: str, monkeypatch: pytest.Mo
 
 def test_an_agent_tells_its_planner_how_many_actions_a_block_of_its_model_has():
     cfg = settings("icem").copy()
-    assert make_agent(cfg, SimpleNamespace(frameskip=3)).planner.frameskip == 3
+    assert make_agent(cfg, SimpleNamespace(frameskip=3), Maze("umaze")).planner.frameskip == 3
 
 
 @every_planner

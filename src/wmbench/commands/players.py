@@ -216,6 +216,7 @@ def load_tasks(cfg: DictConfig, player: Player) -> Tasks:
         start_at_rest=protocol.start_at_rest,
         num_steps=protocol.goal_H * player.frameskip,
         data=cfg.env.data or player.row.data,
+        data_hash=None if cfg.env.data else player.row.data_hash,
         train_fraction=player.train_fraction,
         split_seed=player.split_seed,
     )

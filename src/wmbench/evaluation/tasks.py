@@ -59,15 +59,17 @@ def make_tasks(
     train_fraction: float,
     split_seed: int,
     start_at_rest: bool = False,
+    data_hash: str | None = None,
 ) -> Tasks:
     """Load the tasks of a goal source from the folder, or sample and save them there.
 
     Args:
         num_steps: env steps between start and goal, of replayed tasks.
         data: the episodes to replay; train_fraction and split_seed say which of them the model has seen.
+        data_hash: how the episodes' hash must begin; None for any.
 
     Raises:
-        ValueError: an unknown goal source, none of the data it needs, or data that hold too few tasks.
+        ValueError: an unknown goal source, none of the data it needs, other data, or data that hold too few tasks.
     """
     maze, settings = physics.maze, (num_tasks, seed, skip_solved, goal_at_rest, start_at_rest)
     if goal_source == "random_state":
@@ -77,6 +79,11 @@ def make_tasks(
     if data is None:
         raise ValueError(f"protocol.goal_source={goal_source} replays recorded episodes; say which: env.data=PATH")
     episodes = open_episodes(data)
+    if data_hash is not None and not episodes.hash.startswith(data_hash):
+        raise ValueError(
+            f"{episodes.path} (hash {episodes.hash[:12]}) is not what the run was trained on ({data_hash}), so nobody knows "
+            "which of its episodes the run has seen; say where the run's own are, or which to replay: env.data=PATH"
+        )
     _, unseen = episodes.split(train_fraction, split_seed)
     source = f"_{goal_source}{num_steps}_{episodes.hash[:6]}_split{train_fraction:g}-{split_seed}"
     return load_or_make(
