@@ -38,4 +38,4 @@ def _changed(ran: Any, given: dict[str, str]) -> dict[str, Any]:
 
 
 def _read(cfg: Any) -> Any:
-    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, READ), resolve=False)
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, list(READ)), resolve=False)

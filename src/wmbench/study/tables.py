@@ -68,7 +68,7 @@ def pairs_of(outcomes: pd.DataFrame) -> pd.DataFrame:
     tables = []
     for evaluation in outcomes["evaluation"].unique():
         pairs, letters = all_pairs(outcomes, evaluation)
-        both = {f"letters_{side}": pairs[side].map(letters) for side in ("a", "b")}
+        both = {f"letters_{side}": pairs[side].map(letters.get) for side in ("a", "b")}
         tables.append(pairs.assign(evaluation=evaluation, outcome="success", **both))
     return pd.concat(tables, ignore_index=True)
 
