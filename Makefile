@@ -4,7 +4,8 @@ BIN := .venv/bin
 INSTALL := python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 # The longest files first, so that no process is left alone with one at the end.
 TESTS := -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder tests/test_commands.py tests/test_first_steps.py \
-	tests/encoders/test_every_encoder.py tests/data_files/test_collect.py tests/encoders/test_contract.py tests
+	tests/encoders/test_every_encoder.py tests/data_files/test_collect.py tests/envs/test_gl.py \
+	tests/evaluation/test_plan_again.py tests/encoders/test_contract.py tests
 
 .PHONY: setup demo test test-slow test-oldest lock lint types layers check clean
 
