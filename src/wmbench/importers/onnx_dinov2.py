@@ -76,8 +76,8 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
         ValueError: no such export, or the package onnx is missing.
     """
     try:
-        import onnx
-        from onnx import numpy_helper
+        import onnx  # type: ignore[import-not-found]  # optional
+        from onnx import numpy_helper  # type: ignore[import-not-found]
     except ImportError:
         raise ValueError("reading an .onnx file needs the package onnx: pip install onnx") from None
     model = onnx.load_model_from_string(_model_in(path))
