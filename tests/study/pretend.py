@@ -16,7 +16,7 @@ MAZE, TASKS = Maze("umaze"), Tasks(np.full((4, 4), 1.0), np.full((4, 4), 2.0), n
 
 
 class Commands:
-    """Takes the place of subprocess.call.
+    """Takes the place of runner.call.
 
     calls: what was run, a script and what it made each.
     failing: runs that no command makes.

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from wmbench.evaluation.conditions import Conditions
 from wmbench.study.contrasts import COLUMNS, Contrast, judge, read_contrasts
-from wmbench.study.outcomes import all_pairs, planning_gaps, summarise
+from wmbench.study.outcomes import Outcomes, all_pairs, planning_gaps, summarise
 
 ROOT = Path(__file__).parents[2]
 NUM_TASKS = 60
@@ -125,6 +126,41 @@ def test_runs_that_cannot_be_paired_are_not_compared(damage, reason: str):
     judged = judge([contrast("good", "bad")], damage(TABLE)).iloc[0]
     assert judged["verdict"] == "untested"
     assert judged["reason"].startswith(reason)
+
+
+def under(**changed) -> Conditions:
+    common: dict = {"maze": ["###"], "frameskip": 5, "tasks": "t1", "protocol": {"name": "bench"}, "max_steps": 50}
+    return Conditions(**common | changed)
+
+
+PIXELS = under(view={"renderer": "warp"}, planner={"num_samples": 30})
+STATE = under(planner={"num_samples": 30})
+OTHER = under(view={"renderer": "warp"}, planner={"num_samples": 60})
+
+
+def test_rows_that_played_under_other_conditions_are_not_compared():
+    table, known = TABLE.copy(), {one.hash: one for one in (PIXELS, STATE, OTHER)}
+    for row, conditions in (("good", PIXELS), ("as_good", STATE), ("bad", OTHER), ("simulator", STATE)):
+        table.loc[table["row"] == row, "conditions"] = conditions.hash
+    family = [contrast("good", "as_good"), contrast("good", "bad"), contrast("simulator", "good")]
+    judged = judge(family, table, conditions=known)
+    assert judged["verdict"].tolist() == ["equivalent", "untested", "supported"]
+    assert judged["reason"].iloc[1] == "they did not play under the same conditions: planner.num_samples 30 / 60"
+    pairs, shown = all_pairs(table, "closed", conditions=known)
+    assert set(pairs["a"]) | set(pairs["b"]) == set(shown) == {"good", "as_good", "simulator"}
+    assert planning_gaps(table, conditions=known)["row"].tolist() == ["as_good", "few", "good"]
+
+
+def test_a_row_whose_runs_played_under_several_conditions_is_left_out_and_named():
+    table = TABLE.copy()
+    table.loc[(table["row"] == "good"), "conditions"] = PIXELS.hash
+    table.loc[(table["row"] == "good") & (table["seed"] == 3), "conditions"] = OTHER.hash
+    known = {one.hash: one for one in (PIXELS, OTHER)}
+    assert "good" not in set(summarise(table)["row"])
+    assert "good" not in all_pairs(table, "closed", conditions=known)[1]
+    problem = "good has results of several conditions in evaluation closed: planner.num_samples "
+    assert [found.startswith(problem) for found in Outcomes(table, known).problems()] == [True]
+    assert judge([contrast("good", "bad")], table, conditions=known)["reason"].iloc[0].startswith(problem)
 
 
 GOOD = {"name": "n", "a": "dinov2", "b": "mae", "expect": "a > b", "question": "?"}

@@ -13,6 +13,7 @@ TWO = {
     "evaluations": {"closed": "protocol=bench", "open": "protocol=bench_open planner=icem"},
     "floors": ["zero"],
 }
+CONTRAST = {"name": "one", "a": "a", "b": "c", "expect": "a > b", "evaluation": "late", "question": "Is it?"}
 
 
 def study(**changed):
@@ -59,6 +60,17 @@ def test_other_words_of_an_evaluation_lead_to_another_folder():
         ({"rows": {"zero": "encoder=state"}}, "study.rows: zero names a floor"),
         ({"floors": ["luck"]}, "study.floors: unknown luck; known: random, zero, simulator"),
         ({"seed": 1}, "study has no seed; known: .*seeds"),
+        (
+            {"rows": "encoder=state"},
+            r"study.rows \('encoder=state'\) must be a group of names, each with words of a command",
+        ),
+        ({"rows": {"a": None}}, r"study.rows: a \(None\) must be words of a command line, quotes closed"),
+        ({"evaluations": {"a": "x='"}}, r'study.evaluations: a \("x=\'"\) must be words of a command line, quotes closed'),
+        ({"train": ["a=1"]}, r"study.train: train \(\['a=1'\]\) must be words of a command line"),
+        ({"name": "../other"}, "study.name: '../other' must be a name of letters, digits"),
+        ({"seeds": 3}, r"study.seeds \(3\) must be a list"),
+        ({"contrasts": [CONTRAST | {"expect": "a >= b"}]}, "contrast one: expect is 'a >= b', must be one of"),
+        ({"contrasts": ["one"]}, "contrast 'one' must be a group of settings: name, a, b, expect, question"),
     ],
 )
 def test_a_study_that_cannot_work_is_refused(changed, message):
@@ -75,3 +87,8 @@ def test_floors_play_only_the_evaluations_that_they_can():
 def test_a_study_says_what_it_lacks():
     with pytest.raises(ValueError, match="study lacks rows"):
         Study.of({name: value for name, value in TWO.items() if name != "rows"}, Path())
+
+
+def test_contrasts_that_no_cell_can_test_are_told_before_anything_runs():
+    assert study(contrasts=[CONTRAST]).notes == ["contrast one stays untested: the study has no c and no late"]
+    assert study(contrasts=[CONTRAST | {"b": "zero", "evaluation": "open"}]).notes == []

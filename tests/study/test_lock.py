@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from wmbench.study.grid import Study
-from wmbench.study.lock import lock_now
+from wmbench.study.lock import changes, lock_now
 
 RESULT = {"tasks_hash": "a1", "data_hash": "d1", "finished": "2026-11-27T04:00:00+00:00"}
 CONTRAST = {"name": "one", "a": "a", "b": "b", "expect": "a > b", "question": "Does a plan better?"}
@@ -34,6 +36,7 @@ def test_what_is_changed_after_the_first_result_is_told_with_both_hashes(tmp_pat
     assert [change["what"] for change in after["changes"]] == [{"contrasts": [before["contrasts"], after["contrasts"]]}]
     assert (after["locked"], after["first_result"]) == (before["locked"], RESULT["finished"])
     assert lock_now(study(tmp_path, contrasts=[other]), [RESULT])["changes"] == after["changes"]  # told once
+    assert [sentence.partition(" (seen ")[0] for sentence in changes(after)] == ["contrasts changed after the first result"]
 
 
 def test_a_setting_of_the_protocol_is_locked_with_it(tmp_path):
@@ -48,3 +51,11 @@ def test_tasks_that_become_known_with_the_first_result_are_no_change(tmp_path):
     assert after["tasks"] == ["a1"] and after["changes"] == []
     other = lock_now(study(tmp_path), [RESULT, {**RESULT, "tasks_hash": "a2"}])
     assert other["changes"][0]["what"] == {"tasks": [["a1"], ["a1", "a2"]]}
+
+
+@pytest.mark.parametrize("words", ["protocol=nosuch", "protocol=demo planner.num_elitse=3"])
+def test_an_evaluation_that_cannot_be_played_is_named_before_anything_runs(tmp_path, words):
+    with pytest.raises(ValueError, match=rf"study.evaluations: closed \({words}\): ") as refused:
+        lock_now(study(tmp_path, evaluations={"closed": words}), [])
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "lock.json").exists()

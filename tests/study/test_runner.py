@@ -1,13 +1,21 @@
 """What a study runs, what it does not run again, and what it says of cells that failed."""
 
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from in_process import compose, load_script
+from omegaconf import open_dict
 from pretend import Commands
 
+from wmbench import files
 from wmbench.study import runner
 from wmbench.study.grid import Study
-from wmbench.study.runner import Runner, finished, plan_of, status
+from wmbench.study.runner import Runner, finished, plan_of, problems, status
 
 ROWS = {"a": "encoder=state", "b": "encoder=pixels"}
 
@@ -18,7 +26,7 @@ def study(folder: Path, **changed) -> Study:
 
 
 def run(monkeypatch, made: Study, commands: Commands, shard: str | None = None) -> Commands:
-    monkeypatch.setattr(runner.subprocess, "call", commands)
+    monkeypatch.setattr(runner, "call", commands)
     Runner(made, made.shard(shard)).run()
     return commands
 
@@ -71,7 +79,75 @@ def test_a_forecast_goes_by_the_file_of_the_study_until_something_is_measured(tm
 
 
 def test_data_that_cannot_be_collected_stop_the_study(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner.subprocess, "call", lambda *given, **more: 1)
+    monkeypatch.setattr(runner, "call", lambda *given, **more: 1)
     made = study(tmp_path)
     with pytest.raises(ValueError, match=r"data.h5 could not be made: .*data.log says why"):
         Runner(made, made.cells).run()
+
+
+def test_two_processes_that_are_given_the_same_cells_make_each_of_them_once(tmp_path, monkeypatch, capfd):
+    made, commands = study(tmp_path), Commands()
+    monkeypatch.setattr(files, "WAIT_S", 0.01)
+    monkeypatch.setattr(runner, "call", lambda *given, **more: time.sleep(0.02) or commands(*given, **more))
+    with ThreadPoolExecutor() as pool:  # two threads hold locks as two processes do
+        for future in [pool.submit(Runner(made, made.cells).run) for _ in range(2)]:
+            future.result()
+    assert set(finished(made)) == set(made.cells)
+    assert len(commands.calls) == len(set(commands.calls)) + 5  # each run plays two evaluations
+    assert "/at_work/" in (notes := capfd.readouterr().err)
+    assert f"is in use by process {os.getpid()} on " in notes
+    assert not (tmp_path / "failed").exists()
+
+
+def test_a_head_that_cannot_be_made_fails_its_own_rows_only(tmp_path, monkeypatch):
+    rows = {"b": f"encoder=dino_tok encoder.weights={tmp_path}/heads/tok.safetensors", "a": "encoder=state"}
+    made, commands = study(tmp_path, rows=rows, heads={"tok": "encoder=dino_tok"}), Commands()
+    monkeypatch.setattr(
+        runner, "call", lambda command, **more: 1 if "pretrain.py" in command[1] else commands(command, **more)
+    )
+    Runner(made, made.cells).run()
+    assert {cell.row for cell in finished(made)} == {"zero", "a"}
+    assert [problem.partition(" could not be made")[0] for problem in problems(made, made.cells)] == [
+        f"{run} {evaluation}: error: {tmp_path}/heads/tok.safetensors"
+        for run in ("b_s1", "b_s2")
+        for evaluation in ("closed", "open")
+    ]
+
+
+def test_a_command_that_is_stopped_by_hand_has_time_to_save(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "SAVING_S", 20)
+    script = f"trap 'sleep 0.5; touch {tmp_path}/saved; exit 130' INT; touch {tmp_path}/began; sleep 60 & wait; kill $!"
+
+    def press_ctrl_c():
+        while not (tmp_path / "began").exists():
+            time.sleep(0.01)
+        os.killpg(child[0].pid, signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    child, popen = [], runner.subprocess.Popen
+    monkeypatch.setattr(
+        runner.subprocess, "Popen", lambda *given, **more: child.append(popen(*given, process_group=0)) or child[0]
+    )
+    threading.Thread(target=press_ctrl_c).start()
+    with pytest.raises(KeyboardInterrupt):
+        runner.call(["bash", "-c", script])
+    assert child[0].returncode == 130
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("failing, status", [((), 0), (("lewm_small_s1",), 1)])
+def test_the_last_line_counts_cells_and_the_exit_status_tells_of_failures(tmp_path, monkeypatch, capfd, failing, status):
+    commands = Commands(failing)
+    monkeypatch.setattr(runner, "call", commands)
+    cfg = compose("study", f"study=demo folder={tmp_path}")
+    with open_dict(cfg):
+        cfg.study.evaluations = {"open": "protocol=bench_open"}
+    study_py, ended = load_script("study.py"), 0
+    try:
+        study_py.main.__wrapped__(cfg)
+    except SystemExit as stopped:
+        ended = stopped.code
+    out, err = capfd.readouterr()
+    assert ended == status
+    assert out.splitlines()[-1] == f"{7 - status} of 7 cells done"
+    assert ("error: lewm_small_s1 open: error: model_name=lewm_small_s1: memory ran out" in err) == bool(failing)

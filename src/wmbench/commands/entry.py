@@ -74,8 +74,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             except (Exception, SystemExit) as error:
                 if not is_sweep:
                     raise
-                traceback.print_exc()
-                problem = f"{type(error).__name__}: {told(error, cfg)}"
+                if isinstance(error, SystemExit):
+                    problem = f"it ended with exit status {error.code}"
+                else:
+                    traceback.print_exc()
+                    problem = f"{type(error).__name__}: {told(error, cfg)}"
             if not is_sweep:
                 fail(problem)
             failed.append(f"{' '.join(given_words())}: {problem}")

@@ -18,7 +18,7 @@ from wmbench.commands.quoting import in_quotes
 NO_SETTINGS = OmegaConf.create({})
 
 # Settings that say where a command writes, by the last part of their key, and variables that move what libraries keep.
-WRITTEN = ("output", "output_dir", "tasks_dir", "ckpt_base_path", "dir")
+WRITTEN = ("output", "output_dir", "tasks_dir", "ckpt_base_path", "dir", "folder")
 VARIABLES = (
     "TORCH_HOME",
     "HF_HOME",

@@ -10,7 +10,7 @@ import pandas as pd
 from wmbench.evaluation.bootstrap import Estimate
 from wmbench.evaluation.multiplicity import adjusted, verdict
 from wmbench.evaluation.statistics import detectable, welch
-from wmbench.study.outcomes import ENOUGH_SEEDS, OUTCOMES, SMALLER_IS_BETTER, Cell, Outcomes, difference
+from wmbench.study.outcomes import ENOUGH_SEEDS, NOT_KNOWN, OUTCOMES, SMALLER_IS_BETTER, Cell, Known, Outcomes, difference
 
 MARGIN = 0.03  # 3 points of success; of a log distance, 3 %
 EXPECTATIONS = {
@@ -48,11 +48,11 @@ class Contrast:
                 raise ValueError(f"contrast {self.name}: {name} is {value!r}, must be one of: {', '.join(known)}")
         if self.a == self.b:
             raise ValueError(f"contrast {self.name} compares {self.a} with itself")
-        if self.margin is not None and self.margin <= 0:
+        if self.margin is not None and not (isinstance(self.margin, int | float) and self.margin > 0):
             raise ValueError(f"contrast {self.name}: margin ({self.margin}) must be above 0")
 
 
-def read_contrasts(written: Iterable[Mapping[str, Any]]) -> list[Contrast]:
+def read_contrasts(written: Iterable[Any]) -> list[Contrast]:
     """Contrasts from a study's YAML.
 
     Raises:
@@ -61,6 +61,8 @@ def read_contrasts(written: Iterable[Mapping[str, Any]]) -> list[Contrast]:
     known = {field.name: field for field in fields(Contrast)}
     contrasts = []
     for one in written:
+        if not isinstance(one, Mapping):
+            raise ValueError(f"contrast {one!r} must be a group of settings: name, a, b, expect, question")
         title = f"contrast {one.get('name', len(contrasts) + 1)}"
         if unknown := sorted(set(one) - set(known)):
             raise ValueError(f"{title}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
@@ -73,12 +75,14 @@ def read_contrasts(written: Iterable[Mapping[str, Any]]) -> list[Contrast]:
     return contrasts
 
 
-def judge(contrasts: Sequence[Contrast], table: pd.DataFrame, margin: int | float = MARGIN) -> pd.DataFrame:
+def judge(
+    contrasts: Sequence[Contrast], table: pd.DataFrame, margin: int | float = MARGIN, conditions: Known = NOT_KNOWN
+) -> pd.DataFrame:
     """contrasts.csv: each contrast's difference, intervals, p-values, verdict and what could have been found.
 
     All contrasts that can be claimed are one family, with a chance of at most 5 % of any false alarm in it (Holm).
     """
-    outcomes = Outcomes(table)
+    outcomes = Outcomes(table, conditions)
     lines, estimates = [], {}
     for contrast in contrasts:
         line: dict[str, Any] = {field.name: getattr(contrast, field.name) for field in fields(Contrast)}

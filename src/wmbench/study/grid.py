@@ -9,6 +9,7 @@ from typing import Any
 
 from wmbench.evaluation.conditions import digest
 from wmbench.evaluation.row import BASELINES
+from wmbench.study.contrasts import read_contrasts
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
@@ -73,10 +74,6 @@ class Study:
     run_mb: int | float = 0
 
     def __post_init__(self) -> None:
-        for kind in ("rows", "evaluations", "heads"):
-            for name in getattr(self, kind):
-                if not NAME.fullmatch(str(name)):
-                    raise ValueError(f"study.{kind}: {name!r} must be a name of letters, digits, _, - and .")
         for kind in ("rows", "seeds", "evaluations"):
             if not getattr(self, kind):
                 raise ValueError(f"study.{kind} is empty; a study needs at least one")
@@ -101,7 +98,28 @@ class Study:
             raise ValueError(f"study has no {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
         if missing := {"name", "rows", "seeds", "evaluations"} - set(config):
             raise ValueError(f"study lacks {', '.join(sorted(missing))}")
+        _check_words("name", {config["name"]: ""})
+        for kind in ("rows", "evaluations", "heads"):
+            _check_words(kind, config.get(kind, {}))
+        for kind in ("data", "train", "diagnose"):
+            _check_words(kind, {kind: config.get(kind) or ""})
+        for kind in ("seeds", "floors", "floors_in", "contrasts"):
+            if not isinstance(config.get(kind) or [], list):
+                raise ValueError(f"study.{kind} ({config[kind]!r}) must be a list")
+        read_contrasts(config.get("contrasts", ()))
         return cls(folder=folder, **config)
+
+    @property
+    def notes(self) -> list[str]:
+        """Contrasts that no cell of this study can test."""
+        known = {*self.rows, *self.floors}
+        notes = []
+        for one in read_contrasts(self.contrasts):
+            lacking = [name for name in (one.a, one.b) if name not in known]
+            lacking += [one.evaluation] if one.evaluation not in self.evaluations else []
+            if lacking:
+                notes.append(f"contrast {one.name} stays untested: the study has no {' and no '.join(lacking)}")
+        return notes
 
     @property
     def cells(self) -> list[Cell]:
@@ -164,6 +182,21 @@ class Study:
     def diagnose_command(self, run: str) -> list[str]:
         words = [f"model_name={run}", f"ckpt_base_path={self.runs_folder}", f"env.data={self.data_file}"]
         return ["scripts/diagnose.py", *words, *shlex.split(self.diagnose or "")]
+
+
+def _check_words(kind: str, words: Any) -> None:
+    """Raises:
+    ValueError: not a group of names, each with the words of a command line.
+    """
+    if not isinstance(words, Mapping):
+        raise ValueError(f"study.{kind} ({words!r}) must be a group of names, each with words of a command line")
+    for name, text in words.items():
+        if not NAME.fullmatch(str(name)):
+            raise ValueError(f"study.{kind}: {name!r} must be a name of letters, digits, _, - and .")
+        try:
+            shlex.split(text if isinstance(text, str) else "'")
+        except ValueError:
+            raise ValueError(f"study.{kind}: {name} ({text!r}) must be words of a command line, quotes closed") from None
 
 
 def run_name(row: str, seed: int | str) -> str:

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from wmbench.commands import explain
 from wmbench.commands.configuration import compose
 from wmbench.evaluation.conditions import digest
 from wmbench.evaluation.results import Summary
@@ -49,10 +51,19 @@ def lock_now(study: Study, results: Sequence[Summary]) -> Facts:
     return lock
 
 
+def changes(lock: Facts) -> list[str]:
+    """What a lock tells of changes after the first result, a sentence each."""
+    return [
+        f"{' and '.join(change['what'])} changed after the first result (seen {change['when']}, lock.json has both); "
+        "what was done before is not made again: study=, a row or folder= of another name makes it anew"
+        for change in lock["changes"]
+    ]
+
+
 def facts_of(study: Study, results: Sequence[Summary]) -> Facts:
     """Hashes of all that decides a study's numbers. Of tasks and data only where there are results."""
     return {
-        "protocol": digest({name: _settings(words) for name, words in study.evaluations.items()}),
+        "protocol": digest({name: _settings(name, words) for name, words in study.evaluations.items()}),
         "rows": digest(
             {"rows": dict(study.rows), "train": study.train, "heads": dict(study.heads), "seeds": list(study.seeds)}
         ),
@@ -63,10 +74,18 @@ def facts_of(study: Study, results: Sequence[Summary]) -> Facts:
     }
 
 
-def _settings(words: str) -> Mapping[str, Any]:
-    """All settings that the words of an evaluation stand for."""
-    config: Facts = OmegaConf.to_container(compose("plan", shlex.split(words)), resolve=False)  # type: ignore[assignment]
-    return {name: value for name, value in config.items() if name not in UNREAD}
+def _settings(name: str, words: str) -> Mapping[str, Any]:
+    """All settings that the words of an evaluation stand for.
+
+    Raises:
+        ValueError: words that plan.py does not take.
+    """
+    try:
+        config = OmegaConf.to_container(compose("plan", shlex.split(words)), resolve=False)
+    except HydraException as error:
+        raise ValueError(f"study.evaluations: {name} ({words}): {explain(error, 'plan')}") from None
+    assert isinstance(config, dict)
+    return {str(name): value for name, value in config.items() if name not in UNREAD}
 
 
 def read_lock(folder: Path) -> Facts:

@@ -1,6 +1,6 @@
 """Outcomes of a study's tasks (outcomes.csv) by row, and what they say of each row and of all pairs of rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -11,22 +11,31 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from wmbench.evaluation.bootstrap import Estimate, crossed_bootstrap
+from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.multiplicity import FALSE_ALARMS, adjusted, letters
 
 ENOUGH_SEEDS = 5  # below, a difference of training recipes is not claimed
 SMALLER_IS_BETTER = ("final_distance", "log_final_distance")
 OUTCOMES = ("success", "success_0.25", "success_0.1", "success_short", "held", "spl", *SMALLER_IS_BETTER)
+SUMMARY = ("row", "evaluation", "outcome", "radius", "success", "success_low", "success_high", "n_seeds", "n_tasks")
 RADII = {"success": 0.5, "success_0.25": 0.25, "success_0.1": 0.1, "success_short": 0.5, "held": 0.5}  # [m]
 NEAREST = 0.01  # [m]; on the log scale nothing is nearer to its goal
+
+Known = Mapping[str, Conditions]  # by their hash, which is what outcomes.csv has
+NOT_KNOWN: Known = {}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One outcome of a row in one evaluation: of S training runs, or of the one play of a row that is not trained."""
+    """One outcome of a row in one evaluation: of S training runs, or of the one play of a row that is not trained.
+
+    conditions: of all its results; None where only their hash is known.
+    """
 
     values: Float[ndarray, "S T"]
     tasks: pd.DataFrame
     num_seeds: int
+    conditions: Conditions | None = None
 
     @property
     def strata(self) -> list[int]:
@@ -41,7 +50,8 @@ class Cell:
 class Outcomes:
     """outcomes.csv with its rows at hand."""
 
-    def __init__(self, table: pd.DataFrame):
+    def __init__(self, table: pd.DataFrame, conditions: Known = NOT_KNOWN):
+        self.conditions = conditions
         places: Any = table.groupby(["row", "evaluation"]).indices
         self.parts: dict[tuple[str, str], pd.DataFrame] = {key: table.iloc[where] for key, where in places.items()}
 
@@ -57,13 +67,33 @@ class Outcomes:
         if values is None or np.isnan(values).any():
             raise ValueError(f"{outcome} was not measured for {row} in evaluation {evaluation}")
         if len(several := sorted(set(part["conditions"]))) > 1:
-            raise ValueError(f"{row} has results of several conditions in evaluation {evaluation}: {', '.join(several)}")
+            known = [self.conditions[hash_] for hash_ in several if hash_ in self.conditions]
+            how = told_apart(*known[:2]) if len(known) > 1 else ", ".join(several)
+            raise ValueError(f"{row} has results of several conditions in evaluation {evaluation}: {how}")
         num_seeds, tasks = len(set(part["seed"].dropna())), part["task"].to_numpy()
         num_tasks, num_runs = len(set(tasks)), max(1, num_seeds)
         if len(tasks) != num_runs * num_tasks or (tasks.reshape(num_runs, num_tasks) != np.unique(tasks)).any():
             raise ValueError(f"training runs of {row} have not all played the same tasks of evaluation {evaluation} once")
         known = part.iloc[:num_tasks][["task", "stratum", "geodesic"]].fillna({"stratum": 0})
-        return Cell(values.reshape(num_runs, num_tasks), known.reset_index(drop=True), num_seeds)
+        conditions = self.conditions.get(part["conditions"].iloc[0])
+        return Cell(values.reshape(num_runs, num_tasks), known.reset_index(drop=True), num_seeds, conditions)
+
+    def find(self, row: str, evaluation: str, outcome: str) -> Cell | None:
+        """The cell, if there is one; `problems` tells why a row has none."""
+        try:
+            return self.cell(row, evaluation, outcome)
+        except ValueError:
+            return None
+
+    def problems(self) -> list[str]:
+        """What keeps a row out of every table: its runs played other tasks or under other conditions than each other."""
+        found = []
+        for row, evaluation in self.parts:
+            try:
+                self.cell(row, evaluation)
+            except ValueError as error:
+                found.append(str(error))
+        return found
 
 
 def measured(part: pd.DataFrame, outcome: str) -> Float[ndarray, " n"] | None:
@@ -77,28 +107,42 @@ def measured(part: pd.DataFrame, outcome: str) -> Float[ndarray, " n"] | None:
     return np.log(np.maximum(values, NEAREST)) if outcome == "log_final_distance" else values
 
 
+def told_apart(a: Conditions | None, b: Conditions | None) -> str:
+    """`max_steps 50 / 60`: settings that reach both actors and differ."""
+    differences = a.differences(b) if a and b else {}
+    return ", ".join(f"{name} {mine} / {other}" for name, (mine, other) in differences.items())
+
+
+def obstacle(a: Cell, b: Cell) -> str | None:
+    """Why two cells cannot be compared."""
+    if not a.tasks.equals(b.tasks):
+        return "they did not play the same tasks"
+    apart = told_apart(a.conditions, b.conditions)
+    return f"they did not play under the same conditions: {apart}" if apart else None
+
+
 def difference(a: Cell, b: Cell) -> Estimate:
     """a minus b, paired by task.
 
     Raises:
-        ValueError: other tasks.
+        ValueError: other tasks or conditions.
     """
-    if not a.tasks.equals(b.tasks):
-        raise ValueError("they did not play the same tasks")
+    if reason := obstacle(a, b):
+        raise ValueError(reason)
     return crossed_bootstrap(a.values, b.values, a.strata)
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Mean of each row, evaluation and outcome, with its interval over training runs and tasks: the body of table.csv."""
-    return pd.DataFrame(_summaries(Outcomes(table)))
+    return pd.DataFrame(_summaries(Outcomes(table)), columns=[*SUMMARY])
 
 
 def _summaries(outcomes: Outcomes) -> Iterator[dict[str, object]]:
-    for (row, evaluation), part in outcomes.parts.items():
+    for row, evaluation in outcomes.parts:
         for outcome in OUTCOMES:
-            if measured(part, outcome) is None:  # not an outcome of this protocol
+            cell = outcomes.find(row, evaluation, outcome)
+            if cell is None:  # such as one that is no outcome of this protocol
                 continue
-            cell = outcomes.cell(row, evaluation, outcome)
             estimate = crossed_bootstrap(cell.values, strata=cell.strata)
             low, high = estimate.interval()
             if outcome not in SMALLER_IS_BETTER:  # a share
@@ -116,19 +160,19 @@ def _summaries(outcomes: Outcomes) -> Iterator[dict[str, object]]:
             }
 
 
-def all_pairs(table: pd.DataFrame, evaluation: str, outcome: str = "success") -> tuple[pd.DataFrame, dict[str, str]]:
+def all_pairs(
+    table: pd.DataFrame, evaluation: str, outcome: str = "success", conditions: Known = NOT_KNOWN
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """Every pair of rows of an evaluation, the better one first, for exploring; and the letters of its rows, best first.
 
     Rows that share a letter are not separable. p_bh keeps the share of false alarms among the pairs found below 5 %
-    (Benjamini and Hochberg). Rows with too few training runs are left out.
-
-    Raises:
-        ValueError: a row that did not play the tasks of the others.
+    (Benjamini and Hochberg). Left out are rows with too few training runs, and those that cannot be compared with most.
     """
-    outcomes = Outcomes(table)
-    cells = {row: outcomes.cell(row, evaluation, outcome) for row, name in outcomes.parts if name == evaluation}
+    outcomes = Outcomes(table, conditions)
+    found = {row: outcomes.find(row, evaluation, outcome) for row, name in outcomes.parts if name == evaluation}
+    cells = _comparable({row: cell for row, cell in found.items() if cell is not None and cell.claims})
     sign = 1 if outcome in SMALLER_IS_BETTER else -1
-    rows = sorted((row for row in cells if cells[row].claims), key=lambda row: sign * cells[row].values.mean())
+    rows = sorted(cells, key=lambda row: sign * cells[row].values.mean())
     pairs = list(combinations(rows, 2))
     estimates = [difference(cells[first], cells[second]) for first, second in pairs]
     p_bh = adjusted([estimate.p for estimate in estimates], "fdr_bh")
@@ -140,15 +184,23 @@ def all_pairs(table: pd.DataFrame, evaluation: str, outcome: str = "success") ->
     return pd.DataFrame(columns), letters(rows, dict(zip(pairs, (p_bh < FALSE_ALARMS).tolist(), strict=True)))
 
 
-def planning_gaps(table: pd.DataFrame, outcome: str = "success", ceiling: str = "simulator") -> pd.DataFrame:
+def _comparable(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Cells that played the same tasks under the same conditions as the row that has most of them."""
+    groups = [{row: cell for row, cell in cells.items() if obstacle(first, cell) is None} for first in cells.values()]
+    return max(groups, key=len, default={})
+
+
+def planning_gaps(
+    table: pd.DataFrame, outcome: str = "success", ceiling: str = "simulator", conditions: Known = NOT_KNOWN
+) -> pd.DataFrame:
     """How much better the ceiling does than each row: what true dynamics and distances would add, with the same planner.
 
     A gap whose interval is clear of 0 is the model's; what the ceiling itself leaves is the planner's.
     """
-    outcomes, gaps = Outcomes(table), []
+    outcomes, gaps = Outcomes(table, conditions), []
     for row, evaluation in outcomes.parts:
-        if row != ceiling and (ceiling, evaluation) in outcomes.parts:
-            best, cell = (outcomes.cell(name, evaluation, outcome) for name in (ceiling, row))
+        best, cell = (outcomes.find(name, evaluation, outcome) for name in (ceiling, row))
+        if row != ceiling and best is not None and cell is not None and obstacle(best, cell) is None:
             gap = difference(best, cell)
             low, high = gap.interval()
             gaps.append((row, evaluation, outcome, gap.value, low, high))

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from wmbench.commands.entry import PARENT
 from wmbench.evaluation.results import Summary, find_summaries
@@ -17,6 +19,7 @@ from wmbench.study.grid import Cell, Study, run_name
 
 ROOT = Path(__file__).parents[3]
 LOG_LINES = 15  # of a command that failed, where it printed no error of its own
+SAVING_S = 30  # that a command which was stopped by hand has to save what it made
 
 
 def finished(study: Study) -> dict[Cell, Summary]:
@@ -42,6 +45,8 @@ def diagnostics_of(study: Study, row: str) -> Path:
 class Runner:
     """Makes the cells that are missing, one command at a time, and notes what failed and what each part took.
 
+    A run, and a file that several rows need, is made by one process at a time; another one waits, and finds it made.
+
     Args:
         cells: those to make, such as a shard's.
         on_result: called after every command that may have made results.
@@ -61,11 +66,23 @@ class Runner:
                 self._once(self.study.data_file, "data", self.study.collect_command())
             for evaluation, cells in grouped(missing, lambda cell: cell.evaluation if cell.seed is None else ""):
                 if evaluation:
-                    self._plan(evaluation, cells)
+                    with self._alone(cells) as left:
+                        self._plan(evaluation, left)
             for row, cells in grouped(missing, lambda cell: "" if cell.seed is None else cell.row):
                 if row:
-                    self._row(row, cells)
+                    with self._alone(cells) as left:
+                        self._row(row, left)
             self._diagnose()
+
+    @contextmanager
+    def _alone(self, cells: list[Cell]) -> Iterator[list[Cell]]:
+        """Hold the runs of the cells, once no other process does; gives the cells that are then still missing."""
+        with ExitStack() as held:
+            for run in sorted({cell.run for cell in cells}):  # in one order, so that no two wait for each other
+                held.enter_context(in_turn(self.study.folder / "at_work" / run))
+            done = finished(self.study)
+            self.bar.update(sum(cell in done for cell in cells))
+            yield [cell for cell in cells if cell not in done]
 
     def _once(self, file: Path, name: str, words: list[str]) -> None:
         """Make a file that several rows need, unless it is there; another shard may make it just now.
@@ -83,9 +100,14 @@ class Runner:
     def _row(self, row: str, cells: list[Cell]) -> None:
         """Train what is not trained of a row, then evaluate it."""
         study = self.study
-        for head in study.heads:
-            if str(study.head_file(head)) in study.rows[row]:
-                self._once(study.head_file(head), f"head_{head}", study.head_command(head))
+        try:
+            for head in study.heads:
+                if str(study.head_file(head)) in study.rows[row]:
+                    self._once(study.head_file(head), f"head_{head}", study.head_command(head))
+        except ValueError as error:
+            for cell in cells:
+                self.failures.note(cell, f"error: {error}\n")
+            return
         seeds = sorted({cell.seed for cell in cells if cell.seed is not None})
         if untrained := [seed for seed in seeds if not is_trained(study, row, seed)]:
             runs = [run_name(row, seed) for seed in untrained]
@@ -105,11 +127,16 @@ class Runner:
             seed = self.study.seeds[0]
             run = run_name(row, seed)
             mine = any(cell.run == run for cell in self.cells)
-            if mine and is_trained(self.study, row, seed) and not diagnostics_of(self.study, row).exists():
-                self._command(f"diagnose_{row}", self.study.diagnose_command(run), [run])
-                self.on_result()
+            if not mine or not is_trained(self.study, row, seed) or diagnostics_of(self.study, row).exists():
+                continue
+            with in_turn(self.study.folder / "at_work" / run):
+                if not diagnostics_of(self.study, row).exists():
+                    self._command(f"diagnose_{row}", self.study.diagnose_command(run), [run])
+            self.on_result()
 
     def _plan(self, evaluation: str, cells: list[Cell], row: str = "floors") -> None:
+        if not cells:
+            return
         runs = [cell.run for cell in cells]
         problem = self._command(f"{evaluation}_{row}", self.study.plan_command(evaluation, runs), runs)
         done = finished(self.study)
@@ -140,7 +167,7 @@ class Runner:
             print("$ python", *words, file=file, flush=True)
             environment = {**os.environ, PARENT: str(os.getpid())}
             command = [sys.executable, str(ROOT / script), *rest]
-            code = subprocess.call(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
+            code = call(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
         if code in (130, -2):
             raise KeyboardInterrupt
         if code == 0:
@@ -149,6 +176,20 @@ class Runner:
 
     def _log(self, name: str) -> Path:
         return self.study.folder / "logs" / f"{name}.log"
+
+
+def call(command: Sequence[str], **options: Any) -> int:
+    """Run a command; returns its exit status. Where this process is stopped by hand, the command saves what it made."""
+    child = subprocess.Popen(command, **options)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        try:
+            child.wait(SAVING_S / 2)  # Ctrl-C reached it too
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            child.wait(SAVING_S / 2)
+        raise
 
 
 def problem_of(run: str, code: int, log: Path) -> str:
@@ -217,6 +258,12 @@ class Costs:
         return plans + sum(part("train", row) for row, _ in untrained)
 
 
+def problems(study: Study, cells: Sequence[Cell]) -> list[str]:
+    """What went wrong with cells that are not done, a line each."""
+    done, failures = finished(study), Failures(study.folder)
+    return [f"{cell}: {problem}" for cell in cells if cell not in done and (problem := failures.of(cell))]
+
+
 def status(study: Study, cells: Sequence[Cell]) -> str:
     """The grid in words: per row and evaluation how many seeds are done, what failed, and what is left."""
     done, failures = finished(study), Failures(study.folder)
@@ -248,6 +295,6 @@ def plan_of(study: Study, cells: Sequence[Cell]) -> str:
     """The commands that would run, and what they take."""
     done = finished(study)
     left = [cell for cell in cells if cell not in done]
-    seconds = Costs(study.folder)
-    lines = [f"{cell}: about {duration(seconds.forecast(study, [cell]))}" for cell in left]
+    seconds = {cell: Costs(study.folder).forecast(study, [cell]) for cell in left}
+    lines = [f"{cell}: {f'about {duration(seconds[cell])}' if seconds[cell] else 'not measured yet'}" for cell in left]
     return "\n".join([*lines, what_is_left(study, left)])

@@ -1,16 +1,19 @@
 """The tables of a study: every task's outcome, every row's success, every contrast's verdict."""
 
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.results import Result, Summary
 from wmbench.files import write_text
 from wmbench.study.contrasts import judge, read_contrasts
 from wmbench.study.grid import Cell, Study
-from wmbench.study.outcomes import all_pairs, planning_gaps, summarise
+from wmbench.study.outcomes import Known, Outcomes, all_pairs, planning_gaps, summarise
 from wmbench.study.runner import Failures
 
 KEYS = ["row", "evaluation"]
@@ -23,19 +26,29 @@ MEANS = ("position_r2", "evaluations_per_plan", "seconds_per_decision", "seconds
 
 
 def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
-    """Write cells.csv and, if anything is done, outcomes.csv, table.csv, contrasts.csv and pairs.csv of that."""
+    """Write cells.csv and, if anything is done, outcomes.csv, table.csv, contrasts.csv and pairs.csv of that.
+
+    conditions.json has what each hash in their column `conditions` stands for.
+    """
     failures = Failures(study.folder)
     states = ["done" if cell in done else "failed" if failures.of(cell) else "missing" for cell in study.cells]
     _write(study.folder / "cells.csv", pd.DataFrame(study.cells).assign(state=states).astype({"seed": "Int64"}))
     if not done:
         return
-    outcomes = outcomes_of(done)
+    outcomes, conditions = outcomes_of(done), conditions_of(done)
+    for problem in Outcomes(outcomes, conditions).problems():
+        print(
+            f"note: left out of the tables: {problem}; delete what is in the way below {study.folder / 'results'}",
+            file=sys.stderr,
+        )
     tables = {
         "outcomes": outcomes,
-        "table": table_of(outcomes, done),
-        "contrasts": judge(read_contrasts(study.contrasts), outcomes, study.margin),
-        "pairs": pairs_of(outcomes),
+        "table": table_of(outcomes, done, conditions),
+        "contrasts": judge(read_contrasts(study.contrasts), outcomes, study.margin, conditions),
+        "pairs": pairs_of(outcomes, conditions),
     }
+    facts = {hash_: one.facts for hash_, one in conditions.items()}
+    write_text(study.folder / "conditions.json", json.dumps(facts, indent=2) + "\n")
     for name, table in tables.items():
         _write(study.folder / f"{name}.csv", table)
 
@@ -54,20 +67,26 @@ def outcomes_of(done: Mapping[Cell, Summary]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).astype({"seed": "Int64"})
 
 
-def table_of(outcomes: pd.DataFrame, done: Mapping[Cell, Summary]) -> pd.DataFrame:
+def conditions_of(done: Mapping[Cell, Summary]) -> dict[str, Conditions]:
+    """The conditions of all results, by their hash."""
+    found = (Result.of(summary).conditions for summary in done.values())
+    return {conditions.hash: conditions for conditions in found}
+
+
+def table_of(outcomes: pd.DataFrame, done: Mapping[Cell, Summary], conditions: Known) -> pd.DataFrame:
     """Every row under every evaluation and outcome, with what is known of who it is and, on average, of what it took."""
     facts = pd.DataFrame([_facts(cell, summary) for cell, summary in done.items()])
     kinds = {name: "mean" if name in MEANS else _all_of for name in facts if name not in KEYS}
     known = facts.groupby(KEYS, sort=False).agg(kinds)
-    gaps = planning_gaps(outcomes).drop(columns="outcome").set_index(KEYS)
+    gaps = planning_gaps(outcomes, conditions=conditions).drop(columns="outcome").set_index(KEYS)
     return summarise(outcomes).join(known, on=KEYS).join(gaps, on=KEYS)
 
 
-def pairs_of(outcomes: pd.DataFrame) -> pd.DataFrame:
+def pairs_of(outcomes: pd.DataFrame, conditions: Known) -> pd.DataFrame:
     """Every pair of rows under every evaluation, for exploring, with the letters of its rows."""
     tables = []
     for evaluation in outcomes["evaluation"].unique():
-        pairs, letters = all_pairs(outcomes, evaluation)
+        pairs, letters = all_pairs(outcomes, evaluation, conditions=conditions)
         both = {f"letters_{side}": pairs[side].map(letters.get) for side in ("a", "b")}
         tables.append(pairs.assign(evaluation=evaluation, outcome="success", **both))
     return pd.concat(tables, ignore_index=True)
