@@ -74,9 +74,11 @@ def make(row: str, evaluation: str, data: Path, folder: Path) -> None:
         "train",
         f"{study().train} {study().rows[row]} {TRAIN} {HEADS} env.data={data} model_name={row} ckpt_base_path={folder}",
     )
+    if "weights" in cfg.encoder:
+        cfg.encoder.weights = None  # the study's own head; a tiny one takes its place
     shrink(cfg.encoder, folder)
-    if "matched" in cfg:
-        cfg.matched |= {"width": 8, "pool": cfg.matched.pool and 1}
+    if cfg.arm == "matched":
+        cfg.matched.width, cfg.matched.pool = 8, cfg.matched.pool and 1
     train(cfg)
     samples = "" if "adam" in evaluation else "planner.num_samples=4 planner.num_elites=2"
     where = f"model_name={row} ckpt_base_path={folder} output_dir={folder}/plans"

@@ -128,9 +128,13 @@ def test_a_command_that_is_stopped_by_hand_has_time_to_save(tmp_path, monkeypatc
     monkeypatch.setattr(
         runner.subprocess, "Popen", lambda *given, **more: child.append(popen(*given, process_group=0)) or child[0]
     )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     threading.Thread(target=press_ctrl_c).start()
-    with pytest.raises(KeyboardInterrupt):
-        runner.call(["bash", "-c", script])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.call(["bash", "-c", script])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert child[0].returncode == 130
     assert (tmp_path / "saved").exists()
 
@@ -143,6 +147,7 @@ def test_the_last_line_counts_cells_and_the_exit_status_tells_of_failures(tmp_pa
     with open_dict(cfg):
         cfg.study.evaluations = {"open": "protocol=bench_open"}
     study_py, ended = load_script("study.py"), 0
+    monkeypatch.setattr(study_py, "write_study_report", lambda folder: folder)
     try:
         study_py.main.__wrapped__(cfg)
     except SystemExit as stopped:

@@ -10,7 +10,7 @@ from command_line import run
 STUDY = """
 name: one
 seeds: [3]
-data: num_episodes=6 image_size=8 store_every=5 env.renderer=warp episode_length=40
+data: num_episodes=6 image_size=32 store_every=5 env.renderer=warp episode_length=40
 train: training.max_steps=2 training.batch_size=4 training.valid_batches=1 device=cpu predictor.depth=1
 rows: {state: encoder=state}
 evaluations:
