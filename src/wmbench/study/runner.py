@@ -23,14 +23,14 @@ SAVING_S = 30  # that a command which was stopped by hand has to save what it ma
 
 
 def finished(study: Study) -> dict[Cell, Summary]:
-    """Every cell whose result is on disk; of equal ones the newest."""
+    """Every cell whose result is on disk, in the study's order; of equal ones the newest."""
     cells = {(cell.run, cell.evaluation): cell for cell in study.cells}
     found = {}
     for evaluation in study.evaluations:
         for summary in find_summaries(study.results_folder(evaluation)):
             if cell := cells.get((summary["row"], evaluation)):
                 found[cell] = summary
-    return found
+    return {cell: found[cell] for cell in study.cells if cell in found}
 
 
 def is_trained(study: Study, row: str, seed: int) -> bool:
