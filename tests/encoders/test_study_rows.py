@@ -77,6 +77,8 @@ def make(row: str, evaluation: str, data: Path, folder: Path) -> None:
     if "weights" in cfg.encoder:
         cfg.encoder.weights = None  # the study's own head; a tiny one takes its place
     shrink(cfg.encoder, folder)
+    if cfg.encoder.get("pretrained") is False:
+        cfg.encoder.weights = None
     if cfg.arm == "matched":
         cfg.matched.width, cfg.matched.pool = 8, cfg.matched.pool and 1
     train(cfg)
