@@ -10,7 +10,6 @@ The downloaded zip is read as it is, and a folder may also be trained from in pl
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from wmbench.commands import Arguments, command_line, door, plan_line
 from wmbench.importers.checkpoint import import_checkpoint, verify_checkpoint
@@ -22,11 +21,11 @@ def main() -> None:
     arguments = Arguments(description=__doc__)
     commands = arguments.add_subparsers(required=True, metavar="data | export | checkpoint")
 
-    def add(name: str, run: Callable[[Namespace], None], about: str, src: str, dst: str, **options: Any) -> Arguments:
+    def add(name: str, run: Callable[[Namespace], None], about: str, src: str, dst: str, nargs=None) -> Arguments:
         command = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         command.set_defaults(run=run)
         command.add_argument("src", type=Path, metavar="SRC", help=src)
-        command.add_argument("dst", type=Path, metavar="DST", help=dst, **options)
+        command.add_argument("dst", type=Path, metavar="DST", help=dst, nargs=nargs)
         return command
 
     zipped, file = "point_maze.zip as downloaded, or the folder in it", "the file to write, such as data/point_maze.h5"
