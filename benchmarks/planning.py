@@ -46,7 +46,6 @@ from wmbench.shapes import Obs
 DEFAULTS = {"device": "auto", "tasks": 1, "samples": 0, "repeats": 5, "scaling": True, "dino_wm": "", "output": ""}
 HORIZON, NUM_HIST, FRAMESKIP, ACTION = 5, 3, 5, 10
 ROPE_HORIZON = 7
-DINO_WM_SIZES = {"action_embed_dim": 10, "depth": 6, "num_heads": 16, "head_dim": 64, "mlp_dim": 2048, "dropout": 0.1}
 LIMIT = 1e-4  # between the costs of the two ways in fp32, relative
 
 
@@ -236,20 +235,10 @@ def rounds(device: torch.device) -> dict[str, Any]:
 
 
 def rotary(device: torch.device, samples: int, repeats: int) -> dict[str, Any]:
-    """Rollouts of 7 blocks at DINO-WM's size: learned places in the window, and rotary positions."""
-    ways, z = {}, torch.randn(1, 1, 196, 394, device=device)
-    plans = torch.randn(1, samples, ROPE_HORIZON, ACTION, device=device)
-    for name, kind in (("vit", FrameCausalViT), ("vit_rope", RotaryViT)):
-        predictor = kind(dim=394, num_tokens=196, num_hist=NUM_HIST, action_dim=ACTION, **DINO_WM_SIZES).to(device).eval()
-
-        def rollout(predictor: FrameCausalViT = predictor) -> Tensor:
-            state = predictor.begin(z, plans[:, 0, :0], samples)
-            for block in plans[0].unbind(1):
-                latent, state = predictor.step(state, block)
-            return latent
-
-        ways[name] = rollout
-    seconds = medians(ways, device, repeats)
+    """Plans of 7 blocks at DINO-WM's size: learned places in the window, and rotary positions."""
+    size = {"tasks": 1, "samples": samples, "iterations": 1, "horizon": ROPE_HORIZON, "tokens": 196, "width": 384}
+    kinds = {"vit": FrameCausalViT, "vit_rope": RotaryViT}
+    seconds = medians({name: plan_of(size, device, kind=kind) for name, kind in kinds.items()}, device, repeats)
     return {"rope_horizon": ROPE_HORIZON, "rope_samples": samples, "speedup_rope": seconds["vit"] / seconds["vit_rope"]}
 
 
@@ -283,11 +272,13 @@ def scaling(device: torch.device, repeats: int) -> list[dict[str, Any]]:
     ]
 
 
-def plan_of(size: dict[str, int], device: torch.device, memory_gb: float = 4.0) -> Callable[[], Tensor]:
+def plan_of(
+    size: dict[str, int], device: torch.device, memory_gb: float = 4.0, kind: type[FrameCausalViT] = FrameCausalViT
+) -> Callable[[], Tensor]:
     """A whole plan from latents."""
     encoder = State(size["width"], velocity_weight=1.0, seed=0)  # which nobody asks: the plan starts from latents
     told = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": FRAMESKIP, "num_hist": NUM_HIST}
-    model = WorldModel(encoder, predictor_of(size), standard_normalizer(), **told)
+    model = WorldModel(encoder, predictor_of(size, kind), standard_normalizer(), **told)
     model = model.to(device).eval().requires_grad_(False)
     z = torch.randn(size["tasks"], 1, size["tokens"], size["width"], device=device)
     planner, noise = CEM(size["samples"], 2, size["iterations"], 1.0), KeyedNoise(0, np.arange(size["tasks"]), 0)
@@ -296,8 +287,9 @@ def plan_of(size: dict[str, int], device: torch.device, memory_gb: float = 4.0) 
     return lambda: planner(cost, guess, noise)
 
 
-def predictor_of(size: dict[str, int]) -> FrameCausalViT:
-    return FrameCausalViT(size["width"], size["tokens"], NUM_HIST, ACTION, 16, 6, 16, 64, 2048, 0.0)
+def predictor_of(size: dict[str, int], kind: type[FrameCausalViT] = FrameCausalViT) -> FrameCausalViT:
+    inside = {"action_embed_dim": 16, "depth": 6, "num_heads": 16, "head_dim": 64, "mlp_dim": 2048, "dropout": 0.0}
+    return kind(dim=size["width"], num_tokens=size["tokens"], num_hist=NUM_HIST, action_dim=ACTION, **inside)
 
 
 def agent_of(model: WorldModel, planner: CEM, horizon: int = HORIZON, memory_gb: float = 4.0) -> Agent:
