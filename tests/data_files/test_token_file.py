@@ -400,7 +400,7 @@ def test_arms_of_one_encoder_encode_each_frame_once_together(
     episodes = noise(numbered_episodes(num_episodes=4, length=11))
     arms = ((None, None, False), (1, None, True), (None, 3, True), (1, 7, False))
     for pool, width, standardise in arms:
-        encoder = matched(patches(Counted), pool, width, standardise)
+        encoder = matched(patches(Counted), width, pool=pool, standardise=standardise)
         model = make_model(encoder)
         windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP)
         windows = windows.showing(choose(model, episodes, tmp_path, "auto"))

@@ -143,16 +143,11 @@ class Matched(Encoder):
         self.std.copy_(torch.where(std > ROUNDING * size.sqrt(), std, 1.0))  # a constant feature becomes 0
 
 
-def matched(
-    encoder: Encoder,
-    pool: int | None,
-    width: int | None,
-    standardise: bool,
-    layer_norm: bool = False,
-    by_token: bool = False,
-    projection: str = "random",
-) -> Encoder:
+def matched(encoder: Encoder, width: int | None, projection: str = "random", **changes: int | bool | None) -> Encoder:
     """The encoder itself where nothing is asked of it; a learned projection is the predictor's affair.
+
+    Args:
+        changes: the other arguments of Matched.
 
     Raises:
         ValueError: an unknown projection, and as Matched.
@@ -162,9 +157,9 @@ def matched(
     if width is not None and width < 1:
         raise ValueError(f"matched.width ({width}) must be at least 1; null keeps the encoder's {encoder.embed_dim}")
     width = width if projection == "random" else None
-    if pool is None and width is None and not (standardise or layer_norm or by_token):
+    if width is None and all(value is None or value is False for value in changes.values()):  # pool 0 is refused
         return encoder
-    return Matched(encoder, pool, width, standardise, layer_norm, by_token)
+    return Matched(encoder, width=width, **changes)  # type: ignore[arg-type] - what Matched takes
 
 
 def unmatched(encoder: Encoder) -> Encoder:
