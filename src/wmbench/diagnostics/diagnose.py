@@ -15,6 +15,7 @@ from wmbench.evaluation.conditions import digest, flat
 from wmbench.evaluation.source import source_version
 from wmbench.files import write_text
 from wmbench.machine import duration, peak_memory, progress_bar, size
+from wmbench.planning.rollout_cost import block_dim
 
 FILE = "diagnostics.json"
 TIMED = (8, 32)  # frames and plans that the forecast is made from
@@ -99,8 +100,7 @@ def forecast(subject: Subject, frames: int, steps: int) -> float:
     subject.at_rest(one)
     frame_s = (time.perf_counter() - began) / num_frames
     z = z[:, None].to(subject.device)
-    block = subject.model.frameskip * len(subject.model.normalizer.action_mean)
-    plans = z.new_zeros(1, num_plans, 2, block)
+    plans = z.new_zeros(1, num_plans, 2, block_dim(subject.model))
     began = time.perf_counter()
     subject.model.rollout(z, plans[:, 0, :0], plans).sum().item()
     step_s = (time.perf_counter() - began) / (2 * num_plans)

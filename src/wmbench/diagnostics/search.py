@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.agent import Dynamics
+from wmbench.planning.agent import Dynamics, limits
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Cost, Planner
 
@@ -46,9 +46,6 @@ def plan_tasks(
     model: Dynamics, planner: Planner, cost: Cost, num_tasks: int, horizon: int, seed: int, device: torch.device
 ) -> Float[Tensor, "B H A"]:
     """Plans of `horizon` normalised blocks within the actuator's range, from nothing, the same whatever else is planned."""
-    ones = torch.ones(model.frameskip * len(model.normalizer.action_mean), device=device)
-    normalize = model.normalizer.normalize_action
-    noise = KeyedNoise(seed, np.arange(num_tasks), 0)
-    zero = normalize(torch.zeros(num_tasks, horizon, len(ones), device=device))
-    bounds = normalize(-ones), normalize(ones)
+    noise, bounds = KeyedNoise(seed, np.arange(num_tasks), 0), limits(model, device)
+    zero = model.normalizer.normalize_action(torch.zeros(num_tasks, horizon, len(bounds[0]), device=device))
     return planner(cost, planner.first_guess(zero, noise), noise, bounds).clamp(*bounds)

@@ -20,7 +20,7 @@ from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.tasks import Tasks
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.planner import Cost, Planner
-from wmbench.planning.rollout_cost import Distance, RolloutCost
+from wmbench.planning.rollout_cost import Distance, RolloutCost, block_dim
 
 
 @dataclass
@@ -120,7 +120,7 @@ class Subject:
     def imagined_cost(self, distance: Distance) -> Cost:
         """Cost of plans for all tasks by what the model foresees."""
         start, goal = self.starts[:, None].to(self.device), self.goals.to(self.device)
-        past = start.new_zeros(len(start), 0, self.model.frameskip * len(self.model.normalizer.action_mean))
+        past = start.new_zeros(len(start), 0, block_dim(self.model))
         costs = RolloutCost(
             self.model, distance, num_context=1, horizon=self.horizon, memory_gb=self.memory_gb, has_gradients=False
         )

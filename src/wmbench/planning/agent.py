@@ -16,7 +16,7 @@ from wmbench.planning.memory import MEASURED
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
 from wmbench.planning.planner import Cost, Planner
-from wmbench.planning.rollout_cost import RolloutCost
+from wmbench.planning.rollout_cost import RolloutCost, block_dim
 from wmbench.shapes import Obs
 
 ENCODED_AT_ONCE = 64  # frames
@@ -107,7 +107,7 @@ class Agent:
         for at_once in (min(room, MEASURED[1]), min(room, 512)):
             if seconds > 0.2:
                 break  # more at once would take long to try, and a rollout hardly less time
-            plans = z.new_zeros(1, at_once, self.horizon, self._block_dim)
+            plans = z.new_zeros(1, at_once, self.horizon, block_dim(self.model))
             began = time.perf_counter()
             with torch.compiler.set_stance("force_eager"):  # compiling, a minute once, says nothing of the rest
                 self.model.rollout(z, plans[:, 0, :0], plans).sum().item()
@@ -136,7 +136,9 @@ class Agent:
         self._past: list[Tensor] = []  # normalised blocks (B A) taken after each of them
         self._last_look: tuple[int, ndarray, Obs] | None = None  # before which block, at which tasks, and what was seen
         self._block = 0  # the one to act next
-        self._plan = torch.zeros(self._num_tasks, 0, self._block_dim, device=self._device)  # what is left of it (B H A)
+        self._plan = torch.zeros(
+            self._num_tasks, 0, block_dim(self.model), device=self._device
+        )  # what is left of it (B H A)
         self._queue = 0  # blocks of it to execute before replanning
         self._num_plans = 0
         self._look_seconds = 0.0  # since the last decision
@@ -187,13 +189,7 @@ class Agent:
 
     @property
     def _limits(self) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"]]:
-        """The actuator's range, in normalised units."""
-        blocks = torch.ones(self._block_dim, device=self._device)
-        return self.model.normalizer.normalize_action(-blocks), self.model.normalizer.normalize_action(blocks)
-
-    @property
-    def _block_dim(self) -> int:
-        return self.model.frameskip * len(self.model.normalizer.action_mean)
+        return limits(self.model, self._device)
 
     def _encode(self, obs: Obs) -> Float[Tensor, "B N D"]:
         """Latents of the last frames, a few at a time, so that memory does not grow with the number of tasks."""
@@ -220,7 +216,7 @@ class Agent:
     def _make_plan(self, active: Int[ndarray, " B"]) -> None:
         rest = self._plan.shape[1]
         horizon = rest if self.shrinking and rest else int(min(self.horizon, self._blocks_left))
-        nothing = torch.zeros(self._num_tasks, horizon, self._block_dim, device=self._device)
+        nothing = torch.zeros(self._num_tasks, horizon, block_dim(self.model), device=self._device)
         zero = self.model.normalizer.normalize_action(nothing)
         mean = zero.clone()
         z = torch.stack(self._frames, 1)
@@ -244,3 +240,9 @@ class Agent:
     def _note_decision(self, plan_seconds: float, num_tasks: int) -> None:
         self.decisions.append(Decision(self._look_seconds + plan_seconds, plan_seconds, num_tasks, not self.decisions))
         self._look_seconds = 0.0
+
+
+def limits(model: Dynamics, device: torch.device) -> tuple[Float[Tensor, " A"], Float[Tensor, " A"]]:
+    """The actuator's range, in a model's normalised units."""
+    blocks = torch.ones(block_dim(model), device=device)
+    return model.normalizer.normalize_action(-blocks), model.normalizer.normalize_action(blocks)

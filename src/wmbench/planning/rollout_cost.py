@@ -68,19 +68,24 @@ class RolloutCost:
     def room(self, frame: Float[Tensor, "1 N D"]) -> int:
         """Rollouts that fit into memory at once, measured on the longest that there will be, from any frame."""
         if self._room is None:
-            block_dim = self.model.frameskip * len(self.model.normalizer.action_mean)
+            size = block_dim(self.model)
             z = frame[:, None].repeat(1, self.num_context, 1, 1)
-            past = z.new_zeros(1, self.num_context - 1, block_dim)
+            past = z.new_zeros(1, self.num_context - 1, size)
 
             def run(count: int) -> None:
                 with torch.set_grad_enabled(self.has_gradients):
-                    plans = z.new_zeros(1, count, self.horizon, block_dim).requires_grad_(self.has_gradients)
+                    plans = z.new_zeros(1, count, self.horizon, size).requires_grad_(self.has_gradients)
                     cost = self.objective(self.model, frame, self.model.rollout(z, past, plans), frame)
                     if self.has_gradients:
                         torch.autograd.grad(cost.sum(), plans)
 
             self._room = rollouts_at_once(run, frame.device, self.memory_gb)
         return self._room
+
+
+def block_dim(model: Any) -> int:
+    """Numbers of a model's action block."""
+    return model.frameskip * len(model.normalizer.action_mean)
 
 
 class _Sloped(torch.autograd.Function):
