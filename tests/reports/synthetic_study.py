@@ -99,6 +99,8 @@ def _table(outcomes: pd.DataFrame, folder: Path) -> pd.DataFrame:
                     "gap_high": 1.0 - rate,
                     "weights": SOURCES.get(row, ""),
                     "parameters": None if row in FLOORS else 1e6 * (3 + 7 * list(ABILITY).index(row)),
+                    "seconds_per_decision": 0.01 * (1 + len(row)),
+                    "evaluations_per_plan": 1000.0,
                     "spl": group["spl"].mean(),
                     "final_distance": group["final_distance"].mean(),
                     "note": "4 x 4 tokens" if row == "dinov2" else "",
@@ -147,8 +149,7 @@ def add_results(study: Path) -> None:
     for folder in sorted(set(pd.read_csv(study / "table.csv")["folders"])):
         row = Path(folder).name.rpartition("_")[0]
         tasks = _paths(rng, Path(folder), maze, solved=ABILITY[row] > 0.5)
-        cost = {"seconds_per_decision": 0.01 * (1 + len(row)), "evaluations_per_plan": 1000.0}
-        summary = {"row": row, "conditions": {"maze": list(MAPS["umaze"])}, "n_tasks": len(tasks), "data": "gone.h5"} | cost
+        summary = {"row": row, "conditions": {"maze": list(MAPS["umaze"])}, "n_tasks": len(tasks), "data": "gone.h5"}
         (Path(folder) / "summary.json").write_text(json.dumps(summary))
         if row in FLOORS:
             continue

@@ -11,6 +11,8 @@ from numpy import ndarray
 from wmbench.evaluation.bootstrap import Estimate
 
 FALSE_ALARMS = 0.05
+ENOUGH_SEEDS = 5  # training runs of a row, below which a difference of training recipes is not claimed
+MARGIN = 0.03  # below which a difference does not matter: 3 points of success; of a log distance, 3 %
 
 Verdict = Literal["superior", "not inferior", "equivalent", "inferior", "undecided"]
 

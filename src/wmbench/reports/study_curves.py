@@ -1,8 +1,6 @@
 """Success against distance, budget, radius and compute: the csv files behind these parts of a study's report."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +17,7 @@ from wmbench.reports.study_results import outcome_cell
 NUM_BINS, NUM_STEPS, REPLICATES = 5, 21, 2000
 COLUMNS = ["row", "evaluation", "x", "success", "low", "high", "n_tasks"]
 POINT = ("success", "low", "high")
+COSTS = ("seconds_per_decision", "evaluations_per_plan")
 ORDINALS = ("nearest", "second", "third", "fourth", "fifth", "sixth")  # strata; a table has eight columns at most
 BAND = (
     "The band is the 95% interval over seeds and tasks; grey lines are the other rows, dashed the simulator, dotted random "
@@ -75,33 +74,16 @@ def strata_sheet(outcomes: Frame) -> Sheet:
 
 
 def compute_sheet(study: Study) -> Sheet:
-    """What a row costs, by its results' summaries: parameters, and means over its seeds of what planning took."""
+    """What a row costs: parameters, and means over its seeds of what planning took; floors plan nothing."""
+    names = ["parameters", "success", "success_low", "success_high", *COSTS]
     rows = []
     for evaluation in study.evaluations:
         for row in study.rows(evaluation):
-            index = study.find(row, evaluation)
-            if index is None:
-                continue
-            summaries = [found for path in study.folders(row, evaluation) if (found := _summary(path))]
-            cost = {name: _mean(summaries, name) for name in ("seconds_per_decision", "evaluations_per_plan")}
-            values = {
-                name: study.table.value(index, name) for name in ("parameters", "success", "success_low", "success_high")
-            }
-            rows.append({"row": row, "evaluation": evaluation} | values | cost)
-    names = ["parameters", "success", "success_low", "success_high", "seconds_per_decision", "evaluations_per_plan"]
+            if (index := study.find(row, evaluation)) is not None:
+                found = {name: study.table.value(index, name) for name in names}
+                took = {name: found[name] or None for name in COSTS}
+                rows.append({"row": row, "evaluation": evaluation} | found | took)
     return Sheet("compute.csv", pd.DataFrame(rows, columns=["row", "evaluation", *names]))
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _mean(summaries: list[dict[str, Any]], name: str) -> float | None:
-    values = [float(summary[name]) for summary in summaries if summary.get(name)]
-    return float(np.mean(values)) if values else None
 
 
 def curves(study: Study, pictures: Path) -> tuple[list[Section], list[Sheet]]:
@@ -143,8 +125,8 @@ def _strata_table(study: Study, sheet: Sheet, evaluation: str) -> Table:
     rows = [row for row in study.rows(evaluation) if row in set(frame["row"])]
     body = [[Cell([row], row), *(_point(sheet, frame, row, "stratum", stratum) for stratum in strata)] for row in rows]
     names = [*ORDINALS[: len(strata) - 1], "farthest"]
-    quiet = frozenset(number for number, row in enumerate(rows) if row in BASELINES)
-    return Table(["row", *names], body, f"Success by distance of the goal, nearest first, evaluation {evaluation}", quiet)
+    caption = f"Success by distance of the goal, nearest first, evaluation {evaluation}"
+    return Table(["row", *names], body, caption, study.quiet(rows))
 
 
 def _point(sheet: Sheet, frame: Frame, row: str, column: str, value: object) -> Cell:
@@ -171,11 +153,9 @@ def _radii(study: Study) -> Section:
     }
     for evaluation in study.evaluations:
         rows = study.rows(evaluation)
-        body = []
-        for row in rows:
-            body.append([Cell([row], row), *(outcome_cell(study, row, evaluation, outcome) for outcome in columns)])
-        quiet = frozenset(number for number, row in enumerate(rows) if row in BASELINES)
-        section.blocks.append(Table(["row", *columns.values()], body, f"Success by radius, evaluation {evaluation}", quiet))
+        body = [[Cell([row], row), *(outcome_cell(study, row, evaluation, outcome) for outcome in columns)] for row in rows]
+        caption = f"Success by radius, evaluation {evaluation}"
+        section.blocks.append(Table(["row", *columns.values()], body, caption, study.quiet(rows)))
     return section
 
 

@@ -12,8 +12,6 @@ import pandas as pd
 from wmbench.evaluation.row import BASELINES
 from wmbench.reports.document import Number, Sheet
 
-MINIMUM_SEEDS = 5  # training seeds of a row, below which nothing is claimed
-MARGIN = 0.03  # within which two rows are as good as each other, where contrasts.csv does not say
 NEEDED = {
     "table.csv": ("row", "evaluation", "outcome", "success", "success_low", "success_high", "n_seeds", "n_tasks"),
     "contrasts.csv": ("name", "a", "b", "outcome", "difference", "low", "high", "verdict"),
@@ -89,6 +87,10 @@ class Study:
 
     def learned(self, evaluation: str) -> list[str]:
         return [row for row in self.rows(evaluation) if row not in BASELINES]
+
+    def quiet(self, rows: Sequence[str]) -> frozenset[int]:
+        """Places of floors and ceiling among rows of a table, which are drawn in grey."""
+        return frozenset(place for place, row in enumerate(rows) if row in BASELINES)
 
     def success(self, row: str, evaluation: str) -> float:
         index = self.find(row, evaluation)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from wmbench.evaluation.row import BASELINES
+from wmbench.evaluation.multiplicity import ENOUGH_SEEDS, MARGIN
 from wmbench.reports.document import Bar, Cell, Number, Section, Sheet, Table, Text, plain
-from wmbench.reports.study_files import MARGIN, MINIMUM_SEEDS, Study, Tally
+from wmbench.reports.study_files import Study, Tally
 
 GAP = ("gap", "gap_low", "gap_high")
 INTERVAL = ("success", "success_low", "success_high")
@@ -68,7 +68,7 @@ def _sentence(study: Study, tally: Tally) -> Text:
     number = tally("rows", len(learned), f"rows of table.csv in {evaluation}, floors and ceiling left out")
     tasks = study.table.number(best, "n_tasks")
     leads = [f"{learned[0]} reached most goals ", "(", *rate, " of ", tasks, " tasks)"]
-    if study.table.frame.at[fewest, "n_seeds"] < MINIMUM_SEEDS:
+    if study.table.frame.at[fewest, "n_seeds"] < ENOUGH_SEEDS:
         few = ["No claim: with ", seeds, f" training seed{'' if plain([seeds]) == '1' else 's'} "]
         return [*few, "in some row, fewer than five, training luck can decide. So far, of ", number, " rows, ", *leads, "."]
     head: Text = ["Of ", number, " rows at ", seeds, " or more training seeds, ", *leads]
@@ -141,14 +141,10 @@ def _gap_table(study: Study, evaluation: str) -> Table:
 
 
 def main_table(study: Study, evaluation: str) -> Table:
-    rows, quiet = study.rows(evaluation), set()
-    body = []
-    for number, row in enumerate(rows):
-        if row in BASELINES:
-            quiet.add(number)
-        body.append(_main_row(study, row, evaluation))
+    rows = study.rows(evaluation)
+    body = [_main_row(study, row, evaluation) for row in rows]
     columns = ["row", "success [95%]", "held", "0.25 m", "SPL", "final distance [m]", "seeds × tasks", "letters, note"]
-    return Table(columns, body, f"Evaluation {evaluation}, best row first", frozenset(quiet))
+    return Table(columns, body, f"Evaluation {evaluation}, best row first", study.quiet(rows))
 
 
 def _main_row(study: Study, row: str, evaluation: str) -> list[Cell]:

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from wmbench.evaluation.bootstrap import Estimate
-from wmbench.evaluation.multiplicity import adjusted, verdict
+from wmbench.evaluation.multiplicity import ENOUGH_SEEDS, MARGIN, adjusted, verdict
 from wmbench.evaluation.statistics import detectable, welch
-from wmbench.study.outcomes import ENOUGH_SEEDS, NOT_KNOWN, OUTCOMES, SMALLER_IS_BETTER, Cell, Known, Outcomes, difference
+from wmbench.study.outcomes import NOT_KNOWN, OUTCOMES, SMALLER_IS_BETTER, Cell, Known, Outcomes, difference
 
-MARGIN = 0.03  # 3 points of success; of a log distance, 3 %
 EXPECTATIONS = {
     "a > b": {"superior": "supported", "inferior": "contradicted", "equivalent": "equivalent"},
     "b > a": {"superior": "contradicted", "inferior": "supported", "equivalent": "equivalent"},

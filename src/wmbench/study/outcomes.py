@@ -12,9 +12,8 @@ from numpy import ndarray
 
 from wmbench.evaluation.bootstrap import Estimate, crossed_bootstrap
 from wmbench.evaluation.conditions import Conditions
-from wmbench.evaluation.multiplicity import FALSE_ALARMS, adjusted, letters
+from wmbench.evaluation.multiplicity import ENOUGH_SEEDS, FALSE_ALARMS, adjusted, letters
 
-ENOUGH_SEEDS = 5  # below, a difference of training recipes is not claimed
 SMALLER_IS_BETTER = ("final_distance", "log_final_distance")
 OUTCOMES = ("success", "success_0.25", "success_0.1", "success_short", "held", "spl", *SMALLER_IS_BETTER)
 SUMMARY = ("row", "evaluation", "outcome", "radius", "success", "success_low", "success_high", "n_seeds", "n_tasks")
