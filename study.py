@@ -26,21 +26,22 @@ def main(cfg: DictConfig) -> None:
     cells = study.shard(cfg.shard)
     for note in study.notes:
         print(f"note: {note}", file=sys.stderr)
+    done = finished(study)
     if cfg.dry_run:
-        print(plan_of(study, cells))
+        print(plan_of(study, cells, done))
     elif cfg.status:
-        print(status(study, cells))
+        print(status(study, cells, done))
     else:
-        lock_now(study, list(finished(study).values()))
-        Runner(study, cells, lambda: write_tables(study, finished(study))).run()
+        lock_now(study, list(done.values()))
+        Runner(study, cells, lambda done: write_tables(study, done)).run()
         write_tables(study, done := finished(study))
         for change in changes(lock_now(study, list(done.values()))):
             print(f"note: {change}", file=sys.stderr)
         print(f"report: {write_study_report(study.folder)}")
-    went_wrong = [] if cfg.dry_run or cfg.status else problems(study, cells)
+    went_wrong = [] if cfg.dry_run or cfg.status else problems(study, cells, done)
     for problem in went_wrong:
         print(f"error: {problem}", file=sys.stderr)
-    print(f"{len(finished(study).keys() & set(cells))} of {len(cells)} cells done")
+    print(f"{len(done.keys() & set(cells))} of {len(cells)} cells done")
     if went_wrong:
         sys.exit(1)
 

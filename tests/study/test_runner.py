@@ -37,7 +37,7 @@ def test_every_cell_is_made_once_and_then_nothing_is_left_to_do(tmp_path, monkey
     assert set(finished(made)) == set(made.cells)
     assert calls.count(("train.py", "a_s1")) == 1 and calls.count(("plan.py", "a_s1")) == 2  # once an evaluation
     assert not run(monkeypatch, made, Commands()).calls
-    assert "nothing is left to do" in status(made, made.cells)
+    assert "nothing is left to do" in status(made, made.cells, finished(made))
 
 
 @pytest.mark.parametrize("stop", range(1, 9))
@@ -56,7 +56,7 @@ def test_a_failure_is_noted_in_its_cells_and_the_rest_goes_on(tmp_path, monkeypa
     run(monkeypatch, made, Commands(failing=("a_s2",)))
     failed = [cell for cell in made.cells if cell not in finished(made)]
     assert [str(cell) for cell in failed] == ["a_s2 closed", "a_s2 open"]
-    assert "a_s2 closed: error: model_name=a_s2: memory ran out" in status(made, made.cells)
+    assert "a_s2 closed: error: model_name=a_s2: memory ran out" in status(made, made.cells, finished(made))
     run(monkeypatch, made, Commands())
     assert not list((tmp_path / "failed").iterdir())  # made now, so nothing is noted any more
 
@@ -71,11 +71,13 @@ def test_shards_together_make_every_cell_once(tmp_path, monkeypatch):
 def test_a_forecast_goes_by_the_file_of_the_study_until_something_is_measured(tmp_path, monkeypatch):
     made = study(tmp_path, minutes={"train": 2, "closed": 1, "open": 0.5}, run_mb=3)
     assert "left: 10 cells of 5 runs, about 15 min 30 s and 15 MB of disk (measured on the machine that" in plan_of(
-        made, made.cells
+        made, made.cells, finished(made)
     )
     run(monkeypatch, made, Commands(failing=("b_s1", "b_s2")))
     monkeypatch.setattr(runner.Costs, "seconds", {"train_a": 60.0, "closed_a": 2.0, "open_a": 1.0, "open_floors": 9.0})
-    assert "left: 4 cells of 2 runs, about 2 min 14 s and 6 MB of disk (measured here)" in plan_of(made, made.cells)
+    assert "left: 4 cells of 2 runs, about 2 min 14 s and 6 MB of disk (measured here)" in plan_of(
+        made, made.cells, finished(made)
+    )
 
 
 def test_data_that_cannot_be_collected_stop_the_study(tmp_path, monkeypatch):
@@ -107,7 +109,7 @@ def test_a_head_that_cannot_be_made_fails_its_own_rows_only(tmp_path, monkeypatc
     )
     Runner(made, made.cells).run()
     assert {cell.row for cell in finished(made)} == {"zero", "a"}
-    assert [problem.partition(" could not be made")[0] for problem in problems(made, made.cells)] == [
+    assert [problem.partition(" could not be made")[0] for problem in problems(made, made.cells, finished(made))] == [
         f"{run} {evaluation}: error: {tmp_path}/heads/tok.safetensors"
         for run in ("b_s1", "b_s2")
         for evaluation in ("closed", "open")

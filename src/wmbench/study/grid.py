@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wmbench.evaluation.conditions import digest
+from wmbench.evaluation.multiplicity import MARGIN
 from wmbench.evaluation.row import BASELINES
 from wmbench.study.contrasts import read_contrasts
 
@@ -67,7 +68,7 @@ class Study:
     floors_in: Sequence[str] | None = None
     diagnose: str | None = None
     contrasts: Sequence[Mapping[str, Any]] = ()
-    margin: int | float = 0.03
+    margin: int | float = MARGIN
     about: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
     minutes: Mapping[str, int | float] = field(default_factory=dict)
@@ -152,6 +153,9 @@ class Study:
     @property
     def runs_folder(self) -> Path:
         return self.folder / "runs"
+
+    def run_folder(self, row: str, seed: int) -> Path:
+        return self.runs_folder / "outputs" / run_name(row, seed)
 
     def head_file(self, head: str) -> Path:
         return self.folder / "heads" / f"{head}.safetensors"

@@ -4,7 +4,6 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
@@ -86,7 +85,3 @@ def _settings(name: str, words: str) -> Mapping[str, Any]:
         raise ValueError(f"study.evaluations: {name} ({words}): {explain(error, 'plan')}") from None
     assert isinstance(config, dict)
     return {str(name): value for name, value in config.items() if name not in UNREAD}
-
-
-def read_lock(folder: Path) -> Facts:
-    return json.loads((folder / "lock.json").read_text())

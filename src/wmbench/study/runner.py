@@ -5,21 +5,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from wmbench.commands.entry import PARENT
+from wmbench.diagnostics.diagnose import FILE as DIAGNOSTICS
 from wmbench.evaluation.results import Summary, find_summaries
-from wmbench.files import in_turn, write_text
+from wmbench.files import ROOT, in_turn, write_text
 from wmbench.machine import duration, progress_bar, size
 from wmbench.study.grid import Cell, Study, run_name
 
-ROOT = Path(__file__).parents[3]
 LOG_LINES = 15  # of a command that failed, where it printed no error of its own
 SAVING_S = 30  # that a command which was stopped by hand has to save what it made
+
+Done = Mapping[Cell, Summary]  # finished cells and their results
 
 
 def finished(study: Study) -> dict[Cell, Summary]:
@@ -35,11 +36,7 @@ def finished(study: Study) -> dict[Cell, Summary]:
 
 def is_trained(study: Study, row: str, seed: int) -> bool:
     """Whether a run is complete: its probe is what training saves last."""
-    return (study.runs_folder / "outputs" / run_name(row, seed) / "probe.safetensors").exists()
-
-
-def diagnostics_of(study: Study, row: str) -> Path:
-    return study.runs_folder / "outputs" / run_name(row, study.seeds[0]) / "diagnostics.json"
+    return (study.run_folder(row, seed) / "probe.safetensors").exists()
 
 
 class Runner:
@@ -49,10 +46,10 @@ class Runner:
 
     Args:
         cells: those to make, such as a shard's.
-        on_result: called after every command that may have made results.
+        on_result: called with what is finished after every command that may have made results.
     """
 
-    def __init__(self, study: Study, cells: Sequence[Cell], on_result: Callable[[], None] = lambda: None):
+    def __init__(self, study: Study, cells: Sequence[Cell], on_result: Callable[[Done], None] = lambda done: None):
         self.study, self.cells, self.on_result = study, cells, on_result
         self.failures = Failures(study.folder)
         self.costs = Costs(study.folder)
@@ -64,14 +61,14 @@ class Runner:
         with progress_bar(total=len(self.cells), initial=len(self.cells) - len(missing), unit=" cells") as self.bar:
             if missing:
                 self._once(self.study.data_file, "data", self.study.collect_command())
-            for evaluation, cells in grouped(missing, lambda cell: cell.evaluation if cell.seed is None else ""):
-                if evaluation:
-                    with self._alone(cells) as left:
-                        self._plan(evaluation, left)
-            for row, cells in grouped(missing, lambda cell: "" if cell.seed is None else cell.row):
-                if row:
-                    with self._alone(cells) as left:
-                        self._row(row, left)
+            floors = [cell for cell in missing if cell.seed is None]
+            for evaluation, cells in grouped(floors, lambda cell: cell.evaluation).items():
+                with self._alone(cells) as left:
+                    self._plan(evaluation, left)
+            trained = [cell for cell in missing if cell.seed is not None]
+            for row, cells in grouped(trained, lambda cell: cell.row).items():
+                with self._alone(cells) as left:
+                    self._row(row, left)
             self._diagnose()
 
     @contextmanager
@@ -116,7 +113,7 @@ class Runner:
                 assert cell.seed is not None
                 if not is_trained(study, row, cell.seed):
                     self.failures.note(cell, problem(cell.run))
-        for evaluation, here in grouped(cells, lambda cell: cell.evaluation):
+        for evaluation, here in grouped(cells, lambda cell: cell.evaluation).items():
             ready = [cell for cell in here if cell.seed is not None and is_trained(study, row, cell.seed)]
             if ready:
                 self._plan(evaluation, ready, row)
@@ -125,14 +122,13 @@ class Runner:
         """Look for the reasons in the first seed of each row that is trained. Where that fails, the log says why."""
         for row in self.study.rows if self.study.diagnose is not None else ():
             seed = self.study.seeds[0]
-            run = run_name(row, seed)
+            run, file = run_name(row, seed), self.study.run_folder(row, seed) / DIAGNOSTICS
             mine = any(cell.run == run for cell in self.cells)
-            if not mine or not is_trained(self.study, row, seed) or diagnostics_of(self.study, row).exists():
+            if not mine or not is_trained(self.study, row, seed) or file.exists():
                 continue
             with in_turn(self.study.folder / "at_work" / run):
-                if not diagnostics_of(self.study, row).exists():
+                if not file.exists():
                     self._command(f"diagnose_{row}", self.study.diagnose_command(run), [run])
-            self.on_result()
 
     def _plan(self, evaluation: str, cells: list[Cell], row: str = "floors") -> None:
         if not cells:
@@ -146,7 +142,7 @@ class Runner:
                 self.bar.update()
             else:
                 self.failures.note(cell, problem(cell.run))
-        self.on_result()
+        self.on_result(done)
 
     def _command(self, name: str, words: list[str], makes: Sequence[str]) -> Callable[[str], str]:
         """Run one of the project's commands into its log; returns what tells why it did not make one of its parts.
@@ -201,11 +197,12 @@ def problem_of(run: str, code: int, log: Path) -> str:
     return f"{reason}\nexit status {code}; {log} has the rest\n"
 
 
-def grouped(cells: Iterable[Cell], key: Callable[[Cell], str]) -> list[tuple[str, list[Cell]]]:
+def grouped(cells: Iterable[Cell], key: Callable[[Cell], str]) -> dict[str, list[Cell]]:
     """Cells by a key, in the order in which the keys first come."""
-    cells = list(cells)
-    order = {name: number for number, name in enumerate(dict.fromkeys(map(key, cells)))}
-    return [(name, list(group)) for name, group in groupby(sorted(cells, key=lambda cell: order[key(cell)]), key)]
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return groups
 
 
 class Failures:
@@ -258,24 +255,22 @@ class Costs:
         return plans + sum(part("train", row) for row, _ in untrained)
 
 
-def problems(study: Study, cells: Sequence[Cell]) -> list[str]:
+def problems(study: Study, cells: Sequence[Cell], done: Done) -> list[str]:
     """What went wrong with cells that are not done, a line each."""
-    done, failures = finished(study), Failures(study.folder)
+    failures = Failures(study.folder)
     return [f"{cell}: {problem}" for cell in cells if cell not in done and (problem := failures.of(cell))]
 
 
-def status(study: Study, cells: Sequence[Cell]) -> str:
+def status(study: Study, cells: Sequence[Cell], done: Done) -> str:
     """The grid in words: per row and evaluation how many seeds are done, what failed, and what is left."""
-    done, failures = finished(study), Failures(study.folder)
     lines, width = [], max(len(cell.row) for cell in cells)
-    for row, of_row in grouped(cells, lambda cell: cell.row):
+    for row, of_row in grouped(cells, lambda cell: cell.row).items():
         seeds = {cell.seed for cell in of_row if cell.seed is not None}
         parts = [f"{sum(is_trained(study, row, seed) for seed in seeds)} of {len(seeds)} trained"] if seeds else []
-        for evaluation, here in grouped(of_row, lambda cell: cell.evaluation):
+        for evaluation, here in grouped(of_row, lambda cell: cell.evaluation).items():
             parts.append(f"{evaluation} {sum(cell in done for cell in here)} of {len(here)}")
         lines.append(f"{row:<{width}}  {', '.join(parts)}")
-        problems = {cell: failures.of(cell) for cell in of_row if cell not in done}
-        lines += [f"{'':<{width}}  {cell}: {problem}" for cell, problem in problems.items() if problem]
+        lines += [f"{'':<{width}}  {problem}" for problem in problems(study, of_row, done)]
     return "\n".join([*lines, what_is_left(study, [cell for cell in cells if cell not in done])])
 
 
@@ -283,18 +278,18 @@ def what_is_left(study: Study, left: Sequence[Cell]) -> str:
     """Hours and disk of the cells that are left."""
     if not left:
         return "nothing is left to do"
-    seconds, runs = Costs(study.folder).forecast(study, left), len({cell.run for cell in left})
+    costs, runs = Costs(study.folder), len({cell.run for cell in left})
+    seconds = costs.forecast(study, left)
     if not seconds:
         return f"left: {len(left)} cells; what they take is measured with the first of them"
-    source = "here" if Costs(study.folder).seconds else "on the machine that conf/study names"
+    source = "here" if costs.seconds else "on the machine that conf/study names"
     took = f"about {duration(seconds)} and {size(1e6 * study.run_mb * runs)} of disk"
     return f"left: {len(left)} cells of {runs} runs, {took} (measured {source})"
 
 
-def plan_of(study: Study, cells: Sequence[Cell]) -> str:
-    """The commands that would run, and what they take."""
-    done = finished(study)
-    left = [cell for cell in cells if cell not in done]
-    seconds = {cell: Costs(study.folder).forecast(study, [cell]) for cell in left}
+def plan_of(study: Study, cells: Sequence[Cell], done: Done) -> str:
+    """The cells that are left, and what they take."""
+    left, costs = [cell for cell in cells if cell not in done], Costs(study.folder)
+    seconds = {cell: costs.forecast(study, [cell]) for cell in left}
     lines = [f"{cell}: {f'about {duration(seconds[cell])}' if seconds[cell] else 'not measured yet'}" for cell in left]
     return "\n".join([*lines, what_is_left(study, left)])
