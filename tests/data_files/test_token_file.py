@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from wmbench.data import token_file as latents
 from wmbench.data import windows as windows_module
@@ -395,7 +395,7 @@ def test_arms_of_one_encoder_encode_each_frame_once_together(
     numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Statistics included; beyond that each opening looks at a few frames again, to see that the file is this encoder's."""
-    monkeypatch.setattr(caching, "LARGE", 10)
+    monkeypatch.setattr(caching, "DEEP", 1)
     monkeypatch.setattr(Counted, "frames", 0)
     episodes = noise(numbered_episodes(num_episodes=4, length=11))
     arms = ((None, None, False), (1, None, True), (None, 3, True), (1, 7, False))
@@ -432,7 +432,7 @@ def test_where_nothing_is_kept_tokens_are_rounded_as_they_would_have_been(
     name: str, numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """So that a full disk changes no number."""
-    monkeypatch.setattr(caching, "LARGE", 10)
+    monkeypatch.setattr(caching, "DEEP", 1)
     episodes, model = noise(numbered_episodes(num_episodes=4, length=11)), make_model(ENCODERS[name]())
     windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP).looking_back(model.lookback)
     fresh, kept = (choose(model, episodes, tmp_path, "auto", num_frames=n) for n in (35, 1000))
@@ -447,7 +447,7 @@ def test_where_nothing_is_kept_tokens_are_rounded_as_they_would_have_been(
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> WorldModel:
-    monkeypatch.setattr(caching, "LARGE", 10)
+    monkeypatch.setattr(caching, "DEEP", 1)
     return make_model(patches())
 
 
@@ -477,12 +477,21 @@ def test_encoders_as_cheap_as_reading_and_those_in_training_are_not_kept(
     trained = SmallLeWM(image_size=8, widths=[3, 4], embed_dim=5, projector_dim=6)
     for encoder in (patches(), Pixels(grid=2, patch_size=2), trained):
         assert isinstance(choose(make_model(encoder), episodes, tmp_path, "auto"), StoredFrames)
-    monkeypatch.setattr(caching, "LARGE", 1)
+    monkeypatch.setattr(caching, "DEEP", 0)
     assert isinstance(choose(make_model(trained), episodes, tmp_path, "auto"), StoredFrames)
     with pytest.raises(ValueError, match=r"cache\.enabled=true needs a frozen encoder"):
         choose(make_model(trained), episodes, tmp_path, True)
     with pytest.raises(ValueError, match=r"cache.enabled \('no'\) must be auto, true or false"):
         Cache("no", "", "int8")
+
+
+def test_a_network_is_worth_keeping_however_few_parameters_it_has():
+    """EfficientNet-Lite0's map comes from 0.7 M parameters in 33 layers."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 5))
+    encoder = patches()
+    assert not caching.is_worth_keeping(encoder)
+    encoder.network = network.requires_grad_(False)
+    assert caching.is_worth_keeping(encoder)
 
 
 def test_where_the_disk_is_too_small_frames_are_encoded_as_they_come(

@@ -38,7 +38,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
         @functools.wraps(run)
         def precisely(cfg: DictConfig) -> None:
-            with precision_of(cfg).applied():
+            with computing(cfg):
                 run(cfg)
 
         @functools.wraps(run)
@@ -110,9 +110,11 @@ def as_note(message: Warning | str, category: type, filename: str, lineno: int, 
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
-def precision_of(cfg: DictConfig) -> Any:
-    """Context of what a command computes with; the next job of a sweep starts from what was before."""
-    from wmbench.machine import pick_device  # loads PyTorch, for which --help does not wait
+def computing(cfg: DictConfig) -> Any:
+    """Context of a command's memory and precision; the next job of a sweep starts from the precision that was before."""
+    from wmbench.machine import keep_freed_memory, pick_device  # loads PyTorch, for which --help does not wait
     from wmbench.models.precision import precision_named
 
-    return precision_named(cfg.get("precision", "auto"), pick_device(cfg.get("device", "auto")), cfg.get("tf32", False))
+    keep_freed_memory()
+    device = pick_device(cfg.get("device", "auto"))
+    return precision_named(cfg.get("precision", "auto"), device, cfg.get("tf32", False)).applied()

@@ -18,9 +18,9 @@ from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 
-# Parameters of an encoder whose tokens take longer to compute than to read. A rule that is measured would give a run's last
+# Layers of an encoder whose tokens take longer to compute than to read. A rule that is measured would give a run's last
 # digits another rounding from day to day.
-LARGE = 1_000_000
+DEEP = 2
 UNREAD = ("training", "frozen", "source", "note", "licence")  # what tokens do not depend on
 
 
@@ -72,7 +72,8 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
 
 def is_worth_keeping(encoder: Encoder) -> bool:
     """Whether the encoder's tokens stay the same and take longer to compute than to read."""
-    return encoder.frozen and sum(p.numel() for p in encoder.parameters()) >= LARGE
+    layers = sum(isinstance(layer, nn.Linear | nn.Conv2d) for layer in unmatched(encoder).modules())
+    return encoder.frozen and layers >= DEEP
 
 
 def source_facts(source: Source, device: torch.device, frozen: bool) -> dict[str, str]:
