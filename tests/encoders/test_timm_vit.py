@@ -206,6 +206,8 @@ def test_fetch_gets_what_the_encoder_asks_for(encoder):
             r"is an address.*take encoder.model=vit_small_patch16_224\.dino",
         ),
         ({"model": "hf_hub:me/vit_smal_patch16_224"}, r"is an address.*; similar: vit_small_patch16_224"),
+        ({"architecture": {"pretrained": True}}, r"architecture\.pretrained would have timm load weights"),
+        ({"architecture": {"checkpoint_path": "a.pth"}}, r"architecture\.checkpoint_path would have timm load weights"),
         ({"model": "resnet18.tv_in1k", "architecture": {}}, r"'resnet18\.tv_in1k'\) has no row of tokens at one scale"),
         ({"model": "vit_base_patch16_siglip_256.v2_webli", "output": "cls"}, r"siglip_256\.v2_webli has no CLS token"),
     ],

@@ -239,6 +239,22 @@ def test_a_model_of_dinov2_gets_that_encoder_with_its_pixels(
     assert not (run / "decoder.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"encoder": {"_target_": "os.system", "command": "touch PROOF"}}, r"_target_ \(os\.system\) is no class of DINO"),
+        ({"env": {"name": "${oc.env:HOME}"}}, r"env\.name \(\${oc\.env:HOME}\) asks for more than a key of this file"),
+    ],
+)
+def test_settings_that_name_other_code_or_the_environment_are_refused(
+    golden_folder: Path, tmp_path: Path, changed: dict, message: str
+):
+    edit_hydra(golden_folder, **changed)
+    with pytest.raises(ValueError, match=message):
+        import_checkpoint(golden_folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name", ["pusht", "wall_single", "deformable_env"])
 def test_models_of_other_environments_are_refused_by_name(golden_folder: Path, tmp_path: Path, name: str):
     edit_hydra(golden_folder, env={"name": name})

@@ -20,8 +20,9 @@ from wmbench.runs import find, store
 from wmbench.runs.build import build_world_model
 from wmbench.runs.find import SHIPPED, find_run, latest_step, list_runs, step_of, step_path
 from wmbench.runs.folder import open_run
-from wmbench.runs.load import MOVED, load_run, save_weights
+from wmbench.runs.load import load_run, save_weights
 from wmbench.runs.store import load_resume, save_resume
+from wmbench.runs.trust import MOVED
 from wmbench.shapes import Obs
 
 TRAINED = {

@@ -10,6 +10,7 @@ from wmbench.commands.configuration import choices, compose
 from wmbench.commands.quoting import command_line
 from wmbench.envs.mazes import MAPS
 from wmbench.evaluation.conditions import flat
+from wmbench.runs.trust import read_plain
 
 READ = ("protocol", "planner", "objective", "agent", "seed")  # settings of plan.py that reach a floor or the ceiling
 
@@ -18,7 +19,7 @@ def baseline_command(name: str, folder: Path, output: Path) -> str:
     """The command that plays a floor or the ceiling under the conditions of the result in a folder; `output` gets it."""
     if not (folder / "config.yaml").exists():
         return f"python plan.py model_name={name}, with the settings of {folder}"
-    ran = OmegaConf.load(folder / "config.yaml")
+    ran = OmegaConf.create(read_plain(folder / "config.yaml"))
     maze = json.loads((folder / "summary.json").read_text())["conditions"]["maze"]
     protocol = {"protocol": ran.protocol.name}
     ways = [protocol, *(protocol | {"planner": planner} for planner in choices("planner"))]

@@ -80,16 +80,18 @@ def build_trunk(model: str, architecture: Mapping[str, Any]) -> Any:
     """
     import timm  # seconds to import, which other encoders need not wait for
 
-    check_address(model)
+    check_address(model, architecture)
     return timm.create_model(model, num_classes=0, **{"init_values": 1.0, **architecture})
 
 
-def check_address(model: str) -> None:
-    """Refuse an address in place of a name, which timm would try to reach five times over.
+def check_address(model: str, architecture: Mapping[str, Any]) -> None:
+    """Refuse an address in place of a name, which timm would try to reach five times over, or of a size.
 
     Raises:
         ValueError: with the name that it ends in, or similar ones.
     """
+    if places := [name for name in architecture if name.startswith(("pretrained", "checkpoint", "cache"))]:
+        raise ValueError(f"architecture.{places[0]} would have timm load weights, which weights= and release name; drop it")
     name = model.rstrip("/").rpartition("/")[2].rpartition(":")[2]
     if name != model:
         import timm

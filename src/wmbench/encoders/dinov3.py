@@ -135,7 +135,7 @@ def build_convnext(model: str, depths: Sequence[int] | None, dims: Sequence[int]
     """timm's ConvNeXt without a classifier. LayerScale starts at 1, as in build_trunk."""
     import timm  # seconds to import, which other encoders need not wait for
 
-    check_address(model)
+    check_address(model, {})
     sizes: dict[str, Any] = {"depths": depths, "dims": dims}
     given = {name: tuple(size) for name, size in sizes.items() if size is not None}
     return timm.create_model(model, **{"num_classes": 0, "ls_init_value": 1.0, **given})

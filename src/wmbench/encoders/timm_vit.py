@@ -83,7 +83,7 @@ def build_trunk(model: str, architecture: Mapping[str, Any]) -> Any:
     """timm's VisionTransformer, Eva or Beit at the size it was trained at, with random weights and no classifier."""
     import timm  # seconds to import, which other encoders need not wait for
 
-    check_address(model)
+    check_address(model, architecture)
     try:
         trunk = timm.create_model(model, num_classes=0, **architecture)
     except RuntimeError as error:  # what timm raises for a name it does not know

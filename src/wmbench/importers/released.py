@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
-from yaml import YAMLError
 
 from wmbench.importers.golden import decoder_of_record
 from wmbench.importers.pickles import read_checkpoint, state_dict, submodules
@@ -22,6 +19,7 @@ from wmbench.importers.weights import affine_names, check_names, load_predictor,
 from wmbench.models.decoder import VQVAEDecoder
 from wmbench.models.vit import FrameCausalViT
 from wmbench.runs.build import ACTION_DIM, PROPRIO_DIM
+from wmbench.runs.trust import read_plain, targets
 
 CLASSES = {
     "predictor": "models.vit.ViTPredictor",
@@ -30,6 +28,7 @@ CLASSES = {
 }
 LEFT_OUT = ("predictor_optimizer", "decoder_optimizer")
 PREDICTOR_KEYS = {"depth": "depth", "heads": "num_heads", "dim_head": "head_dim", "mlp_dim": "mlp_dim"}  # theirs, ours
+THEIRS = ("models.", "datasets.")  # beginnings of names in hydra.yaml, none of which is ever looked up here
 # With any other value the original computes something that our modules do not.
 FIXED = {"num_pred": 1, "num_action_repeat": 1, "num_proprio_repeat": 1, "has_predictor": True}
 
@@ -97,10 +96,7 @@ def read_hydra(folder: Path) -> dict[str, Any]:
     path = folder / "hydra.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; a released folder holds hydra.yaml and checkpoints/model_latest.pth")
-    try:
-        hydra: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {error}") from None
+    hydra = read_plain(path)
     match hydra:
         case {"env": {"name": name}} if name != "point_maze":
             raise ValueError(f"{folder} is a model of {name}, and wmbench has only PointMaze (env.name: point_maze)")
@@ -110,6 +106,8 @@ def read_hydra(folder: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{path} must have env, predictor, training, img_size (pixels) and normalize_action (true or false)"
             )
+    if foreign := [name for name in targets(hydra) if not name.startswith(THEIRS)]:
+        raise ValueError(f"{path}: _target_ ({foreign[0]}) is no class of DINO-WM ({' or '.join(THEIRS)}); nothing was run")
     for key, value in FIXED.items():
         if hydra.get(key, value) != value:
             raise ValueError(f"{path}: {key} is {hydra[key]}; only models with {key} {str(value).lower()} can be imported")

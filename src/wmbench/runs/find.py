@@ -3,9 +3,8 @@
 import fnmatch
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from wmbench.files import shipped
+from wmbench.runs.trust import read_plain
 
 RUN_FILES = ("config.yaml", "hydra.yaml")  # one of them makes a folder a run; the second is DINO-WM's
 NEIGHBOURS = ("pusht", "wall", "wall_single")  # released together with point_maze
@@ -71,5 +70,5 @@ def planned_run(results: Path) -> Path:
     Raises:
         FileNotFoundError: it is not there any more.
     """
-    cfg = OmegaConf.load(results / "config.yaml")
-    return find_run(Path(cfg.ckpt_base_path), cfg.model_name)
+    cfg = read_plain(results / "config.yaml")
+    return find_run(Path(cfg["ckpt_base_path"]), cfg["model_name"])

@@ -123,7 +123,7 @@ def open_part(run: Path, name: str, config: DictConfig | None) -> None:
     if not config:
         return
     path = run / f"{name}.yaml"
-    now: Any = OmegaConf.to_container(config)
+    now: Any = OmegaConf.to_container(config, resolve=True)  # a file of a run looks up nothing outside it
     if path.exists():
         remedy = f"delete {run / f'{name}*'} to train another"
         before = load_mapping(path, remedy)

@@ -24,8 +24,8 @@ from wmbench.models.world_model import WorldModel
 from wmbench.runs.build import ACTION_DIM, PROPRIO_DIM, UNMATCHED, build_decoder, build_head, build_world_model
 from wmbench.runs.find import latest_step, saved_steps, step_path
 from wmbench.runs.store import load_mapping, load_tensors, own_state, save_mapping, save_tensors
+from wmbench.runs.trust import check_names, renamed
 
-MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCausalViT"}  # a run names classes by these
 OLDER = {
     "concat_dim": 1,
     "matched": UNMATCHED,
@@ -39,17 +39,12 @@ def read_config(path: Path, remedy: str, needed: tuple[str, ...] = ("encoder",))
     """Read a run's config.yaml, with what older runs do not say and with the names that classes have today.
 
     Raises:
-        ValueError: a damaged file; the message ends with the remedy.
+        ValueError: a damaged file, or one that names what a run may not name; the message has the remedy.
     """
-
-    def renamed(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: MOVED.get(value, value) if key == "_target_" else renamed(value) for key, value in node.items()}
-        return node
-
-    merged = OmegaConf.merge(OLDER, renamed(load_mapping(path, remedy, needed)))
-    assert isinstance(merged, DictConfig)
-    return merged
+    config = renamed(load_mapping(path, remedy, needed))
+    for group, node in config.items():
+        check_names(node, str(group), str(path), remedy)
+    return OmegaConf.merge(OLDER, config)  # type: ignore[return-value]
 
 
 # Without these a run cannot be built; each is on every run's first level.
@@ -156,7 +151,8 @@ def _wanted_encoder(cfg: DictConfig, provenance: dict[str, Any]) -> str:
 
 def save_part(run: Path, name: str, config: Mapping[str, Any], module: nn.Module) -> None:
     """Write what was trained after the model: NAME.yaml (as in conf/NAME; `training` may be left out), NAME.safetensors."""
-    save_mapping(run / f"{name}.yaml", dict(config))
+    plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
+    save_mapping(run / f"{name}.yaml", dict(plain))  # type: ignore[arg-type]
     save_tensors(run / f"{name}.safetensors", own_state(module), {})
 
 
@@ -167,15 +163,14 @@ def load_part(run: Path, name: str, build: Callable[[dict[str, Any]], nn.Module]
         build: the untrained module that a configuration describes.
 
     Raises:
-        ValueError: a damaged file, code that is not of wmbench's models, or weights that do not fit NAME.yaml, tensor by
-            tensor.
+        ValueError: a damaged file, one that names what a run may not name, or weights that do not fit NAME.yaml, tensor
+            by tensor.
     """
     path, remedy = run / f"{name}.safetensors", f"delete {name}.* in that folder to go without a {name}"
     if not path.exists():
         return None
-    config = load_mapping(run / f"{name}.yaml", remedy, ("_target_",))
-    if not str(config["_target_"]).startswith("wmbench.models."):
-        raise ValueError(f"{run / f'{name}.yaml'}: _target_ ({config['_target_']}) is no model of wmbench; {remedy}")
+    config = renamed(load_mapping(run / f"{name}.yaml", remedy, ("_target_",)))
+    check_names(config, name, str(run / f"{name}.yaml"), remedy)
     module = build(config)
     state, _ = load_tensors(path, remedy)
     shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}

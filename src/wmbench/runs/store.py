@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from omegaconf import OmegaConf
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,6 +17,7 @@ from wmbench.encoders.weights import check_state
 from wmbench.files import whole
 from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.trust import plain
 
 RESUME = "resume.safetensors"
 ANEW = "delete it to train from the beginning"
@@ -81,10 +81,10 @@ def load_mapping(path: Path, remedy: str, needed: tuple[str, ...] = ()) -> dict[
     """
     try:
         text = path.read_text()
-        found = json.loads(text) if path.suffix == ".json" else OmegaConf.to_container(OmegaConf.create(text))
+        found = json.loads(text) if path.suffix == ".json" else plain(text)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; {remedy}") from None
-    except (ValueError, yaml.YAMLError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from None
     lacking = [name for name in needed if not isinstance(found, dict) or name not in found]
     if not isinstance(found, dict) or not found or lacking:
