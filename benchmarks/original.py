@@ -21,7 +21,7 @@ from wmbench.models.attention import Attention, Dropout, FeedForward
 from wmbench.models.decoder import decoder_loss, frames_to_pixels
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 
 
 class DenseAttention(nn.Module):
@@ -153,24 +153,24 @@ class TheirViT(nn.Module):
         return x[:, :, : self.ours.num_tokens, : self.ours.dim]
 
 
-def read_batch(windows: Windows, index: Int[ndarray, " B"], device: torch.device) -> tuple[Obs, Float[Tensor, "B T A"]]:
+def read_batch(windows: Windows, index: Int[ndarray, " B"], device: torch.device) -> Batch:
     """Windows read one by one, each frame again for every window that shows it."""
     samples = [windows.get(index[k : k + 1]) for k in range(len(index))]
     obs = Obs(
-        visual=torch.cat([obs["visual"] for obs, _ in samples]).to(device),
-        proprio=torch.cat([obs["proprio"] for obs, _ in samples]).to(device),
+        visual=torch.cat([sample.obs["visual"] for sample in samples]).to(device),
+        proprio=torch.cat([sample.obs["proprio"] for sample in samples]).to(device),
     )
-    return obs, torch.cat([action for _, action in samples]).to(device)
+    return Batch(obs, torch.cat([sample.action for sample in samples]).to(device))
 
 
 def training_step(
-    model: WorldModel, decoder: nn.Module, optimizers: list[torch.optim.Optimizer], obs: Obs, action: Float[Tensor, "B T A"]
+    model: WorldModel, decoder: nn.Module, optimizers: list[torch.optim.Optimizer], batch: Batch
 ) -> dict[str, float]:
     """One step of model and decoder. The decoder also draws the predictions, from which nothing learns: they are logged."""
-    z = model.encode(obs)
-    predicted = model.predict(z[:, :-1], model.normalizer.normalize_action(action)[:, :-1])
+    z = model.encode(batch.obs)
+    predicted = model.predict(z[:, :-1], model.normalizer.normalize_action(batch.action)[:, :-1])
     loss = nn.functional.mse_loss(predicted, z[:, 1:].detach())
-    pixels = frames_to_pixels(obs["visual"])
+    pixels = frames_to_pixels(batch.obs["visual"])
     imagined = decoder_loss(decoder, model.split(predicted)[0].flatten(0, 1), pixels[:, 1:].flatten(0, 1))
     drawn = decoder_loss(decoder, model.split(z)[0].flatten(0, 1), pixels.flatten(0, 1))
     for optimizer in optimizers:

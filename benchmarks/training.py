@@ -97,7 +97,7 @@ def dino_wm(
         batches = windows.batches(batch_size, seed=0)
 
         def plain_step() -> None:
-            original.training_step(plain, decoder, optimizers, *original.read_batch(windows, next(batches), device))
+            original.training_step(plain, decoder, optimizers, original.read_batch(windows, next(batches), device))
 
         return figures | measure(trainings, twice, plain_step, device, repeats)
 
@@ -117,7 +117,7 @@ def lewm(
         batches = windows.batches(batch_size, seed=0)
 
         def plain_step() -> None:
-            losses = plain.loss(*original.read_batch(windows, next(batches), device))
+            losses = plain.loss(original.read_batch(windows, next(batches), device))
             take_step(optimizer, recipe_of(cfg), 1000, losses.total)
             for value in losses.parts.values():
                 value.item()
@@ -144,7 +144,7 @@ class Training:
             asked = time.perf_counter()
             batch = next(self.batches)
             self.waited += time.perf_counter() - asked
-            losses = losses_of(self.model, *batch) if self.precision == "bf16" else self.model.loss(*batch)
+            losses = losses_of(self.model, batch) if self.precision == "bf16" else self.model.loss(batch)
             take_step(self.optimizer, self.recipe, 1000, losses.total)
         losses.total.item()  # waits for a GPU, once
         self.taken += time.perf_counter() - began
@@ -194,7 +194,7 @@ def differences(
     index = next(windows.batches(batch_size, seed=1))
     losses, gradients = [], []
     for way, batch in ((plain, original.read_batch(windows, index, device)), (model, kept.get(index, device))):
-        loss = way.eval().loss(*batch).parts["prediction"]
+        loss = way.eval().loss(batch).parts["prediction"]
         trained = [p for p in way.parameters() if p.requires_grad]
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, trained)]))
         losses.append(loss.item())

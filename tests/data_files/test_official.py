@@ -66,9 +66,13 @@ def target(tmp_path: Path) -> Path:
 def everything(episodes: EpisodeSet) -> list[np.ndarray]:
     """All windows of 2 frames x frameskip 2 and the statistics."""
     windows = Windows(episodes, np.arange(len(episodes)), num_frames=2, frameskip=2)
-    obs, action = windows.get(np.arange(len(windows)))
+    batch = windows.get(np.arange(len(windows)))
     statistics = fit_normalizer(episodes).state_dict().values()
-    return [obs["visual"].numpy(), obs["proprio"].numpy(), action.numpy(), *(tensor.numpy() for tensor in statistics)]
+    return [
+        *(batch.obs[name].numpy() for name in ("visual", "proprio")),
+        batch.action.numpy(),
+        *(tensor.numpy() for tensor in statistics),
+    ]
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["new", "old"])

@@ -130,18 +130,19 @@ def test_a_window_shows_the_tokens_of_its_frames_to_the_dtypes_rounding(
     windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP).looking_back(encoder.lookback)
     kept = windows.showing(written(tmp_path, episodes, encoder, dtype).open(CPU))
     index = np.random.default_rng(1).permutation(len(windows))
-    (obs, action), (shown, same_action) = windows.get(index), kept.get(index)
-    tokens = encode_of(encoder)(obs)
-    assert (shown["visual"].dtype, shown["visual"].shape) == (torch.float32, tokens.shape)
-    torch.testing.assert_close(shown["visual"], tokens, rtol=ROUNDING[dtype], atol=1e-6)
-    assert torch.equal(shown["proprio"], obs["proprio"]) and torch.equal(action, same_action)
+    frames, shown = windows.get(index), kept.get(index)
+    tokens = encode_of(encoder)(frames.obs)
+    assert shown.obs.get("encoded") and "encoded" not in frames.obs  # what tells them apart
+    assert (shown.obs["visual"].dtype, shown.obs["visual"].shape) == (torch.float32, tokens.shape)
+    torch.testing.assert_close(shown.obs["visual"], tokens, rtol=ROUNDING[dtype], atol=1e-6)
+    assert torch.equal(shown.obs["proprio"], frames.obs["proprio"]) and torch.equal(shown.action, frames.action)
 
 
 def test_a_windows_first_frame_shows_the_motion_that_planning_shows(numbered_episodes: Callable):
     """Behind the frame one block earlier, as an agent looks; where an episode begins, at rest."""
     episodes, model = noise(numbered_episodes(num_episodes=2, length=12)), make_model(patches(PairPatch))
     windows = Windows(episodes, np.arange(2), NUM_HIST + 1, FRAMESKIP).looking_back(model.lookback)
-    z = model.encode(windows.get(np.arange(len(windows)))[0])[:, 0]
+    z = model.encode(windows.get(np.arange(len(windows))).obs)[:, 0]
     for latent, start, episode in zip(z, windows.start, windows.episode, strict=True):
         steps = np.array([[max(start - FRAMESKIP, start % FRAMESKIP), start]])
         looks = windows_module.observe(
@@ -155,7 +156,7 @@ def test_a_windows_first_frame_shows_the_motion_that_planning_shows(numbered_epi
 def test_a_probe_sees_the_motion_that_planning_shows(numbered_episodes: Callable, monkeypatch: pytest.MonkeyPatch):
     episodes, model = noise(numbered_episodes(num_episodes=4, length=12)), make_model(patches(PairPatch)).eval()
     windows = Windows(episodes, np.arange(4), NUM_HIST + 1, FRAMESKIP).looking_back(model.lookback)
-    expected, encode, seen = model.encode(windows.get(np.arange(len(windows)))[0])[:, 0], model.encode, []
+    expected, encode, seen = model.encode(windows.get(np.arange(len(windows))).obs)[:, 0], model.encode, []
     monkeypatch.setattr(model, "encode", lambda obs: seen.append(encode(obs)) or seen[-1])
     fit_probe(model, windows, windows, num_frames=len(windows))
     torch.testing.assert_close(torch.cat(seen)[: len(windows), 0], expected)
@@ -173,7 +174,7 @@ def test_tokens_on_a_device_are_those_on_disk(episodes: EpisodeSet, tmp_path: Pa
     on_device = file.open(CPU)
     assert isinstance(on_device.rows, Tensor) and not isinstance(on_disk.rows, Tensor)
     for source, other in ((on_disk, on_device), (StoredFrames(episodes), ResidentFrames(episodes, CPU))):
-        shown, same = (windows.showing(s).get(index)[0]["visual"] for s in (source, other))
+        shown, same = (windows.showing(s).get(index).obs["visual"] for s in (source, other))
         assert torch.equal(shown, same) and shown.dtype == same.dtype
 
 
@@ -406,7 +407,7 @@ def test_arms_of_one_encoder_encode_each_frame_once_together(
         windows = windows.showing(choose(model, episodes, tmp_path, "auto"))
         if standardise:
             encoder.fit(windows, model.normalizer)
-        obs, _ = windows.get(np.arange(len(windows)))
+        obs = windows.get(np.arange(len(windows))).obs
         assert obs["visual"].shape[2:] == (4, 5) and model.encode_visual(obs).shape[2:] == (
             encoder.num_tokens,
             encoder.embed_dim,
@@ -438,9 +439,9 @@ def test_where_nothing_is_kept_tokens_are_rounded_as_they_would_have_been(
     fresh, kept = (choose(model, episodes, tmp_path, "auto", num_frames=n) for n in (35, 1000))
     assert isinstance(fresh, FreshTokens) and isinstance(kept, KeptTokens)
     index = np.arange(len(windows))
-    tokens = [windows.showing(source).get(index)[0]["visual"] for source in (fresh, kept)]
+    tokens = [windows.showing(source).get(index).obs["visual"] for source in (fresh, kept)]
     assert torch.equal(*tokens)
-    assert not torch.equal(tokens[0], make_encode(model, CPU)(windows.get(index)[0]))
+    assert not torch.equal(tokens[0], make_encode(model, CPU)(windows.get(index).obs))
     assert source_facts(fresh, CPU, True) == source_facts(kept, CPU, True)
     assert source_facts(kept, CPU, True) == {"kind": "tokens", "dtype": "float16", "encoder_precision": "fp32"}
 

@@ -22,7 +22,8 @@ def all_windows(request: pytest.FixtureRequest, numbered_episodes: Callable):
     frameskip, store_every = request.param
     episodes = numbered_episodes(num_episodes=4, length=17, store_every=store_every)
     windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=frameskip)
-    obs, action = windows.get(np.arange(len(windows)))
+    batch = windows.get(np.arange(len(windows)))
+    obs, action = batch.obs, batch.action
     assert obs["visual"].shape == (len(windows), 3, 8, 8, 3)
     assert obs["proprio"].shape == (len(windows), 3, 4)
     assert action.shape == (len(windows), 3, 2 * frameskip)
@@ -57,18 +58,18 @@ def test_only_windows_of_the_given_episodes_are_cut(numbered_episodes: Callable)
     train, valid = episodes.split(0.5)
     for which in (train, valid):
         windows = Windows(episodes, which, num_frames=2, frameskip=3)
-        obs, _ = windows.get(np.arange(len(windows)))
+        obs = windows.get(np.arange(len(windows))).obs
         assert set((obs["visual"].numpy() // 20).flat) == set(which)
 
 
 def test_any_selection_of_windows_is_read_in_its_order(numbered_episodes: Callable):
     windows = Windows(numbered_episodes(num_episodes=5, length=14), np.array([4, 1, 2]), num_frames=3, frameskip=2)
     chosen = np.array([17, 3, 3, 26, 0])
-    obs, action = windows.get(chosen)
+    batch = windows.get(chosen)
     for k, index in enumerate(chosen):
-        one, one_action = windows.get(np.array([index]))
-        assert (obs["visual"][k] == one["visual"][0]).all() and (obs["proprio"][k] == one["proprio"][0]).all()
-        assert (action[k] == one_action[0]).all()
+        one = windows.get(np.array([index]))
+        assert all((batch.obs[name][k] == one.obs[name][0]).all() for name in ("visual", "proprio"))
+        assert (batch.action[k] == one.action[0]).all()
 
 
 def test_episodes_of_other_lengths_give_what_they_hold(tmp_path: Path):
@@ -81,10 +82,10 @@ def test_episodes_of_other_lengths_give_what_they_hold(tmp_path: Path):
         file["state"] = file["proprio"] = np.stack([episode, step, -episode, -step], 1).astype(np.float32)
         file["ep_len"], file["ep_offset"] = lengths, (0, 7, 10)
     windows = Windows(Episodes(path), np.arange(3), num_frames=2, frameskip=2)
-    obs, action = windows.get(np.arange(len(windows)))
-    first = obs["visual"][:, 0, 0, 0, 0].tolist()
+    batch = windows.get(np.arange(len(windows)))
+    first = batch.obs["visual"][:, 0, 0, 0, 0].tolist()
     assert first == [0, 1, 2, 3, 40, 41, 42, 43, 44, 45, 46]
-    np.testing.assert_array_equal(action[:, 0, :2], np.stack(np.divmod(first, 20), 1))
+    np.testing.assert_array_equal(batch.action[:, 0, :2], np.stack(np.divmod(first, 20), 1))
 
 
 def test_dino_wms_data_set_gives_its_number_of_windows(tmp_path: Path):
@@ -218,13 +219,14 @@ def test_frames_in_front_of_a_window_are_its_predecessors_and_at_an_episodes_sta
     episodes = numbered_episodes(num_episodes=3, length=18, store_every=store_every)
     plain = Windows(episodes, np.array([2, 0]), num_frames=2, frameskip=4)
     windows = plain.looking_back(lookback)
-    obs, action = windows.get(np.arange(len(windows)))
-    found = obs["before"][..., 0, 0, 0].numpy() - 20 * windows.episode[:, None]  # W L steps
+    batch = windows.get(np.arange(len(windows)))
+    found = batch.obs["before"][..., 0, 0, 0].numpy() - 20 * windows.episode[:, None]  # W L steps
     for start, steps in zip(windows.start, found, strict=True):
         on_stride = [start - 4 * k for k in range(lookback, 0, -1)]
         assert steps.tolist() == [step if step >= 0 else start % 4 for step in on_stride]
-    same, same_action = plain.get(np.arange(len(plain)))
-    assert "before" not in same and torch.equal(same["visual"], obs["visual"]) and torch.equal(action, same_action)
+    same = plain.get(np.arange(len(plain)))
+    assert "before" not in same.obs and torch.equal(same.obs["visual"], batch.obs["visual"])
+    assert torch.equal(same.action, batch.action)
 
 
 def test_validation_looks_at_no_window_twice_however_many_batches_are_asked_for(numbered_episodes):

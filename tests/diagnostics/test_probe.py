@@ -36,7 +36,7 @@ def test_a_position_that_is_linear_in_the_latent_is_read_exactly(windows: tuple[
     model = state_model(proprio_std=2.0)
     probe = fit_probe(model, train, valid)
     assert probe.r2 == pytest.approx(1, abs=1e-6)
-    obs, _ = valid.get(np.arange(len(valid)))
+    obs = valid.get(np.arange(len(valid))).obs
     np.testing.assert_allclose(probe(model.encode(obs)), obs["proprio"][..., :2], atol=1e-4)
 
 

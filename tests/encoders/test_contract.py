@@ -17,7 +17,7 @@ from wmbench.encoders.random_patch import RandomPatch
 from wmbench.encoders.state import State
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.build import build_world_model
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "encoder").glob("*.yaml"))
@@ -47,7 +47,7 @@ def train_once(model: WorldModel, cfg: DictConfig) -> None:
     model.train()
     obs = random_obs(2, 2, model.encoder.image_size)
     action = torch.randn(2, 2, 2 * cfg.frameskip, generator=torch.Generator().manual_seed(2))
-    model.loss(obs, action).total.backward()
+    model.loss(Batch(obs, action)).total.backward()
     torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1).step()
 
 

@@ -96,7 +96,7 @@ def test_features_have_mean_zero_and_variance_one_over_the_frames_they_were_meas
     encoder.project.weight[2] = 0.0  # this feature never moves
     arm = Matched(encoder, pool=2, width=None, standardise=True)
     arm.fit(windows, NO_SCALE)
-    tokens = arm(windows.get(np.arange(len(windows)))[0]).flatten(0, 2)
+    tokens = arm(windows.get(np.arange(len(windows))).obs).flatten(0, 2)
     assert len(tokens) == 24 * 3 * 4
     torch.testing.assert_close(tokens.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(tokens.std(0, unbiased=False), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0]))
@@ -104,7 +104,7 @@ def test_features_have_mean_zero_and_variance_one_over_the_frames_they_were_meas
 
 def test_by_token_each_token_has_mean_zero_and_variance_one_so_that_a_still_scene_does_not_count(windows: Windows):
     shared, own = (Matched(patches(), pool=2, width=None, standardise=True, by_token=value) for value in (False, True))
-    frames = windows.get(np.arange(len(windows)))[0]
+    frames = windows.get(np.arange(len(windows))).obs
     for arm in (shared, own):
         arm.fit(windows, NO_SCALE)
     tokens = own(frames).flatten(0, 1)
@@ -117,18 +117,18 @@ def test_by_token_each_token_has_mean_zero_and_variance_one_so_that_a_still_scen
 def test_statistics_come_from_a_bounded_number_of_evenly_spread_frames(windows: Windows):
     arm = Matched(patches(), pool=None, width=None, standardise=True)
     arm.fit(windows, NO_SCALE, num_frames=11)  # three windows of three frames: the first, a middle one, the last
-    tokens = arm(windows.get(np.array([0, 11, 23]))[0]).flatten(0, 2)
+    tokens = arm(windows.get(np.array([0, 11, 23])).obs).flatten(0, 2)
     torch.testing.assert_close(tokens.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
     before = tokens.clone()
     arm.fit(windows, NO_SCALE, num_frames=11)
-    assert torch.equal(arm(windows.get(np.array([0, 11, 23]))[0]).flatten(0, 2), before)
+    assert torch.equal(arm(windows.get(np.array([0, 11, 23])).obs).flatten(0, 2), before)
 
 
 def test_an_encoder_that_reads_proprio_is_measured_on_what_the_world_model_gives_it(windows: Windows):
     normalizer = fit_normalizer(windows.episodes)
     encoder = Matched(State(embed_dim=6, velocity_weight=0.2, seed=0), pool=None, width=4, standardise=True)
     encoder.fit(windows, normalizer)
-    obs, _ = windows.get(np.arange(len(windows)))
+    obs = windows.get(np.arange(len(windows))).obs
     tokens = encoder(Obs(visual=obs["visual"], proprio=normalizer.normalize_proprio(obs["proprio"]))).flatten(0, 2)
     torch.testing.assert_close(tokens.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
 
@@ -320,7 +320,7 @@ def test_each_token_has_mean_zero_and_variance_one_after_its_norm_and_statistics
     assert arm.changes == ["pooled to 2 x 2", "layer-normalised"] and not list(arm.parameters(recurse=False))
     both = Matched(patches(), pool=2, width=None, standardise=True, layer_norm=True)
     both.fit(windows, NO_SCALE)
-    shown = both(windows.get(np.arange(len(windows)))[0]).flatten(0, 2)
+    shown = both(windows.get(np.arange(len(windows))).obs).flatten(0, 2)
     torch.testing.assert_close(shown.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
 
 

@@ -120,10 +120,10 @@ def test_batch_norm_counts_batches_in_training_alone(tmp_path: Path):
 def test_the_target_is_detached(tmp_path: Path, windows: tuple[Windows, Windows]):
     """A gradient arrives through the frames that are predicted from and not through the last one, a target alone."""
     model = build(configure("encoder=random_patch env.data=x", tmp_path)).eval()
-    obs, action = windows[0].get(torch.tensor([0, 7]).numpy())
-    z = model.encode(obs).detach().requires_grad_()
+    batch = windows[0].get(torch.tensor([0, 7]).numpy())
+    z = model.encode(batch.obs).detach().requires_grad_()
     model.encode = lambda obs: z  # type: ignore[method-assign]
-    model.loss(obs, action).total.backward()
+    model.loss(batch).total.backward()
     assert z.grad is not None and z.grad[:, 0].any() and not z.grad[:, -1].any()
 
 

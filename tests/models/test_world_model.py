@@ -11,7 +11,7 @@ from wmbench.models.base import Predictor
 from wmbench.models.sigreg import SIGReg
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 
 EMBED, PROPRIO_EMBED, FRAMESKIP, ACTION = 5, 3, 2, 4
 NORMALIZER = Normalizer(torch.tensor([0.5, -1.0]), torch.tensor([2.0, 4.0]), torch.arange(4.0), torch.arange(1.0, 5.0))
@@ -130,7 +130,7 @@ def test_the_loss_is_the_mean_square_of_one_step_predictions_under_normalised_ac
     z = model.encode(obs)
     normalised = (action - torch.tensor([0.5, -1.0, 0.5, -1.0])) / torch.tensor([2.0, 4.0, 2.0, 4.0])
     expected = (model.predict(z[:, :3], normalised[:, :3]) - z[:, 1:]).square().mean()
-    losses = model.loss(obs, action)
+    losses = model.loss(Batch(obs, action))
     torch.testing.assert_close(losses.parts["prediction"], expected)
     assert losses.total == losses.parts["prediction"] and losses.parts["sigreg"] == 0
 
@@ -139,19 +139,19 @@ def test_the_last_action_block_of_a_window_does_not_matter(obs: Obs, action: Ten
     changed = action.clone()
     changed[:, -1] += 1
     model = make_model()
-    assert model.loss(obs, changed).parts["prediction"] == model.loss(obs, action).parts["prediction"]
+    assert model.loss(Batch(obs, changed)).parts["prediction"] == model.loss(Batch(obs, action)).parts["prediction"]
 
 
 def test_a_frozen_encoders_target_pulls_at_nothing(obs: Obs, action: Tensor):
     model = make_model("full", blind=True)
-    model.loss(obs, action).total.backward()
+    model.loss(Batch(obs, action)).total.backward()
     assert model.predictor.guess.grad.any()
     assert model.proprio_encoder.weight.grad is None
 
 
 def test_a_trained_encoder_feels_its_target(obs: Obs, action: Tensor):
     model = make_model(trained=True, blind=True)
-    model.loss(obs, action).parts["prediction"].backward()
+    model.loss(Batch(obs, action)).parts["prediction"].backward()
     assert model.encoder.projector[-1].weight.grad.any()
 
 
@@ -159,6 +159,6 @@ def test_a_trained_encoder_feels_its_target(obs: Obs, action: Tensor):
 def test_the_regularizer_sees_visual_features_alone(obs: Obs, action: Tensor, monkeypatch: pytest.MonkeyPatch):
     model, seen = make_model("full", trained=True), []
     monkeypatch.setattr(model.regularizer, "forward", lambda z: seen.append(z) or torch.tensor(2.0))
-    losses = model.loss(obs, action)
+    losses = model.loss(Batch(obs, action))
     assert torch.equal(seen[0], model.encode(obs)[..., :EMBED])
     torch.testing.assert_close(losses.total, losses.parts["prediction"] + 0.1 * 128 / 6 * 2.0)

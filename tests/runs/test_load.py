@@ -23,7 +23,7 @@ from wmbench.runs.folder import open_run
 from wmbench.runs.load import load_run, save_weights
 from wmbench.runs.store import load_resume, save_resume
 from wmbench.runs.trust import MOVED
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 
 TRAINED = {
     "encoder": {
@@ -57,11 +57,11 @@ def make_run(tmp_path: Path, numbered_episodes: Callable) -> Callable[[dict], tu
     return make
 
 
-def batch(frames: int) -> tuple[Obs, Tensor]:
+def make_batch(frames: int) -> Batch:
     generator = torch.Generator().manual_seed(1)
     visual = torch.randint(0, 256, (2, frames, 8, 8, 3), dtype=torch.uint8, generator=generator)
     proprio = torch.randn(2, frames, 4, generator=generator)
-    return Obs(visual=visual, proprio=proprio), torch.randn(2, frames, 6, generator=generator)
+    return Batch(Obs(visual=visual, proprio=proprio), torch.randn(2, frames, 6, generator=generator))
 
 
 def edit_weights(run: Path, **changed: Tensor | None) -> None:
@@ -81,11 +81,11 @@ def edit_config(run: Path, key: str, value: object) -> None:
 def test_a_loaded_model_computes_what_the_saved_one_did(make_run: Callable, kind: dict):
     run, model = make_run(kind)
     loaded, cfg, provenance = load_run(run)
-    obs, action = batch(frames=3)
+    batch = make_batch(frames=3)
     model.eval()
-    assert torch.equal(loaded.encode(obs), model.encode(obs))
-    assert torch.equal(loaded.loss(obs, action).parts["prediction"], model.loss(obs, action).parts["prediction"])
-    assert torch.equal(loaded.normalizer.denormalize_action(action), model.normalizer.denormalize_action(action))
+    assert torch.equal(loaded.encode(batch.obs), model.encode(batch.obs))
+    assert torch.equal(loaded.loss(batch).parts["prediction"], model.loss(batch).parts["prediction"])
+    assert torch.equal(loaded.normalizer.denormalize_action(batch.action), model.normalizer.denormalize_action(batch.action))
     assert isinstance(cfg, DictConfig) and cfg.model_name == "tiny"
     assert provenance["step"] == 20
     assert (loaded.frameskip, loaded.num_hist) == (3, 2)
@@ -224,10 +224,10 @@ def test_models_that_dino_wm_released_for_other_environments_are_refused_by_name
 def test_saved_training_state_comes_back_whole(make_run: Callable, kind: dict):
     run, model = make_run(kind)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
-    obs, action = batch(frames=3)
+    batch = make_batch(frames=3)
     for _ in range(2):
         optimizer.zero_grad()
-        model.loss(obs, action).total.backward()
+        model.loss(batch).total.backward()
         optimizer.step()
     save_resume(run, 2, model, optimizer)
     expected = torch.randn(3)

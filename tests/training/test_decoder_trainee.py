@@ -149,10 +149,10 @@ def test_a_finished_decoder_is_left_alone(windows: tuple[Windows, Windows], tmp_
 def test_validation_compares_frames_with_what_was_seen_and_what_was_predicted(windows: tuple[Windows, Windows]):
     model, decoder, valid = make_frozen().eval(), make_decoder().train(), windows[1]
     before = {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
-    obs, action = valid.get(np.arange(4))
-    z = model.encode(obs)
-    predicted = model.predict(z[:, :NUM_HIST], model.normalizer.normalize_action(action)[:, :NUM_HIST])
-    target = obs["visual"][:, 1:].permute(0, 1, 4, 2, 3) / 127.5 - 1
+    batch = valid.get(np.arange(4))
+    z = model.encode(batch.obs)
+    predicted = model.predict(z[:, :NUM_HIST], model.normalizer.normalize_action(batch.action)[:, :NUM_HIST])
+    target = batch.obs["visual"][:, 1:].permute(0, 1, 4, 2, 3) / 127.5 - 1
     found = validate_decoder(model, decoder, valid, make_recipe(batch_size=12, valid_batches=1))
     assert all(module.training for module in decoder.modules())
     assert_same(decoder.eval(), before)  # its codes, too, which training would move
@@ -166,7 +166,7 @@ def test_validation_compares_frames_with_what_was_seen_and_what_was_predicted(wi
 def test_samples_show_the_same_moment_three_times(windows: tuple[Windows, Windows]):
     model, decoder, valid = make_frozen().eval(), make_decoder().eval(), windows[1]
     real, seen, predicted = draw_samples(model, decoder, valid, count=2)
-    obs, _ = valid.get(np.array([0, 3]))
+    obs = valid.get(np.array([0, 3])).obs
     assert (real == obs["visual"][:, -1].numpy()).all()
     last = Obs(visual=obs["visual"][:, -1:], proprio=obs["proprio"][:, -1:])
     assert (seen == decode_frames(decoder, model.split(model.encode(last))[0][:, 0])).all()

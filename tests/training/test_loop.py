@@ -204,7 +204,7 @@ def test_metrics_have_a_row_for_every_validation_and_for_the_last_step(windows: 
 def test_validation_is_the_mean_error_over_held_out_windows(windows: tuple[Windows, Windows]):
     model, valid = make_lewm().eval(), windows[1]
     with torch.no_grad():
-        expected = model.loss(*valid.get(np.arange(4))).parts["prediction"].item()
+        expected = model.loss(valid.get(np.arange(4))).parts["prediction"].item()
     assert validate(model, valid, make_recipe(batch_size=2, valid_batches=2)) == pytest.approx(expected, rel=1e-5)
     assert validate(model, valid, make_recipe(batch_size=9, valid_batches=1)) == pytest.approx(expected, rel=1e-5)
 
@@ -291,9 +291,9 @@ def test_batches_that_are_read_ahead_are_those_that_are_asked_for(windows: tuple
             yield index
 
     with closing(compute_ahead(train.get, batches())) as found:
-        for step, (obs, action) in enumerate(expected):
-            found_obs, found_action = next(found)
-            assert torch.equal(found_obs["visual"], obs["visual"]) and torch.equal(found_action, action)
+        for step, batch in enumerate(expected):
+            read = next(found)
+            assert torch.equal(read.obs["visual"], batch.obs["visual"]) and torch.equal(read.action, batch.action)
             assert len(asked) == step + 2
 
 
@@ -301,7 +301,7 @@ def test_what_goes_wrong_while_reading_ahead_stops_the_training(windows: tuple[W
     def visual(steps, episode, device):
         if threading.current_thread() is not threading.main_thread():
             raise OSError("the disk is gone")
-        return windows[0].get(np.arange(len(steps)))[0]["visual"]
+        return windows[0].get(np.arange(len(steps))).obs["visual"]
 
     gone = windows[0].showing(SimpleNamespace(visual=visual, encoded=False))
     with pytest.raises(OSError, match="the disk is gone"):

@@ -113,7 +113,7 @@ def test_a_saved_head_comes_back_ready_to_use_and_refuses_what_is_not_its_own(na
 
 def test_the_variance_of_tokens_is_that_of_the_training_frames(windows: Any, tmp_path: Path):
     model, train_windows = make_model(), windows[0]
-    obs, _ = train_windows.get(np.arange(len(train_windows)))
+    obs = train_windows.get(np.arange(len(train_windows))).obs
     expected = model.encode(obs)[:, 0].double().var(0, correction=0).mean(-1)
     found = token_variance(model, train_windows)
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)

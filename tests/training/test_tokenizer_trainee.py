@@ -128,7 +128,7 @@ def test_the_error_is_that_of_the_tokens_that_a_model_sees(windows: tuple[Window
     tokenizer, valid = make("vfm_vae_pointmaze"), windows[1]
     decoder = make_decoder(tokenizer)
     found = validate_tokenizer(tokenizer, decoder, valid, Recipe(**{**RECIPE, "batch_size": 12, "valid_batches": 1}))
-    obs, _ = valid.get(np.arange(12))
+    obs = valid.get(np.arange(12)).obs
     drawn, _ = decoder(tokenizer(Obs(visual=obs["visual"], proprio=obs["proprio"]))[:, 0])
     assert found == pytest.approx((drawn - frames_to_pixels(obs["visual"][:, 0])).square().mean().item(), rel=1e-5)
 
@@ -146,7 +146,7 @@ def test_a_head_learns_in_the_precision_in_which_runs_read_it(name: str, windows
     with Precision(bf16=True).applied():
         trainee.forward(batch)
         validate_tokenizer(tokenizer, decoder, windows[1], Recipe(**RECIPE))
-    tokenizer(batch[0])  # as a run reads it
+    tokenizer(batch.obs)  # as a run reads it
     assert set(drawn) == {torch.bfloat16}
     assert {found.dtype for found in heads} == {torch.float32} and torch.equal(heads[0], heads[-1])
 
@@ -201,7 +201,7 @@ def test_a_trained_tokenizer_gives_the_same_tokens_from_its_file(windows: tuple[
         tokenizer, _ = train(name, windows, tmp_path / name)
         tokenizer.save_head(tmp_path / "head.safetensors", {"data": "numbered"})
         loaded = make(name, for_training=False, weights=tmp_path / "head.safetensors")
-        obs, _ = windows[1].get(np.arange(3))
+        obs = windows[1].get(np.arange(3)).obs
         assert torch.equal(loaded(obs), tokenizer(obs))
         assert not torch.equal(make(name, for_training=False)(obs), tokenizer(obs))
         assert loaded.frozen and not any(parameter.requires_grad for parameter in loaded.parameters())

@@ -60,7 +60,7 @@ def learn(trainee: Trainee, run: Path, what: str, cfg: DictConfig, name: str = "
 def tell_of_evening(trial: WorldModelTrainee, done: int) -> None:
     """Print what a long training on tokens will take, and what an evening is enough for, before any frame is encoded."""
     windows, encode = trial.windows, make_encode(trial.model, trial.device)
-    obs, _ = windows.showing(StoredFrames(windows.episodes)).get(np.arange(1))
+    obs = windows.showing(StoredFrames(windows.episodes)).get(np.arange(1)).obs
     frame_s = seconds_of(lambda: encode(obs)) / obs["visual"].shape[1]
     frames = len(FrameNumbers(windows.episodes))
     if told := evening(trial.recipe.max_steps - done, loop.measure_step(trial), frames, frame_s):

@@ -8,13 +8,13 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.machine import progress_bar
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 
 CPU = torch.device("cpu")
 RESIDENT = 0.5  # fraction of the free GPU memory that data may take; the rest is for training
@@ -89,14 +89,14 @@ class Windows:
         other.lookback = lookback
         return other
 
-    def get(self, index: Int[ndarray, " B"], device: torch.device = CPU) -> tuple[Obs, Float[Tensor, "B T A"]]:
-        """Raw observations and action blocks (not normalised) of the windows numbered `index`, on the device."""
+    def get(self, index: Int[ndarray, " B"], device: torch.device = CPU) -> Batch:
+        """Read the windows numbered `index`, nothing of them normalised, onto the device."""
         steps = self.start[index, None] + self.frameskip * np.arange(self.num_frames)  # B T
         episode = np.broadcast_to(self.episode[index, None], steps.shape)
         rows = self.episodes.ep_offset[episode] + steps
         blocks = self.episodes.action[rows[..., None] + np.arange(self.frameskip)]  # B T frameskip 2
         obs = observe(self.source, self.episodes, steps, episode, self.lookback, self.frameskip, device)
-        return obs, send(torch.from_numpy(blocks.reshape(*blocks.shape[:2], -1)), device)
+        return Batch(obs, send(torch.from_numpy(blocks.reshape(*blocks.shape[:2], -1)), device))
 
     def batches(self, batch_size: int, seed: int, first_step: int = 0) -> Iterator[Int[ndarray, " B"]]:
         """Window numbers of endless shuffled batches; batch k is the same from whichever step training resumes.
@@ -158,7 +158,9 @@ def observe(
     """
     rows = episodes.ep_offset[episode] + steps
     obs = Obs(visual=source.visual(steps, episode, device), proprio=send(torch.from_numpy(episodes.proprio[rows]), device))
-    if lookback and not source.encoded:
+    if source.encoded:
+        obs["encoded"] = True
+    elif lookback:
         first = steps[:, :1]
         earlier = np.maximum(first - frameskip * np.arange(lookback, 0, -1), first % frameskip)  # B L
         obs["before"] = source.visual(earlier, np.broadcast_to(episode[:, :1], earlier.shape), device)

@@ -37,10 +37,10 @@ def encode_episodes(
     """Encode the first window of each episode; latents are kept on the CPU."""
     latents, actions, states = [], [], []
     for index in np.unique(windows.episode, return_index=True)[1]:
-        obs, action = windows.get(index[None], device)
-        latents.append(model.encode(obs).cpu())
-        actions.append(model.normalizer.normalize_action(action).cpu())
-        states.append(obs["proprio"].cpu().numpy())
+        batch = windows.get(index[None], device)
+        latents.append(model.encode(batch.obs).cpu())
+        actions.append(model.normalizer.normalize_action(batch.action).cpu())
+        states.append(batch.obs["proprio"].cpu().numpy())
         on_frames(windows.num_frames)
     return Encoded(torch.cat(latents), torch.cat(actions), np.concatenate(states))
 

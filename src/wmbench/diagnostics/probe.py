@@ -110,7 +110,7 @@ def _frames(
     index = np.unique(np.linspace(0, len(windows) - 1, num_frames).astype(int))
     features, positions = [], []
     for chunk in np.array_split(index, max(1, len(index) // 64)):
-        obs, _ = windows.get(chunk, device)
+        obs = windows.get(chunk, device).obs
         first = Obs(**{**obs, "visual": obs["visual"][:, :1], "proprio": obs["proprio"][:, :1]})
         features.append(folded(model.encode(first)[:, 0].flatten(1).float().cpu(), NUM_FEATURES))
         positions.append(obs["proprio"][:, 0, :2].cpu())

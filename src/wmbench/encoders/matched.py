@@ -130,9 +130,9 @@ class Matched(Encoder):
         count, total, squares = 0, torch.zeros(self.mean.shape).double(), torch.zeros(self.mean.shape).double()
         with progress_bar(total=len(index), desc="feature statistics", unit=" windows") as bar:
             for chunk in np.array_split(index, -(-len(index) // CHUNK)):
-                obs, _ = train.get(chunk, self.mean.device)
+                obs = train.get(chunk, self.mean.device).obs
                 proprio = normalizer.normalize_proprio(obs["proprio"])
-                tokens = obs["visual"] if train.source.encoded else self.encoder(Obs(**{**obs, "proprio": proprio}))
+                tokens = obs["visual"] if obs.get("encoded") else self.encoder(Obs(**{**obs, "proprio": proprio}))
                 features = self.pool_and_norm(tokens).flatten(0, last).cpu().double()
                 count, total = count + len(features), total + features.sum(0)
                 squares = squares + features.square().sum(0)

@@ -21,7 +21,7 @@ from wmbench.models.world_model import WorldModel
 from wmbench.planning.cem import CEM
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 
 LIMIT, CEM_LIMIT = 1e-5, 1e-4  # largest relative errors in float32; CEM's mean and std add up those of its iterations
 
@@ -196,7 +196,7 @@ def losses_of(model: WorldModel, decoder: VQVAEDecoder, record: dict[str, Any]) 
     prediction = model.predict(z[:, :-1], act[:, :-1])
     squared = (prediction - z[:, 1:]).square()
     proprio = squared[..., model.encoder.embed_dim :] if model.concat_dim == 1 else squared[..., -1:, :]
-    latent = model.loss(obs, act).parts["prediction"]
+    latent = model.loss(Batch(obs, act)).parts["prediction"]
     losses = {"z_loss": latent, "z_visual_loss": model.split(squared)[0].mean(), "z_proprio_loss": proprio.mean()}
     frames = {"pred": (prediction, obs["visual"][:, 1:]), "reconstructed": (z, obs["visual"])}
     for source, (latents, target) in frames.items():

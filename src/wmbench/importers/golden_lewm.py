@@ -11,7 +11,7 @@ from wmbench.importers.lewm import build_lewm
 from wmbench.importers.weights import check_names
 from wmbench.models.sigreg import epps_pulley
 from wmbench.planning.objective import Objective
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 
 RECORDED = ("config", "weights", "pixels", "action", "embedding", "action_embedding", "prediction", "prediction_loss")
 RECORDED += ("candidates", "rollout", "cost", "sigreg")
@@ -41,7 +41,7 @@ def recompute_lewm(record: dict[str, Any]) -> Iterator[Quantity]:
     yield Quantity("embedding", z[:, :, 0], record["embedding"])
     yield Quantity("action_embedding", action_encoder(action), record["action_embedding"])
     yield Quantity("prediction", model.predict(z[:, :-1], action[:, :-1])[:, :, 0], record["prediction"])
-    yield Quantity("prediction_loss", model.loss(obs, action).parts["prediction"], record["prediction_loss"])
+    yield Quantity("prediction_loss", model.loss(Batch(obs, action)).parts["prediction"], record["prediction_loss"])
 
     candidates = record["candidates"]
     rollout = model.rollout(z[:, :1], action[:, :0], candidates)

@@ -9,7 +9,7 @@ from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder
 from wmbench.models.base import Losses, Predictor
 from wmbench.models.sigreg import SIGReg
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 
 PROPRIO_PARTS = {"none": slice(0, 0), "velocity": slice(2, 4), "full": slice(0, 4)}
 
@@ -63,7 +63,7 @@ class WorldModel(nn.Module):
 
     def encode_visual(self, obs: Obs) -> Float[Tensor, "B T N E"]:
         """The encoder's tokens: of frames, or made from its own tokens where obs brings these in place of frames."""
-        if obs["visual"].ndim == 4:  # B T M E, where frames are B T h w 3
+        if obs.get("encoded"):
             return self.encoder.match(obs["visual"])
         return self.encoder(Obs(**{**obs, "proprio": self.normalizer.normalize_proprio(obs["proprio"])}))
 
@@ -100,15 +100,15 @@ class WorldModel(nn.Module):
             latents.append(latent)
         return rearrange(torch.stack(latents, dim=1), "(b s) h n d -> b s h n d", s=plans.shape[1])
 
-    def loss(self, obs: Obs, action: Float[Tensor, "B T A"]) -> Losses:
+    def loss(self, batch: Batch) -> Losses:
         """Teacher forcing over num_hist + 1 frames: contexts of 1 to num_hist frames at once.
 
         The target is detached (DINO-WM: a trained encoder, of proprio or of frames, must not chase its own prediction),
         but not where SIGReg keeps a trained encoder from collapsing (LeWM). `sigreg` is the statistic itself, 0 where there
         is no regularizer; its floor is 1.0525.
         """
-        z = self.encode(obs)
-        action = self.normalizer.normalize_action(action)
+        z = self.encode(batch.obs)
+        action = self.normalizer.normalize_action(batch.action)
         target = z[:, 1:].detach() if self.encoder.frozen or self.regularizer is None else z[:, 1:]
         losses = self.predictor.loss(z[:, :-1], action[:, :-1], target)
         if self.regularizer is None:

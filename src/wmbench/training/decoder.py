@@ -11,7 +11,7 @@ from wmbench.models.base import Losses
 from wmbench.models.decoder import decode_frames, decoder_loss, frames_to_pixels
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.recipe import Recipe
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch, Obs
 from wmbench.training.part import PartTrainee
 from wmbench.training.trainee import autocast
 
@@ -26,9 +26,8 @@ class DecoderTrainee(PartTrainee):
 
     shown, optimizer_class = "valid {valid_reconstruction:.4f}", torch.optim.Adam
 
-    def forward(self, batch: tuple[Obs, Tensor]) -> Losses:
-        obs, _ = batch
-        return _losses(self.module, _encode(self.model, obs), obs)
+    def forward(self, batch: Batch) -> Losses:
+        return _losses(self.module, _encode(self.model, batch.obs), batch.obs)
 
     def validate(self) -> dict[str, float]:
         return validate_decoder(self.model, self.module, self.valid, self.recipe)
@@ -41,9 +40,9 @@ def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, reci
     decoder.eval()
     errors = []
     for index in valid.held_out(max(1, recipe.batch_size // valid.num_frames), recipe.valid_batches):
-        obs, action = valid.get(index, device)
-        seen = Obs(visual=obs["visual"][:, 1:], proprio=obs["proprio"][:, 1:])
-        losses = [_losses(decoder, z, seen) for z in _seen_and_predicted(model, obs, action)]
+        batch = valid.get(index, device)
+        seen = Obs(visual=batch.obs["visual"][:, 1:], proprio=batch.obs["proprio"][:, 1:])
+        losses = [_losses(decoder, z, seen) for z in _seen_and_predicted(model, batch)]
         errors.append(torch.stack([loss.parts["reconstruction"] for loss in losses]))
     decoder.train()
     reconstruction, prediction = torch.stack(errors).mean(0).tolist()
@@ -54,9 +53,9 @@ def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, reci
 def draw_samples(model: WorldModel, decoder: nn.Module, valid: Windows, count: int) -> UInt8[ndarray, "3 n h w 3"]:
     """Draw the last frames of evenly spread windows: real, decoded from their latents, and from the model's predictions."""
     index = np.unique(np.linspace(0, len(valid) - 1, count).astype(int))
-    obs, action = valid.get(index, next(model.parameters()).device)
-    decoded = [decode_frames(decoder.eval(), z[:, -1]) for z in _seen_and_predicted(model.eval(), obs, action)]
-    return np.stack([obs["visual"][:, -1].cpu().numpy(), *decoded])
+    batch = valid.get(index, next(model.parameters()).device)
+    decoded = [decode_frames(decoder.eval(), z[:, -1]) for z in _seen_and_predicted(model.eval(), batch)]
+    return np.stack([batch.obs["visual"][:, -1].cpu().numpy(), *decoded])
 
 
 @torch.no_grad()
@@ -67,11 +66,11 @@ def _encode(model: WorldModel, obs: Obs) -> Float[Tensor, "B T N D"]:
 
 
 @torch.no_grad()
-def _seen_and_predicted(model: WorldModel, obs: Obs, action: Tensor) -> tuple[Tensor, Tensor]:
+def _seen_and_predicted(model: WorldModel, batch: Batch) -> tuple[Tensor, Tensor]:
     """Visual latents (B T-1 N D) of all frames but the first, and what the model predicts for them one step ahead."""
-    with autocast(action.device):
-        z = model.encode(obs)
-        predicted = model.predict(z[:, :-1], model.normalizer.normalize_action(action)[:, :-1])
+    with autocast(batch.action.device):
+        z = model.encode(batch.obs)
+        predicted = model.predict(z[:, :-1], model.normalizer.normalize_action(batch.action)[:, :-1])
     return model.split(z[:, 1:])[0].float(), model.split(predicted)[0].float()
 
 

@@ -15,7 +15,7 @@ from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.models.base import Losses
 from wmbench.models.decoder import decode_frames, frames_to_pixels
 from wmbench.runs.recipe import Recipe
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch
 from wmbench.training.trainee import Trainee, autocast
 
 
@@ -46,8 +46,8 @@ class TokenizerTrainee(Trainee):
         super().__init__(module, optimizer, train, recipe, seed)
         self.tokenizer, self.decoder, self.valid, self.l1_weight = tokenizer, decoder, valid, l1_weight
 
-    def forward(self, batch: tuple[Obs, Tensor]) -> Losses:
-        visual = batch[0]["visual"]
+    def forward(self, batch: Batch) -> Losses:
+        visual = batch.obs["visual"]
         target = frames_to_pixels(visual[:, 0])
         tokens, penalty = self.tokenizer.sample(self.tokenizer.preprocess(visual))  # in full precision, as models get them
         with autocast(visual.device):
@@ -100,4 +100,4 @@ def draw_picture(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count
 
 
 def frames(windows: Windows, index: ndarray, device: torch.device) -> UInt8[Tensor, "F 1 h w 3"]:
-    return windows.get(index, device)[0]["visual"]
+    return windows.get(index, device).obs["visual"]

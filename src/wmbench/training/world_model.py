@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from wmbench.data.windows import Windows
 from wmbench.models.base import Losses
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.load import save_weights
 from wmbench.runs.recipe import Recipe
-from wmbench.shapes import Obs
+from wmbench.shapes import Batch
 from wmbench.training.trainee import Trainee, autocast
 
 
@@ -25,8 +24,8 @@ class WorldModelTrainee(Trainee):
         super().__init__(model, optimizer_of(model, recipe), train, recipe, seed)
         self.model, self.valid = model, valid
 
-    def forward(self, batch: tuple[Obs, Tensor]) -> Losses:
-        return losses_of(self.model, *batch)
+    def forward(self, batch: Batch) -> Losses:
+        return losses_of(self.model, batch)
 
     def validate(self) -> dict[str, float]:
         return {"valid_prediction": validate(self.model, self.valid, self.recipe)}
@@ -66,13 +65,13 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     model.eval()
     with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
         losses = [
-            losses_of(model, *valid.get(index, device)).parts["prediction"]
+            losses_of(model, valid.get(index, device)).parts["prediction"]
             for index in valid.held_out(recipe.batch_size, recipe.valid_batches)
         ]
     model.train()
     return torch.stack(losses).mean().item()
 
 
-def losses_of(model: WorldModel, obs: Obs, action: torch.Tensor) -> Losses:
-    with autocast(action.device):
-        return model.loss(obs, action)
+def losses_of(model: WorldModel, batch: Batch) -> Losses:
+    with autocast(batch.action.device):
+        return model.loss(batch)
