@@ -1,5 +1,6 @@
 """V-JEPA 2: the official tokens from official and transformers' files, two temporal modes, refusal of everything else."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import VJEPA2Config, VJEPA2Model
 
-from wmbench.encoders.vjepa2 import VJEPA2
+from wmbench.encoders.vjepa2 import VJEPA2, read_published
 from wmbench.shapes import Obs
 
 TINY = {"embed_dim": 48, "depth": 3, "num_heads": 4}
@@ -274,3 +275,10 @@ def test_a_recording_is_verified_and_one_that_differs_fails(recorded, tmp_path, 
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in lines] == ["pair_tokens", "still_tokens", "clip_tokens"]
     assert [line[0] for line in lines if line[-1] == "fails"] == ["still_tokens"]
+
+
+@pytest.mark.parametrize("file", ["../secret.safetensors", "/secret.safetensors", "model.pt"])
+def test_an_index_that_names_a_file_elsewhere_is_refused(tmp_path: Path, file: str):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(ValueError, match=rf"index\.json names '{file}', which is no \.safetensors file next to it"):
+        read_published(tmp_path)

@@ -64,6 +64,26 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(tmp_path:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_pickle_sets_nothing_of_what_reads_it(tmp_path: Path):
+    path = tmp_path / "plan_targets.pkl"
+    for name in (
+        b"numpy._core.numeric\n_frombuffer",
+        b"numpy.core.multiarray\n_reconstruct",
+        b"numpy\ndtype",
+        b"torch.x\ny",
+    ):
+        path.write_bytes(b"c" + name + b"\n}X\x05\x00\x00\x00stateK\x01sb.")  # the class itself, given {"state": 1}
+        with pytest.raises(ValueError, match=r"plan_targets\.pkl is refused, and nothing in it was run"):
+            read_targets(path, 7)
+
+
+def test_a_pickle_that_numbers_more_objects_than_it_has_is_refused(tmp_path: Path):
+    path = tmp_path / "plan_targets.pkl"
+    path.write_bytes(b"}r\xff\xff\xff\x7f.")  # a dict kept as number 2**31 - 1, for which Python makes room
+    with pytest.raises(ValueError, match=r"it numbers 2147483647 objects, more than the file has bytes"):
+        read_targets(path, 7)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -420,3 +420,12 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(path: Path, seed: in
                 state_dict(network)
             except ValueError as error:
                 assert str(error)
+
+
+def test_one_storage_under_hundreds_of_names_does_not_fill_the_memory(path: Path):
+    """A file of 6 numbers, or of a gigabyte, is not read once for each name."""
+    write_tensor(path)
+    tensor = read_checkpoint(path)["epoch"]
+    shared = {"_parameters": {f"w{k}": tensor for k in range(101)}, "_buffers": {}, "_modules": {}}
+    with pytest.raises(ValueError, match=r"w100 of a torch\.nn\.Linear shares one storage with 100 others"):
+        state_dict(Stub(Name("torch.nn.Linear"), (), shared | {"_non_persistent_buffers_set": set()}))

@@ -28,7 +28,7 @@ from jaxtyping import Float, Int, Num, Shaped, UInt8
 from numpy import ndarray
 
 from wmbench.data.columns import WIDTHS, as_bytes, check_frames, check_layout, episode_lengths, require_finite
-from wmbench.data.hdf5 import check_filters, explained, reading
+from wmbench.data.hdf5 import check_filters, check_links, check_place, explained, reading
 from wmbench.files import write_text
 
 COLUMNS = ("pixels", "action", "state", "proprio", "ep_len", "ep_offset")
@@ -244,12 +244,14 @@ class Episodes(EpisodeSet):
 
     def _datasets(self, file: h5py.File) -> dict[str, h5py.Dataset]:
         """The columns, not read yet, each of a layout that can be read."""
+        check_links(self.path, file, COLUMNS)
         if missing := [name for name in COLUMNS if name not in file]:
             raise ValueError(f"{self.path} lacks the columns {missing}; a data set has {list(COLUMNS)}")
         columns: dict[str, Any] = {name: file[name] for name in COLUMNS}
         for name, column in columns.items():
             if not isinstance(column, h5py.Dataset):
                 raise ValueError(f"{self.path}: {name} must be a column of numbers, not a group; write the file again")
+            check_place(self.path, column)
             check_filters(self.path, column)
             if name in WIDTHS:
                 check_layout(str(self.path), name, column.shape, column.dtype)

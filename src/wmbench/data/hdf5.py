@@ -2,10 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
+
+INTO_ONE = "write its numbers into the file, as h5repack does"
 
 
 @contextlib.contextmanager
@@ -47,6 +49,29 @@ def explained(path: Path, error: Exception) -> OSError | ValueError:
         f"{path} cannot be read as HDF5: it is truncated or another kind of file ({reason}). "
         f"Delete it and collect or download it again"
     )
+
+
+def check_links(path: Path, file: h5py.File, names: Iterable[str]) -> None:
+    """Refuse names of a file that only point to where their numbers are, before anything follows them.
+
+    Raises:
+        ValueError: a soft link, or one to another file.
+    """
+    for name in map(str.encode, names):
+        if file.id.links.exists(name) and file.id.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+            raise ValueError(f"{path}: {name.decode()} is a link to elsewhere, and only the file itself is read; {INTO_ONE}")
+
+
+def check_place(path: Path, column: h5py.Dataset) -> None:
+    """Refuse a column whose numbers are in other files: a virtual data set, or one with external storage.
+
+    Raises:
+        ValueError: naming the column.
+    """
+    if column.is_virtual or column.external:
+        kind = "is put together from" if column.is_virtual else "is stored in"
+        name = (column.name or "").strip("/")
+        raise ValueError(f"{path}: {name} {kind} other files, and only the file itself is read; {INTO_ONE}")
 
 
 def check_filters(path: Path, column: h5py.Dataset) -> None:

@@ -1,12 +1,12 @@
 """The published data set's files of tensors, in a folder or in the zip in which it is downloaded."""
 
 import io
-import re
 import zipfile
 from pathlib import Path, PurePosixPath
 
-import torch
 from torch import Tensor
+
+from wmbench.data.archives import check_archive, load_saved
 
 EXPECTED = "states.pth, actions.pth, seq_lengths.pth and obses/episode_000.pth, ..."
 
@@ -47,7 +47,7 @@ class Archive:
 
     Raises:
         FileNotFoundError: no such zip.
-        ValueError: not a zip, a truncated one, one of something else, or one with paths that lead out of it.
+        ValueError: not a zip, a truncated one, one of something else, or one that check_archive refuses.
     """
 
     def __init__(self, path: Path):
@@ -61,10 +61,8 @@ class Archive:
         if min((member.header_offset for member in self._zip.infolist()), default=0):
             # What was found is the end of the last file in it, which torch saved as a zip too.
             raise ValueError(f"{path} is a truncated zip; download it again")
+        check_archive(self._zip)
         members = [member for member in self._zip.infolist() if not member.is_dir()]
-        for name in (member.filename for member in members):
-            if name.startswith(("/", "\\")) or re.search(r"(^|[/\\])\.\.([/\\]|$)|^\w:", name):
-                raise ValueError(f"{path} has a member {name!r} that leads out of it; this is not the published file")
         kept = {PurePosixPath(member.filename): member for member in members if "__MACOSX" not in member.filename}
         roots = [name.parent for name in kept if name.name == "states.pth"]
         if not roots:
@@ -105,7 +103,7 @@ def load_tensor(file: Path | io.BytesIO, where: str, mmap: bool) -> Tensor:
         OSError: the machine's memory does not hold it.
     """
     try:
-        tensor = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        tensor = load_saved(file, mmap)
     except OSError:
         raise
     except Exception as error:  # a damaged file can raise anything

@@ -173,6 +173,8 @@ def read_published(path: Path) -> dict[str, Tensor]:
         return read_state(path)
     index = path / "model.safetensors.index.json"
     files = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
+    if elsewhere := [file for file in files if Path(file).name != file or not file.endswith(".safetensors")]:
+        raise ValueError(f"{index} names {elsewhere[0]!r}, which is no .safetensors file next to it; download it again")
     return {name: tensor for file in sorted(files) for name, tensor in read_state(path / file).items()}
 
 

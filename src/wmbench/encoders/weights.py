@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from wmbench.data.archives import load_saved
 from wmbench.machine import progress_bar
 
 TIMEOUT_S = 10
@@ -169,8 +170,8 @@ def read_state(path: Path, entry: str | None = None) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             mmap = entry is not None and is_zipfile(path)  # optimisers and other networks stay on the disk
-            state = torch.load(path, "cpu", weights_only=True, mmap=mmap)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError):
+            state = load_saved(path, mmap)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError):
         raise ValueError(f"{path} is damaged or holds more than tensors; download it again") from None
     if entry is not None and isinstance(state, dict):
         state = state.get(entry, state)

@@ -1,6 +1,9 @@
 """Tasks from a file: one of ours, or DINO-WM's plan_targets.pkl, read without running anything in it."""
 
+import io
 import pickle
+import pickletools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +62,7 @@ class _DType(_Ignored):
         self.order = state[1]
 
     def numpy(self) -> np.dtype:
-        if self.code[:1] not in ("f", "i", "u", "b"):
+        if not re.fullmatch(r"[fiub]\d{1,2}", self.code):
             raise ValueError(f"an array of {self.code!r} is not one of numbers")
         return np.dtype(f"{self.order if self.order in '<>' else ''}{self.code}")
 
@@ -75,8 +78,11 @@ class _Array(_Ignored):
         return self.value.astype(dtype)
 
 
-def _from_buffer(data: bytes | bytearray, dtype: _DType, shape: tuple[int, ...], order: str) -> np.ndarray:
-    return np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if order == "F" else "C")
+class _Buffer(_Array):
+    """The same as protocol 5 writes it. A class and no function, whose attributes a pickle could set."""
+
+    def __init__(self, data: bytes | bytearray, dtype: _DType, shape: tuple[int, ...], order: str):
+        self.__setstate__((None, shape, dtype, order == "F", data))
 
 
 class _Reader(pickle.Unpickler):
@@ -86,18 +92,22 @@ class _Reader(pickle.Unpickler):
         if (module, name) == ("numpy", "dtype"):
             return _DType
         if module in ARRAYS and name in ("_reconstruct", "_frombuffer"):
-            return _Array if name == "_reconstruct" else _from_buffer
+            return _Array if name == "_reconstruct" else _Buffer
         if module.startswith("torch.") or (module, name) == ("collections", "OrderedDict"):
             return _Ignored
         raise ValueError(f"it names {module}.{name}, which plan_targets.pkl does not need and which could run code")
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        try:
-            content = _Reader(file).load()
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-            raise ValueError(f"{path} is refused, and nothing in it was run: {error}") from None
+    data = path.read_bytes()
+    try:
+        if wide := [arg for code, arg, _ in pickletools.genops(data) if "PUT" in code.name and int(arg or 0) > len(data)]:
+            raise ValueError(
+                f"it numbers {wide[0]} objects, more than the file has bytes"
+            )  # Python would make room for them
+        content = _Reader(io.BytesIO(data)).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
+        raise ValueError(f"{path} is refused, and nothing in it was run: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__} instead of a dict of targets")
     return content

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from wmbench.data.archives import load_arrays
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
@@ -259,9 +259,9 @@ def load_or_make(path: Path, make: Callable[[], Tasks]) -> Tasks:
 def load(path: Path) -> Tasks:
     """Load tasks; raises ValueError where the file is damaged or holds something else."""
     try:
-        with np.load(path) as file:
-            start, goal, seeds, stratum = file["start"], file["goal"], file["seeds"], file.get("stratum")
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        arrays = load_arrays(path)
+        start, goal, seeds, stratum = arrays["start"], arrays["goal"], arrays["seeds"], arrays.get("stratum")
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} is damaged or no task file ({error})") from None
     check_states(path, start, goal)
     return Tasks(start, goal, seeds, stratum)

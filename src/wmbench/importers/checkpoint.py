@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wmbench.data.archives import load_saved
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
 from wmbench.encoders.weights import file_hash
@@ -117,7 +118,7 @@ def verify_checkpoint(src: Path, expected: Path) -> list[tuple[str, float, float
     """
     released = read_released(src)
     try:
-        record = torch.load(expected, weights_only=True)
+        record = load_saved(expected)
         if not isinstance(record, dict) or not all(isinstance(part, Tensor) for part in record.values()):
             raise ValueError("no dict of tensors")
         check_names("the record", record, {"z", "action", "proprio", "visual", *OUTPUTS})

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wmbench.data.archives import load_saved
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder
 from wmbench.importers.weights import affine_names, check_names, load_predictor, load_strictly
@@ -62,7 +63,7 @@ def read_record(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
     try:
-        record = torch.load(file, map_location="cpu", weights_only=True)
+        record = load_saved(file)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, OSError):
         raise ValueError(f"{file} is damaged, or holds more than plain tensors: it was not read") from None
     if not isinstance(record, dict):

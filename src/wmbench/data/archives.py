@@ -1,0 +1,70 @@
+"""Archives that nobody vouches for: nothing in them is run, leads out of them, or grows beyond a stated size."""
+
+import io
+import re
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy import ndarray
+
+LARGEST = 2**32  # bytes of one member, unpacked
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others cannot be read up to a size
+
+
+def check_archive(archive: zipfile.ZipFile, methods: tuple[int, ...] = METHODS) -> None:
+    """Refuse an archive by what it lists, before anything in it is read.
+
+    Raises:
+        ValueError: a member that leads out of it, is a link, is compressed by another method, or unpacks to too much.
+    """
+    for member in archive.infolist():
+        name = member.filename
+        shown = f"{archive.filename or 'it'} has a member {name!r}"
+        if name.startswith(("/", "\\")) or re.search(r"(^|[/\\])\.\.([/\\]|$)|^\w:", name):
+            raise ValueError(f"{shown} that leads out of it; this is not the published file")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise ValueError(f"{shown} that is a link to elsewhere; pack the file itself")
+        if member.compress_type not in methods:
+            raise ValueError(f"{shown} of a compression that may grow without bound; pack it anew, by zip -0 or zip")
+        if member.compress_type != zipfile.ZIP_STORED and member.file_size > LARGEST:
+            raise ValueError(f"{shown} of {member.file_size:,} bytes, and at most {LARGEST:,} are unpacked; split it")
+
+
+def load_arrays(path: Path) -> dict[str, ndarray]:
+    """Arrays of numbers in an .npz file, by name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damage, too large, or objects, which only unpickling could read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged or no file of arrays ({' '.join(str(error).split())})") from None
+
+
+def load_saved(file: Path | io.BytesIO, mmap: bool = False) -> Any:
+    """What torch.save wrote, to the CPU: tensors, numbers, text, and mappings and lists of them. Nothing is run.
+
+    Raises:
+        ValueError: a zip whose members are compressed, which torch's are not.
+        Exception: as torch.load, which may raise anything for a damaged file.
+    """
+    if zipfile.is_zipfile(file):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                check_archive(archive, methods=(zipfile.ZIP_STORED,))
+        except zipfile.BadZipFile as error:
+            raise ValueError(str(error)) from None
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
