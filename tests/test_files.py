@@ -104,3 +104,15 @@ def test_a_full_disk_is_told_with_the_file_that_does_not_fit(tmp_path):
     with pytest.raises(OSError) as told, whole(tmp_path / "tasks.csv"):
         raise OSError(28, "No space left on device")
     assert (told.value.errno, told.value.filename) == (28, str(tmp_path / "tasks.csv"))
+
+
+def test_a_lock_that_is_a_link_to_elsewhere_overwrites_nothing(tmp_path):
+    """As a stranger's run may bring it: the lock is written to."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".run.lock").symlink_to(tmp_path / "precious")
+    with (
+        pytest.raises(ValueError, match=r"\.run\.lock is a link to elsewhere.*delete it"),
+        exclusive(tmp_path / "run", "wait"),
+    ):
+        pytest.fail("held")
+    assert (tmp_path / "precious").read_text() == "mine"

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -21,6 +22,11 @@ def shipped(name: str) -> Path:
     return next((path for path in (ROOT / name, PACKAGE / name) if path.is_dir()), PACKAGE / name)
 
 
+def file_name(text: str) -> str:
+    """A text as the name of one file or folder, which cannot lead elsewhere."""
+    return re.sub(r"[^\w.=+-]+|^\.", "_", text)
+
+
 @contextmanager
 def exclusive(path: Path, remedy: str) -> Iterator[None]:
     """Hold `path` (a file, or a folder that is worked in) for this process until the block ends, also by a kill.
@@ -28,11 +34,14 @@ def exclusive(path: Path, remedy: str) -> Iterator[None]:
     The lock is the file .NAME.lock next to it, which names its holder and is deleted by it in the end.
 
     Raises:
-        ValueError: another process holds it; the message names that process and ends with the remedy.
+        ValueError: another process holds it; the message names that process and ends with the remedy. Or the lock is a
+            link, whose file would be overwritten.
     """
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o644), "r+") as file:
+    if lock.is_symlink():
+        raise ValueError(f"{lock} is a link to elsewhere, which nothing here makes; delete it")
+    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+") as file:
         if not try_lock(file) or not _is_at(lock, file):
             raise ValueError(f"{path} is in use by {_holder(file)}; {remedy}")
         try:

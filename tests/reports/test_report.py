@@ -36,7 +36,7 @@ def plan(folder: Path, row: str, solved: int, model_name: str | None = None) -> 
     outcome = Outcome(np.zeros((2, 6, 4)), success, np.where(success, 3, 5), np.where(success, 0.4, 2.0), 0.0)
     results = folder / "plans" / row
     (results / "videos").mkdir(parents=True)
-    (results / "videos" / "task_000_success.mp4").write_bytes(b"a film")
+    (results / "videos" / "task_000_success.mp4").write_bytes(b"\0\0\0\0ftyp a film")
     Image.new("RGB", (8, 8)).save(results / "paths.png")
     OmegaConf.save({"ckpt_base_path": str(folder), "model_name": model_name or row}, results / "config.yaml")
     maze = Maze("umaze")

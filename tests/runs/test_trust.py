@@ -119,6 +119,14 @@ def test_a_result_looks_up_nothing_outside_its_file(tmp_path: Path, run: Path):
         planned_run(tmp_path)
 
 
+def test_a_result_leads_to_a_run_below_the_folder_that_it_names(tmp_path: Path, run: Path):
+    (tmp_path / "base").mkdir()
+    for name in ("../run", "/" + str(run), "a/../../run"):
+        edit(tmp_path / "config.yaml", {"ckpt_base_path": str(tmp_path / "base"), "model_name": name}, run)
+        with pytest.raises(ValueError, match=r"model_name \(.*\) must name a folder below"):
+            planned_run(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["dino_tok", "mae", "siglip2", "vfm_vae"])  # of several releases, or another's
 def test_whatever_an_encoder_of_conf_writes_into_a_run_may_be_read_again(name: str):
     check_names(encoder_config(name), "encoder", "config.yaml", "remedy")

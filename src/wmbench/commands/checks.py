@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from wmbench.commands.configuration import CONF, default_config, is_group, is_open, keys_of, unknown_key
 from wmbench.reports.table import BASELINES
+from wmbench.runs.find import check_below
 
 # Settings that take more than one kind of value; their readers check them.
 MIXED = ("compile", "cache.enabled", "wandb", "checkpoint", "env.maze", "parts")
@@ -109,8 +110,7 @@ def check_name(name: str, is_new: bool) -> None:
         ValueError: naming the rule.
     """
     num_bytes = len(os.fsencode(name))
-    if any(part == "" or part.startswith(".") for part in name.split("/")) or not name.isprintable():
-        raise ValueError(f"model_name ({name!r}) must name a folder below checkpoints/outputs, such as maze or exp1/maze")
+    check_below(name)
     if num_bytes > MOST_BYTES:
         raise ValueError(f"model_name ({name[:20]}...) takes {num_bytes} bytes, and at most {MOST_BYTES} are possible")
     if is_new and (name in BASELINES or "*" in name):

@@ -1,6 +1,5 @@
 """One evaluation: a player on a task set under some conditions, played once, kept in its folder, then shown."""
 
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from wmbench.evaluation.results import Result, Score, Scores, Summary, read_summ
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.scores import score_paths
 from wmbench.evaluation.tasks import Tasks
-from wmbench.files import exclusive, write_text
+from wmbench.files import exclusive, file_name, write_text
 from wmbench.machine import duration, optional, peak_memory, progress_bar, size
 from wmbench.planning.actor import Actor
 
@@ -74,8 +73,8 @@ class Evaluation:
         row, protocol = self.player.row, self.conditions.protocol["name"]
         key = digest({"row": row.hash, "conditions": self.conditions.hash})
         if row.is_baseline:
-            return Path("baselines", f"{protocol}_{key}", _file_name(row.row))
-        return Path(f"{self.player.env.maze.name}_{key}_{_file_name(row.row)}_{protocol}")
+            return Path("baselines", file_name(f"{protocol}_{key}"), file_name(row.row))
+        return Path(file_name(f"{self.player.env.maze.name}_{key}_{row.row}_{protocol}"))
 
 
 @dataclass
@@ -195,7 +194,3 @@ def _result(evaluation: Evaluation, outcome: Outcome, scores: Scores | None, sec
         device=str(evaluation.player.device),
         commit=evaluation.commit,
     )
-
-
-def _file_name(row: str) -> str:
-    return re.sub(r"[^\w.=+-]+", "_", row)

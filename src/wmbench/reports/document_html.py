@@ -36,7 +36,10 @@ def _markup_of(block: Block) -> str:
         case Table():
             return _table(block)
         case Picture(path, alt, caption):
-            image = f'<img alt="{html.escape(alt)}" src="{inline(path, "image/png")}">'
+            try:
+                image = f'<img alt="{html.escape(alt)}" src="{inline(path, "image/png")}">'
+            except (OSError, ValueError) as error:
+                return f"<p>{html.escape(f'{caption}: left out: {error}')}</p>"
             return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
         case Films(films):
             return f"<div class=films>{''.join(_film(path, caption) for path, caption in films)}</div>"

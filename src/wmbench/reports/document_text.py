@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from wmbench.files import write_text
-from wmbench.reports.document import Block, Films, Paragraph, Picture, Section, Table, plain
-from wmbench.reports.table import markdown_of
+from wmbench.reports.document import Block, Films, Paragraph, Picture, Section, Table, Text, plain
+from wmbench.reports.table import in_markdown, markdown_of
 
 LATEX = {"–": "--", "−": "$-$", "×": r"$\times$", "±": r"$\pm$"}
 
@@ -26,13 +26,17 @@ def write_markdown(path: Path, title: str, sections: Sequence[Section]) -> None:
 def _markdown(block: Block, folder: Path) -> str:
     match block:
         case Paragraph(text, kind):
-            return f"**{plain(text)}**" if kind == "answer" else plain(text)
+            return f"**{_text(text)}**" if kind == "answer" else _text(text)
         case Table():
             return f"{block.caption}\n\n{markdown_of(_strings(block))}".rstrip()
         case Picture(path, alt, caption):
-            return f"![{alt}]({os.path.relpath(path, folder)})\n\n{caption}"
+            return f"![{in_markdown(alt)}]({os.path.relpath(path, folder)})\n\n{in_markdown(caption)}"
         case Films(films):
-            return "\n".join(f"- [{plain(caption)}]({os.path.relpath(path, folder)})" for path, caption in films)
+            return "\n".join(f"- [{_text(caption)}]({os.path.relpath(path, folder)})" for path, caption in films)
+
+
+def _text(text: Text) -> str:
+    return in_markdown(plain(text))
 
 
 def _strings(table: Table) -> pd.DataFrame:
@@ -42,11 +46,13 @@ def _strings(table: Table) -> pd.DataFrame:
 
 def write_latex(path: Path, table: Table, label: str) -> None:
     """Write a table for \\input, in the style of booktabs."""
-    text = _strings(table).to_latex(index=False, escape=True, caption=_escaped(table.caption), label=label, position="t")
+    name = re.sub(r"[^\w:.-]", "-", label)
+    text = _strings(table).to_latex(index=False, escape=True, caption=_escaped(table.caption), label=name, position="t")
     for sign, command in LATEX.items():
         text = text.replace(sign, command)
     write_text(path, f"% needs \\usepackage{{booktabs}}\n{text}")
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", text)
+    text = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", "/"))
+    return text.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")

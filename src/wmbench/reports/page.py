@@ -20,6 +20,7 @@ figcaption { font-size: 0.85rem; color: #555; }
 img, video { max-width: 100%; border-radius: 4px; }
 code { background: #f1f1f4; padding: 0.1rem 0.3rem; border-radius: 3px; }
 """
+SIGNATURES = {"image/png": (0, b"\x89PNG\r\n\x1a\n"), "video/mp4": (4, b"ftyp")}  # where, and what stands there
 
 
 class Page:
@@ -60,5 +61,12 @@ class Page:
 
 
 def inline(path: Path, kind: str) -> str:
-    """A file as an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """A file as an address that holds it.
+
+    Raises:
+        ValueError: a file of another kind, such as a link that would take a secret along.
+    """
+    content = path.read_bytes()
+    if not content[SIGNATURES[kind][0] :].startswith(SIGNATURES[kind][1]):
+        raise ValueError(f"{path} is no {kind} file, and is not put on a page; delete it")
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

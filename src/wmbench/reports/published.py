@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from wmbench.evaluation.statistics import wilson
+from wmbench.files import write_text
 from wmbench.reports.table import html_of, markdown_of, with_interval
 
 HEADING = "Published, not measured here"
@@ -59,7 +60,7 @@ def verdict(expected: float, solved: int, tasks: int) -> str:
 
 def add_published(folder: Path) -> None:
     """Write published.csv, and add the cited rows, under their own heading, to table.md and table.html of write_table."""
-    load_published().to_csv(folder / "published.csv", index=False)
+    write_text(folder / "published.csv", load_published().to_csv(index=False))
     with (folder / "table.md").open("a") as file:
         file.write(f"\n{published_markdown()}")
     with (folder / "table.html").open("a") as file:

@@ -10,6 +10,7 @@ from PIL import Image
 from wmbench.data.official import open_episodes
 from wmbench.evaluation.results import sentence
 from wmbench.evaluation.row import BASELINES
+from wmbench.files import whole
 from wmbench.reports.feature_maps import FeatureMap, encode_frames, feature_map, feature_sheet, spread_frames
 from wmbench.reports.figures import draw_success, draw_training
 from wmbench.reports.page import Page
@@ -105,7 +106,11 @@ def _add_plans(page: Page, shown: Sequence[Row]) -> None:
     for row in shown:
         results = Path(row["folder"])
         for video in sorted((results / "videos").glob("*.mp4")):
-            page.video(video, f"{row['row']}: {video.stem.replace('_', ' ')}", columns=2)
+            caption = f"{row['row']}: {video.stem.replace('_', ' ')}"
+            try:
+                page.video(video, caption, columns=2)
+            except (OSError, ValueError) as error:
+                page.text(f"{caption}: the video is left out: {error}")
         if (results / "paths.png").exists():
             _picture(page, results / "paths.png", f"{row['row']}: paths of the first tasks, start green, goal red")
 
@@ -132,7 +137,8 @@ def _add_maps(page: Page, pictures: Path, runs: dict[str, Path], lost: dict[str,
         page.text(MAPS)
     for number, (data, maps) in enumerate(sheets.items()):
         path = pictures / f"maps_{number}.png"
-        Image.fromarray(feature_sheet(frames[data], maps)).save(path)
+        with whole(path) as temporary:
+            Image.fromarray(feature_sheet(frames[data], maps)).save(temporary)
         page.picture(path, f"Frames of {data}")
     if single:
         page.text(f"One token a frame is no map: {', '.join(single)}.")

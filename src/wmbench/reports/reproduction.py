@@ -4,6 +4,7 @@ from typing import Any
 
 from wmbench.evaluation.results import Result, sentence
 from wmbench.reports.published import RULE, paper_row, verdict
+from wmbench.reports.table import in_markdown
 
 
 def judge(summary: dict[str, Any], summaries: list[dict[str, Any]], overrides: list[str]) -> dict[str, Any]:
@@ -43,8 +44,8 @@ def to_markdown(report: dict[str, Any]) -> str:
         "alpha": f"{report['alpha']} (weight of proprio in the objective; 0 in the original)",
         "given settings": " ".join(report["overrides"]),
     }
-    table = ["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in facts.items())]
-    paragraphs = [f"## {report['model']}: {report['verdict']}", "\n".join(table), RULE]
+    table = ["| | |", "| --- | --- |", *(f"| {name} | {in_markdown(text)} |" for name, text in facts.items())]
+    paragraphs = [f"## {in_markdown(report['model'])}: {report['verdict']}", "\n".join(table), RULE]
     if "random" in floors:
         rate = f"{floors['random']:.1%}"
         paragraphs.append(

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from wmbench.data.official import open_episodes
 from wmbench.envs.mazes import BALL_RADIUS, CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
+from wmbench.files import file_name
 from wmbench.machine import optional
 from wmbench.reports.document import Cell, Films, Frame, Section, Sheet, Table, Text
 from wmbench.reports.film import write_video
@@ -54,7 +55,7 @@ def episodes(study: Study, films: Path) -> tuple[list[Section], list[Sheet]]:
     )
     clips: list[tuple[Path, Text]] = []
     for index, line in enumerate(shown.frame.to_dict("records")):
-        path = films / f"{line['row']}_{line['task']}.mp4"
+        path = films / file_name(f"{line['row']}_{line['task']}.mp4")
         if optional(f"film {path.name}", lambda line=line, path=path: film_episode(line, path) or True):
             clips.append((path, _caption(shown, index)))
     section.blocks.append(Films(clips))

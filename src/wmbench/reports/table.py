@@ -1,6 +1,7 @@
 """Results as a table: one row per model, its floors and ceiling with it, every number with what it rests on."""
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def _letter(number: int) -> str:
 
 def write_table(table: pd.DataFrame, folder: Path) -> None:
     """Write table.csv with every column, table.md and table.html with those that people read."""
-    write_text(folder / "table.csv", table.to_csv(index=False))
+    write_text(folder / "table.csv", csv_of(table))
     write_text(folder / "table.md", to_markdown(table))
     write_text(folder / "table.html", to_html(table))
 
@@ -247,9 +248,23 @@ def to_html(table: pd.DataFrame) -> str:
 
 def markdown_of(text: pd.DataFrame) -> str:
     """A table of strings and whole numbers as Markdown."""
-    lines = ["| " + " | ".join(text.columns) + " |", "| " + " | ".join("---" for _ in text.columns) + " |"]
-    lines += ["| " + " | ".join(str(value) for value in row) + " |" for row in text.itertuples(index=False)]
-    return "\n".join(lines) + "\n"
+    rows = [text.columns, ["---" for _ in text.columns], *text.itertuples(index=False)]
+    return "".join("| " + " | ".join(in_markdown(value).replace("|", "\\|") for value in row) + " |\n" for row in rows)
+
+
+def in_markdown(value: Any) -> str:
+    """A text that stays text in Markdown: on one line, no tag and no link."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(str(value).split())).replace("](", "]\\(")
+
+
+def csv_of(table: pd.DataFrame, **options: Any) -> str:
+    """A table as csv, in which no text is a formula to a spreadsheet: a quote comes before one that looks like it."""
+    texts = {name: table[name].map(_no_formula) for name in table.select_dtypes(exclude=["number", "bool"])}
+    return table.assign(**texts).to_csv(index=False, **options)
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and re.match(r"[=+@\t\r]|-(?![\d.])", value) else value
 
 
 def html_of(text: pd.DataFrame) -> str:

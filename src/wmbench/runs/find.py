@@ -16,7 +16,9 @@ def find_run(base: Path, name: str) -> Path:
 
     Raises:
         FileNotFoundError: no such run; the message lists those there are.
+        ValueError: a name that leads out of these folders.
     """
+    check_below(name)
     for folder in (base / "outputs" / name, base / name, SHIPPED / name):
         if any((folder / kind).exists() for kind in RUN_FILES):
             return folder
@@ -25,6 +27,16 @@ def find_run(base: Path, name: str) -> Path:
     names = list_runs(base)
     found = ", ".join(names) if names else "none; train one with: python train.py env=point_maze encoder=lewm_small"
     raise FileNotFoundError(f"no run {name!r} in {base / 'outputs'} or {base}; found: {found}")
+
+
+def check_below(name: str) -> None:
+    """Refuse a run's name that leads out of the folder of runs.
+
+    Raises:
+        ValueError: naming the rule.
+    """
+    if any(part == "" or part.startswith(".") for part in name.split("/")) or not name.isprintable():
+        raise ValueError(f"model_name ({name!r}) must name a folder below checkpoints/outputs, such as maze or exp1/maze")
 
 
 def list_runs(base: Path, pattern: str = "*") -> list[str]:
@@ -71,4 +83,4 @@ def planned_run(results: Path) -> Path:
         FileNotFoundError: it is not there any more.
     """
     cfg = read_plain(results / "config.yaml")
-    return find_run(Path(cfg["ckpt_base_path"]), cfg["model_name"])
+    return find_run(Path(cfg["ckpt_base_path"]), str(cfg["model_name"]))

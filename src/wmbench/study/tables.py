@@ -11,6 +11,7 @@ import pandas as pd
 from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.results import Result, Summary
 from wmbench.files import write_text
+from wmbench.reports.table import csv_of
 from wmbench.study.contrasts import judge, read_contrasts
 from wmbench.study.grid import Cell, Study
 from wmbench.study.outcomes import Known, Outcomes, all_pairs, planning_gaps, summarise
@@ -54,7 +55,7 @@ def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(index=False, float_format="%.6g"))
+    write_text(path, csv_of(table, float_format="%.6g"))
 
 
 def outcomes_of(done: Mapping[Cell, Summary]) -> pd.DataFrame:
