@@ -30,8 +30,8 @@ def download(name: str, settings: Sequence[str]) -> str:
     """Download what an encoder needs; returns one line per file to print."""
     lines = []
     for release in releases(encoder_config(name, settings)):
-        path = fetch(release)
-        known = "as released" if release.sha256 else "as first downloaded"
+        path = fetch(release, unpinned=True)
+        known = "as released" if release.sha256 else f"{release.digest}, as first downloaded"
         lines.append(f"{name}: {path} ({size(path.stat().st_size)}, SHA-256 {known}; {release.licence}, {release.access})")
     return "\n".join(lines) or f"{name}: needs no weights"
 

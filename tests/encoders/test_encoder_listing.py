@@ -52,7 +52,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def no_network(*arguments, **options):
         raise AssertionError("tried to download")
 
-    monkeypatch.setattr("wmbench.encoders.weights.urlopen", no_network)
+    monkeypatch.setattr("wmbench.encoders.download.urlopen", no_network)
     monkeypatch.setattr("wmbench.commands.configuration.CONF", str(conf))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     return load_script("scripts/encoders.py")

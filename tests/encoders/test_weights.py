@@ -96,20 +96,20 @@ def test_a_file_without_a_published_hash_is_pinned_by_its_first_download(cache, 
     source = tmp_path / "vit.pth"
     source.write_bytes(b"the weights")
     assert unpinned(source).description == "vit.pth, SHA-256 unknown"
-    fetch(unpinned(source))
+    fetch(unpinned(source), unpinned=True)
     digest = hashlib.sha256(b"the weights").hexdigest()
     assert (cache / "vit.pth.sha256").read_text() == f"{digest}  vit.pth\n"  # as sha256sum -c wants it
     assert unpinned(source).description == f"vit.pth, SHA-256 {digest[:12]}" == release_of(source).description
-    fetch(unpinned(source))
+    fetch(unpinned(source), unpinned=True)
     (cache / "vit.pth").write_bytes(b"something else")
     with pytest.raises(
         ValueError, match=r"vit\.pth has SHA-256 .* delete it .*vit\.pth\.sha256, if its authors replaced it"
     ):
-        fetch(unpinned(source))
+        fetch(unpinned(source), unpinned=True)
     (cache / "vit.pth").unlink()
     source.write_bytes(b"another version")
     with pytest.raises(ValueError, match=rf"instead of {digest}.*download it again"):
-        fetch(unpinned(source))
+        fetch(unpinned(source), unpinned=True)
 
 
 def test_a_file_copied_into_the_cache_is_pinned_by_its_first_use(cache, tmp_path):
@@ -138,7 +138,7 @@ def test_a_page_in_place_of_the_file_is_refused(cache, tmp_path):
     page = tmp_path / "login.html"
     page.write_text("<html>agree to this first</html>")
     with pytest.raises(FileNotFoundError, match=r"login\.html is a page, not a file"):
-        fetch(replace(unpinned(page), file="vit.pth"))
+        fetch(replace(unpinned(page), file="vit.pth"), unpinned=True)
     assert list(cache.iterdir()) == []
 
 
@@ -207,7 +207,7 @@ def test_an_untrained_network_leaves_every_random_state_alone(tmp_path, monkeypa
 
 def test_where_the_hub_is_switched_off_it_is_not_asked(cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("wmbench.encoders.weights.urlopen", None)
+    monkeypatch.setattr("wmbench.encoders.download.urlopen", None)
     release = Release("x", "https://huggingface.co/timm/x/resolve/main/x.pth", sha256=None, licence="MIT", access="open")
     with pytest.raises(FileNotFoundError, match=r"could not be downloaded \(HF_HUB_OFFLINE is set\).*\n.*encoder=x"):
         fetch(release)

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 from zipfile import is_zipfile
 
 import torch
@@ -20,10 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wmbench.data.archives import load_saved
-from wmbench.machine import progress_bar
+from wmbench.encoders.download import download
+from wmbench.files import in_turn
 
-TIMEOUT_S = 10
-CHUNK = 2**20
 REMEDY = "; give weights= a file of this model, or choose the encoder that the file belongs to"
 
 
@@ -33,7 +30,7 @@ class Release:
 
     Args:
         name: the encoder in conf/encoder that scripts/fetch.py gets it for, with settings if it needs any.
-        sha256: of the whole file; None where nobody has published it: the first download's is kept next to the file.
+        sha256: of the whole file; None where nobody has published it: only scripts/fetch.py downloads it, and keeps its own.
         access: "open", or what has to be agreed to before a download.
         file: its name in the cache, for an address that ends in a name which many files have.
         setting: of the encoder, that takes another file in its place.
@@ -51,6 +48,8 @@ class Release:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", self.file or self.url.rpartition("/")[2])
+        if self.file != Path(self.file).name or self.file.startswith("."):
+            raise ValueError(f"release.file ({self.file!r}) must be the name of a file in the cache, such as model.pth")
 
     @property
     def path(self) -> Path:
@@ -77,8 +76,11 @@ class Release:
         return f"{self.file}, SHA-256 {self.digest[:12] if self.digest else 'unknown'}"
 
 
-def fetch(release: Release) -> Path:
+def fetch(release: Release, unpinned: bool = False) -> Path:
     """The released file, downloaded where the cache does not have it.
+
+    Args:
+        unpinned: also a file whose hash nobody has published.
 
     Raises:
         FileNotFoundError: it cannot be downloaded; the message says what to do without a network.
@@ -87,15 +89,9 @@ def fetch(release: Release) -> Path:
     path = release.path
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")  # two runs may start together
-        try:
-            _download(release, partial)
-            _check_hash(partial, release, "download it again")
-            partial.rename(path)
-        except (OSError, HTTPException) as error:
-            raise FileNotFoundError(_way_out(release, error)) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with in_turn(path):  # two runs may start together
+            if not path.exists():
+                _download(release, path, unpinned)
     _check_hash(path, release, "delete it to download it again")
     return path
 
@@ -220,18 +216,34 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(release: Release, path: Path) -> None:
+def _download(release: Release, path: Path, unpinned: bool) -> None:
+    """Download a file of a known hash, going on with what an earlier attempt has left."""
+    partial = path.with_name(f"{path.name}.part")
+    if release.digest is None:
+        partial.unlink(missing_ok=True)  # what is published there now may be another file
+    try:
+        _check_allowed(release, unpinned)
+        download(release.url, partial)
+    except OSError as error:
+        if partial.exists() and not partial.stat().st_size:
+            partial.unlink()
+        raise FileNotFoundError(_way_out(release, error)) from error
+    try:
+        _check_hash(partial, release, "download it again")
+    except ValueError:
+        partial.unlink()
+        raise
+    partial.rename(path)
+
+
+def _check_allowed(release: Release, unpinned: bool) -> None:
+    """Raises OSError where a file is not to be downloaded here."""
     if release.package:
         raise OSError("a package brings them")
     if "huggingface.co/" in release.url and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise OSError("HF_HUB_OFFLINE is set")
-    with urlopen(release.url, timeout=TIMEOUT_S) as response, path.open("wb") as file:
-        if response.headers.get_content_type() == "text/html":
-            raise OSError(f"{release.url} is a page, not a file")  # a form to fill in, a quota that is used up
-        total = int(response.headers.get("Content-Length", 0)) or None
-        with progress_bar(total=total, unit="B", unit_scale=True, desc=release.file) as bar:
-            while chunk := response.read(CHUNK):
-                bar.update(file.write(chunk))
+    if release.digest is None and not unpinned:
+        raise OSError("nobody has published their hash: only scripts/fetch.py downloads them, and keeps it for later")
 
 
 def _check_hash(path: Path, release: Release, remedy: str) -> None:
