@@ -11,16 +11,18 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command
-from wmbench.commands.players import evaluation_of, load_tasks, load_trained, make_baseline, possible_baselines
-from wmbench.evaluation.evaluate import evaluate
-from wmbench.evaluation.results import note_asked
-from wmbench.evaluation.row import BASELINES
-from wmbench.evaluation.targets import read_targets
-from wmbench.runs.find import list_runs
 
 
 @command("plan")
 def main(cfg: DictConfig) -> None:
+    # after --help, which does not wait for PyTorch
+    from wmbench.commands.players import evaluation_of, load_tasks, load_trained, make_baseline, possible_baselines
+    from wmbench.evaluation.evaluate import evaluate
+    from wmbench.evaluation.results import note_asked
+    from wmbench.evaluation.row import BASELINES
+    from wmbench.evaluation.targets import read_targets
+    from wmbench.runs.find import list_runs
+
     if OmegaConf.is_missing(cfg, "model_name"):
         found = [*list_runs(Path(cfg.ckpt_base_path)), *BASELINES]
         raise ValueError(f"which model? model_name=NAME; found: {', '.join(found)}")

@@ -5,24 +5,27 @@ Stopped at any point, the same command goes on. The head lands where train.py en
 next to it, of the same name, holds metrics.csv and reconstructions.png (real frames above, drawn ones below).
 """
 
-import pandas as pd
-import torch
 from omegaconf import DictConfig
 
 from wmbench.commands import command
-from wmbench.commands.learners import ball_position_r2, head_file, learn, new_tokenizer, next_command, open_pretraining
-from wmbench.data.official import open_episodes
-from wmbench.data.windows import split_windows
-from wmbench.encoders.weights import file_hash
 from wmbench.files import exclusive
-from wmbench.machine import optional, pick_device
-from wmbench.runs.build import build_decoder
-from wmbench.runs.recipe import Recipe
-from wmbench.training.tokenizer import TokenizerTrainee, draw_picture
 
 
 @command("pretrain")
 def main(cfg: DictConfig) -> None:
+    # after --help, which does not wait for PyTorch
+    import pandas as pd
+    import torch
+
+    from wmbench.commands.learners import ball_position_r2, head_file, learn, new_tokenizer, next_command, open_pretraining
+    from wmbench.data.official import open_episodes
+    from wmbench.data.windows import split_windows
+    from wmbench.encoders.weights import file_hash
+    from wmbench.machine import optional, pick_device
+    from wmbench.runs.build import build_decoder
+    from wmbench.runs.recipe import Recipe
+    from wmbench.training.tokenizer import TokenizerTrainee, draw_picture
+
     device = pick_device(cfg.device)
     recipe = Recipe.of(cfg.training)
     episodes = open_episodes(cfg.env.data)

@@ -12,15 +12,17 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command
-from wmbench.reports.study_report import write_study_report
-from wmbench.study.grid import Study
-from wmbench.study.lock import changes, lock_now
-from wmbench.study.runner import Runner, finished, plan_of, problems, status
-from wmbench.study.tables import write_tables
 
 
 @command("study")
 def main(cfg: DictConfig) -> None:
+    # after --help, which does not wait for PyTorch
+    from wmbench.reports.study_report import write_study_report
+    from wmbench.study.grid import Study
+    from wmbench.study.lock import changes, lock_now
+    from wmbench.study.runner import Runner, finished, plan_of, problems, status
+    from wmbench.study.tables import write_tables
+
     config: dict = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]
     study = Study.of(config, Path(cfg.folder))
     cells = study.shard(cfg.shard)

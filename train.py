@@ -9,27 +9,29 @@ Likewise distance=quasimetric, for plan.py objective=learned, and policy=inverse
 import sys
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command, plan_line
-from wmbench.commands.arms import arm_of
-from wmbench.commands.heads import new_heads, train_heads
-from wmbench.commands.learners import check_words, learn, new_decoder, train_decoder, world_model_trainee
-from wmbench.data.facts import complete
-from wmbench.data.normalizer import fit_normalizer
-from wmbench.data.official import open_episodes
-from wmbench.data.windows import Windows, split_windows
-from wmbench.diagnostics.probe import fit_probe
 from wmbench.files import exclusive
-from wmbench.machine import pick_device
-from wmbench.runs.build import build_world_model
-from wmbench.runs.folder import folder_of, open_parts, open_run
-from wmbench.runs.recipe import Recipe
 
 
 @command("train")
 def main(cfg: DictConfig) -> None:
+    import torch  # after --help, which does not wait for it
+
+    from wmbench.commands.arms import arm_of
+    from wmbench.commands.heads import new_heads, train_heads
+    from wmbench.commands.learners import check_words, learn, new_decoder, train_decoder, world_model_trainee
+    from wmbench.data.facts import complete
+    from wmbench.data.normalizer import fit_normalizer
+    from wmbench.data.official import open_episodes
+    from wmbench.data.windows import Windows, split_windows
+    from wmbench.diagnostics.probe import fit_probe
+    from wmbench.machine import pick_device
+    from wmbench.runs.build import build_world_model
+    from wmbench.runs.folder import folder_of, open_parts, open_run
+    from wmbench.runs.recipe import Recipe
+
     device = pick_device(cfg.device)
     cfg.arm = arm_of(cfg)
     recipe = Recipe.of(cfg.training, cfg.encoder_lr if cfg.train_encoder else None)
@@ -37,8 +39,7 @@ def main(cfg: DictConfig) -> None:
     episodes = open_episodes(cfg.env.data)
     for note in complete(episodes, **OmegaConf.to_container(cfg.env, resolve=True)):  # type: ignore[arg-type]
         print(f"note: {note}", file=sys.stderr)
-    split = (cfg.train_fraction, cfg.split_seed)
-    train, valid = split_windows(episodes, cfg.num_hist + cfg.num_pred, cfg.frameskip, *split)
+    train, valid = split_windows(episodes, cfg.num_hist + cfg.num_pred, cfg.frameskip, cfg.train_fraction, cfg.split_seed)
 
     torch.manual_seed(cfg.seed)
     model = build_world_model(cfg, fit_normalizer(episodes)).to(device)

@@ -8,13 +8,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command
-from wmbench.data.collection import checked_output, collect, make_manifest, report_existing
 from wmbench.files import exclusive, writing
-from wmbench.runs.provenance import versions
 
 
 @command("collect")
 def main(cfg: DictConfig) -> None:
+    # after --help, which does not wait for PyTorch
+    from wmbench.data.collection import checked_output, collect, make_manifest, report_existing
+    from wmbench.runs.provenance import versions
+
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     output = checked_output(cfg.output, cfg.num_workers)
     manifest = make_manifest(settings, versions(("wmbench", "mujoco", "mujoco-warp", "numpy")))

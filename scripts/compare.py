@@ -8,11 +8,6 @@ papers follow under their own heading, and in published.csv.
 from pathlib import Path
 
 from wmbench.commands import Arguments, door
-from wmbench.commands.baselines import baseline_command
-from wmbench.evaluation.results import find_summaries
-from wmbench.reports.published import add_published, published_markdown
-from wmbench.reports.report import write_report
-from wmbench.reports.table import make_table, missing_baselines, to_markdown, write_table
 
 
 @door
@@ -22,6 +17,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="where to write the table; by default into the folder")
     parser.add_argument("--published", action="store_true", help="cite the numbers of papers too, apart from the measured")
     arguments = parser.parse_args()
+    # after --help, which does not wait for PyTorch
+    from wmbench.commands.baselines import baseline_command
+    from wmbench.evaluation.results import find_summaries
+    from wmbench.reports.published import add_published, published_markdown
+    from wmbench.reports.report import write_report
+    from wmbench.reports.table import make_table, missing_baselines, to_markdown, write_table
+
     if not arguments.folder.is_dir():
         raise ValueError(f"no folder {arguments.folder}; plan first: python plan.py model_name=point_maze_lewm")
     summaries = find_summaries(arguments.folder)

@@ -8,10 +8,6 @@ import time
 from pathlib import Path
 
 from wmbench.commands import Arguments, door, fail, run_command
-from wmbench.evaluation.results import find_summaries
-from wmbench.machine import duration
-from wmbench.reports.demo import write_demo
-from wmbench.reports.table import to_markdown
 
 ROWS = ("lewm_small", "state")
 
@@ -24,10 +20,14 @@ def main() -> None:
     parser.add_argument("--num-tasks", type=int, default=100, help="tasks to plan (default 100)")
     parser.add_argument("--folder", type=Path, default=Path("."), help="where data/, checkpoints/ and plan_outputs/ go")
     arguments = parser.parse_args()
+    from wmbench.evaluation.results import find_summaries  # after --help, which does not wait for PyTorch
+    from wmbench.machine import duration
+    from wmbench.reports.demo import write_demo
+    from wmbench.reports.table import to_markdown
+
     began = time.perf_counter()
     data, checkpoints = arguments.folder / "data" / "demo.h5", arguments.folder / "checkpoints" / "demo"
     plans = arguments.folder / "plan_outputs" / "demo"
-
     # Every fifth frame is stored, since the model looks at no other; 64 pixels are enough to see the ball.
     run(
         "scripts/collect.py env=point_maze env.renderer=warp image_size=64 store_every=5",

@@ -8,11 +8,13 @@ numbers go with their success. docs/diagnostics.md says what each number means.
 from omegaconf import DictConfig
 
 from wmbench.commands import command
-from wmbench.commands.diagnosis import diagnose_run, runs_asked, tell
 
 
 @command("diagnose")
 def main(cfg: DictConfig) -> None:
+    # after --help, which does not wait for PyTorch
+    from wmbench.commands.diagnosis import diagnose_run, runs_asked, tell
+
     tell(cfg, {name: diagnose_run(cfg, name) for name in runs_asked(cfg)})
 
 

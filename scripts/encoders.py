@@ -4,12 +4,7 @@ Says what each file of conf/encoder gives and costs, or each of those named (enc
 sizes and times are those of the same network untrained. --markdown prints a table for a document, with nothing shortened.
 """
 
-import pandas as pd
-
 from wmbench.commands import Arguments, choices, door
-from wmbench.commands.encoder_list import COLUMNS, WEIGHTS, as_text, row
-from wmbench.machine import pick_device, progress_bar
-from wmbench.reports.table import markdown_of
 
 LEGEND = """
 GFLOPs: of one frame, two for a multiplication with its addition.
@@ -25,6 +20,13 @@ def main() -> None:
     arguments.add_argument("--no-time", action="store_true", help="measure no milliseconds, which take most of the time")
     arguments.add_argument("--markdown", action="store_true", help="print a Markdown table")
     given = arguments.parse_args()
+    # after --help, which does not wait for PyTorch
+    import pandas as pd
+
+    from wmbench.commands.encoder_list import COLUMNS, WEIGHTS, as_text, row
+    from wmbench.machine import pick_device, progress_bar
+    from wmbench.reports.table import markdown_of
+
     names = given.encoders.removeprefix("encoder=").split(",") if given.encoders else choices("encoder")
     device = pick_device("auto")
     rows = [

@@ -6,15 +6,12 @@ as red, green and blue. A setting such as encoder.pretrained=false holds for tho
 
 import re
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from PIL import Image
 
 from wmbench.commands import Arguments, door, encoder_config
-from wmbench.data.official import open_episodes
-from wmbench.encoders.base import Encoder
-from wmbench.machine import pick_device
-from wmbench.reports.feature_maps import encode_frames, feature_map, feature_sheet, spread_frames
 
 
 @door
@@ -28,6 +25,11 @@ def main() -> None:
     asked = dict(word.partition("=")[::2] for word in given.words if word not in settings)
     if asked.keys() != {"encoder", "data"}:
         raise ValueError(f"give encoder=NAME,NAME, data=PATH and encoder.KEY=VALUE, not {' '.join(given.words)}")
+    # after --help, which does not wait for PyTorch
+    from wmbench.data.official import open_episodes
+    from wmbench.machine import pick_device
+    from wmbench.reports.feature_maps import encode_frames, feature_map, feature_sheet, spread_frames
+
     encoders = build(asked["encoder"].split(","), settings)
     frames = spread_frames(open_episodes(asked["data"]), given.num_frames)
     here = pick_device("auto")
@@ -37,7 +39,7 @@ def main() -> None:
     print(f"wrote {given.output}")
 
 
-def build(names: list[str], settings: list[str]) -> dict[str, Encoder]:
+def build(names: list[str], settings: list[str]) -> dict[str, Any]:
     """Build by name the encoders that have a grid of tokens, each with those of the settings that it has."""
     taken = {name: [s for s in settings if re.split(r"[.=]", s)[1] in encoder_config(name)] for name in names}
     if unknown := set(settings).difference(*taken.values()):

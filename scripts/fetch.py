@@ -7,9 +7,6 @@ files to the same place there, or say where they are with encoder.weights=PATH.
 from collections.abc import Sequence
 
 from wmbench.commands import Arguments, door, encoder_config
-from wmbench.commands.configuration import releases
-from wmbench.encoders.weights import fetch
-from wmbench.machine import size
 
 
 @door
@@ -28,6 +25,11 @@ def main() -> None:
 
 def download(name: str, settings: Sequence[str]) -> str:
     """Download what an encoder needs; returns one line per file to print."""
+    # after --help, which does not wait for PyTorch
+    from wmbench.commands.encoder_list import releases
+    from wmbench.encoders.weights import fetch
+    from wmbench.machine import size
+
     lines = []
     for release in releases(encoder_config(name, settings)):
         path = fetch(release, unpinned=True)

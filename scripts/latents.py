@@ -6,11 +6,7 @@ A file that is being written stays. Training computes missing tokens again.
 
 from pathlib import Path
 
-import pandas as pd
-
 from wmbench.commands import Arguments, door
-from wmbench.data.token_list import describe, on_disk, prune, written_fraction
-from wmbench.machine import size
 
 COLUMNS = ("name", "encoder", "data", "tokens x width", "dtype", "frames", "size", "written", "age")
 
@@ -21,6 +17,10 @@ def main() -> None:
     arguments.add_argument("--dir", type=Path, default=Path("data/latents"), help="cache.dir of train.py")
     arguments.add_argument("--prune", nargs="*", metavar="NAME", help="delete these, or without a name what is incomplete")
     given = arguments.parse_args()
+    # after --help, which does not wait for PyTorch
+    from wmbench.data.token_list import prune, written_fraction
+    from wmbench.machine import size
+
     paths = {path.stem: path for path in sorted(given.dir.glob("*.latents"))}
     if given.prune is None:
         return print_table(paths)
@@ -37,6 +37,11 @@ def main() -> None:
 def print_table(paths: dict[str, Path]) -> None:
     if not paths:
         return print("no tokens are kept here; train.py keeps those of frozen networks (cache.enabled)")
+    import pandas as pd
+
+    from wmbench.data.token_list import describe, on_disk
+    from wmbench.machine import size
+
     print(pd.DataFrame(map(describe, paths.values()), columns=COLUMNS).fillna("").to_string(index=False))
     print(f"{size(sum(on_disk(path) for path in paths.values()))} in all")
 

@@ -8,24 +8,24 @@ their distances on the processor.
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import torch
 from jaxtyping import Bool
 from numpy import ndarray
 
 from wmbench.commands import Arguments, door
 from wmbench.commands.configuration import compose
-from wmbench.commands.players import evaluation_of, make_baseline
-from wmbench.envs.mazes import Maze
-from wmbench.evaluation.episode_loop import run_episodes
-from wmbench.evaluation.shipped import FOLDER, SPLITS, write_tasks
-from wmbench.evaluation.stratified import EDGES, SEEDS, stratified_tasks
-from wmbench.evaluation.tasks import Tasks
-from wmbench.files import shipped
+
+MAZES = ("umaze", "medium", "large")
 
 
-def simulator_touches(maze: str, evaluations: int, tasks: Tasks) -> Bool[ndarray, " n"]:
+def simulator_touches(maze: str, evaluations: int, tasks: Any) -> Bool[ndarray, " n"]:
     """Which goals the simulator row touches within the maze's larger budget, planning with several iterations of iCEM."""
+    import torch
+
+    from wmbench.commands.players import evaluation_of, make_baseline
+    from wmbench.evaluation.episode_loop import run_episodes
+
     samples = evaluations // 6
     planner = {"num_samples": samples, "num_elites": samples // 4, "budget": evaluations}
     settings = ["protocol=bench", "protocol.play_on=false", "planner=icem", "model_name=simulator"]
@@ -38,17 +38,22 @@ def simulator_touches(maze: str, evaluations: int, tasks: Tasks) -> Bool[ndarray
 @door
 def main() -> None:
     arguments = Arguments(description=__doc__)
-    arguments.add_argument("--output", type=Path, default=shipped(FOLDER), help="where to write; by default in their place")
-    arguments.add_argument("--mazes", nargs="+", choices=list(EDGES), default=list(EDGES))
+    arguments.add_argument("--output", type=Path, help="where to write; by default in their place")
+    arguments.add_argument("--mazes", nargs="+", choices=MAZES, default=MAZES)
     arguments.add_argument("--validation", type=int, default=200, help="number of validation tasks of a maze")
     arguments.add_argument("--test", type=int, default=500, help="number of its test tasks")
     arguments.add_argument("--evaluations", type=int, nargs="+", default=[100, 1000, 3000], help="of a plan, tried in turn")
     given = arguments.parse_args()
+    from wmbench.envs.mazes import Maze  # after --help, which does not wait for PyTorch
+    from wmbench.evaluation.shipped import FOLDER, SPLITS, write_tasks
+    from wmbench.evaluation.stratified import SEEDS, stratified_tasks
+    from wmbench.files import shipped
+
     for maze in given.mazes:
         for split in SPLITS:
             attempts = [partial(simulator_touches, maze, evaluations) for evaluations in given.evaluations]
             tasks, dropped = stratified_tasks(maze, getattr(given, split), SEEDS[split], attempts)
-            path = write_tasks(given.output, f"{maze}_{split}", Maze(maze), tasks)
+            path = write_tasks(given.output or shipped(FOLDER), f"{maze}_{split}", Maze(maze), tasks)
             print(f"wrote {path}: {len(tasks)} tasks ({tasks.hash}); {dropped} more were out of the simulator's reach")
 
 

@@ -10,10 +10,7 @@ import sys
 from pathlib import Path
 
 from wmbench.commands import door, run_command
-from wmbench.evaluation.results import Result, find_summaries, read_asked
 from wmbench.files import write_text
-from wmbench.reports.published import paper_row
-from wmbench.reports.reproduction import judge, to_markdown
 
 RETRAIN = "python train.py experiment=dino_wm env.data=data/point_maze.h5"
 
@@ -23,6 +20,11 @@ def main() -> None:
     overrides = sys.argv[1:]
     if {"--help", "-h"} & set(overrides):
         return print(__doc__)
+    # after --help, which does not wait for PyTorch
+    from wmbench.evaluation.results import Result, find_summaries, read_asked
+    from wmbench.reports.published import paper_row
+    from wmbench.reports.reproduction import judge, to_markdown
+
     if fixed := [o for o in overrides if o.startswith(("protocol=", "--config-name", "-cn"))]:
         raise ValueError(f"the paper's number belongs to protocol {paper_row()['protocol']}; leave {fixed[0]} out")
     output = Path(next((o.partition("=")[2] for o in overrides if o.startswith("output_dir=")), "plan_outputs"))

@@ -6,18 +6,20 @@ prints ||ours - recorded|| / ||recorded|| of every output. Exit status 1 if one 
 
 from pathlib import Path
 
-import torch
-
 from wmbench.commands import Arguments, door
-from wmbench.commands.encoder_recordings import FAMILIES
-from wmbench.importers.golden import Quantity, read_record, relative_error
 
 
 @door
 def main() -> None:
     arguments = Arguments(description=__doc__)
-    arguments.add_argument("settings", nargs=2, metavar="encoder=NAME file=PATH", help=f"known: {', '.join(FAMILIES)}")
+    arguments.add_argument("settings", nargs=2, metavar="encoder=NAME file=PATH", help="an encoder and its recording")
     given = dict(setting.split("=", 1) for setting in arguments.parse_args().settings if "=" in setting)
+    # after --help, which does not wait for PyTorch
+    import torch
+
+    from wmbench.commands.encoder_recordings import FAMILIES
+    from wmbench.importers.golden import read_record, relative_error
+
     if given.keys() != {"encoder", "file"}:
         raise ValueError(f"give encoder=NAME and file=PATH, not {', '.join(given) or 'words without ='}")
     if given["encoder"] not in FAMILIES:
@@ -26,7 +28,8 @@ def main() -> None:
     try:
         recorded = read_record(Path(given["file"]))
         with torch.inference_mode():
-            passed = [report(quantity) for quantity in FAMILIES[given["encoder"]](recorded)]
+            outputs = FAMILIES[given["encoder"]](recorded)
+            passed = [report(each.name, relative_error(each.ours, each.recorded), each.limit) for each in outputs]
     except FileNotFoundError:
         raise
     except KeyError as error:
@@ -38,11 +41,10 @@ def main() -> None:
     raise SystemExit(not all(passed))
 
 
-def report(quantity: Quantity) -> bool:
+def report(name: str, error: float, limit: float) -> bool:
     """Print an output's error; returns whether it is within the limit."""
-    error = relative_error(quantity.ours, quantity.recorded)
-    within = error <= quantity.limit
-    print(f"{quantity.name:<32}{error:.1e}{'' if within else '  fails'}")
+    within = error <= limit
+    print(f"{name:<32}{error:.1e}{'' if within else '  fails'}")
     return within
 
 

@@ -25,7 +25,8 @@ def main() -> None:
         "--checkpoint", type=Path, metavar="FOLDER", help="the released folder that outputs were recorded of"
     )
     given = arguments.parse_args()
-    from wmbench.importers.recordings import compare  # after --help, which need not wait for it
+    # after --help, which does not wait for PyTorch
+    from wmbench.importers.recordings import compare
 
     passed = []
     try:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from wmbench.commands import CONF
 from wmbench.models.world_model import WorldModel
+from wmbench.runs import build
 
 ROOT = Path(__file__).parents[1]
 TRAIN = "device=cpu num_hist=2 frameskip=3 predictor.depth=1 predictor.num_heads=2 predictor.head_dim=4 predictor.mlp_dim=8"
@@ -52,11 +53,11 @@ def load_script(file: str) -> Any:
 
 def train(cfg: DictConfig) -> WorldModel:
     """Run train.py; returns the model that it ends with."""
-    script, built = load_script("train.py"), []
-    build = script.build_world_model
+    built: list[WorldModel] = []
+    make = build.build_world_model
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "build_world_model", lambda *given: built.append(build(*given)) or built[-1])
-        script.main.__wrapped__(cfg)
+        patch.setattr(build, "build_world_model", lambda *given: built.append(make(*given)) or built[-1])
+        load_script("train.py").main.__wrapped__(cfg)
     return built[0]
 
 

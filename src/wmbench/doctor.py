@@ -294,7 +294,8 @@ def driver(kind: str) -> str:
 
 def weights() -> dict[str, bool]:
     """Whether the files of each encoder that has its own are here."""
-    from wmbench.commands.configuration import CONF, choices, encoder_config, releases
+    from wmbench.commands.configuration import CONF, choices, encoder_config
+    from wmbench.commands.encoder_list import releases
 
     own = [name for name in choices("encoder") if "url:" in Path(CONF, "encoder", f"{name}.yaml").read_text()]
     return {name: all(file.path.exists() for file in releases(encoder_config(name))) for name in own}

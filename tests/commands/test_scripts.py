@@ -1,5 +1,7 @@
 """What every script does with a wrong argument, an error and Ctrl-C."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,18 @@ from wmbench.commands import door
 from wmbench.commands.entry import as_note
 from wmbench.files import PACKAGE
 
+HEAVY = {"torch", "pandas", "scipy", "mujoco", "matplotlib"}
+HELP = """
+import runpy, sys
+for script in sys.argv[1:]:
+    for words in (["--help"], ["--cfg", "job"])[: 1 + (script in ("train.py", "plan.py"))]:
+        sys.argv = [script, *words]
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as stop:
+            assert not stop.code
+        print("LOADED", script, *sys.modules)
+"""
 DOORS = sorted(path for path in Path(ROOT, "scripts").glob("*.py") if "Arguments(" in path.read_text())
 
 
@@ -21,6 +35,16 @@ def test_a_wrong_argument_is_one_line(path: Path, monkeypatch: pytest.MonkeyPatc
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and f"{path.name} --help" in error
     assert stop.value.code == 1
+
+
+def test_help_and_settings_are_printed_without_waiting_for_pytorch_and_its_like():
+    """Of every command, one after another in one process."""
+    scripts = sorted(path.relative_to(ROOT) for path in [*Path(ROOT).glob("*.py"), *Path(ROOT, "scripts").glob("*.py")])
+    command = [sys.executable, "-c", HELP, *map(str, scripts)]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    loaded = [line.split()[1:] for line in printed.splitlines() if line.startswith("LOADED")]
+    assert len(loaded) == len(scripts) + 2
+    assert {script: HEAVY & set(modules) for script, *modules in loaded if HEAVY & set(modules)} == {}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from wmbench.data.official import PUBLISHED, OfficialEpisodes, open_episodes
 from wmbench.data.windows import Windows
 from wmbench.envs.mazes import MAPS
 from wmbench.files import exclusive
-from wmbench.importers import published_data
+from wmbench.importers import checkpoint, published_data
 
 ROOT = Path(__file__).parents[2]
 LENGTHS, T, SIZE = (7, 5, 7, 6), 7, 6
@@ -417,9 +417,9 @@ def test_a_checkpoint_is_imported_only_where_its_outputs_are_those_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: float, status: int
 ):
     imported = []
-    script, errors = load_script("scripts/import_dino_wm.py"), [("predictor", 1.2e-7, 1e-5), ("decoder", error, 1e-5)]
-    monkeypatch.setattr(script, "verify_checkpoint", lambda src, expected: errors)
-    monkeypatch.setattr(script, "import_checkpoint", lambda *arguments: imported.append(arguments))
+    errors = [("predictor", 1.2e-7, 1e-5), ("decoder", error, 1e-5)]
+    monkeypatch.setattr(checkpoint, "verify_checkpoint", lambda src, expected: errors)
+    monkeypatch.setattr(checkpoint, "import_checkpoint", lambda *arguments: imported.append(arguments))
     source = tmp_path / "point_maze_tiny"
     assert run(monkeypatch, "checkpoint", source, "--verify", "expected.pt") == status
     out, err = capsys.readouterr()

@@ -144,9 +144,9 @@ def test_files_are_found_however_deep_a_configuration_names_them(script):
         "access": "open",
     }
     config = {"release": file, "seed": 0, "trunk": {"release": file | {"url": "https://example.org/b.pth"}, "depth": 2}}
-    assert [release.file for release in configuration.releases(config)] == ["a.pth", "b.pth"]
+    assert [release.file for release in encoder_list.releases(config)] == ["a.pth", "b.pth"]
 
 
 def test_a_setting_changes_what_is_fetched(script):
     config = configuration.encoder_config("tiny", ["encoder.release.url=https://example.org/mine.pth"])
-    assert [release.file for release in configuration.releases(config)] == ["mine.pth"]
+    assert [release.file for release in encoder_list.releases(config)] == ["mine.pth"]

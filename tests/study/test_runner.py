@@ -13,6 +13,7 @@ from omegaconf import open_dict
 from pretend import Commands
 
 from wmbench import files
+from wmbench.reports import study_report
 from wmbench.study import runner
 from wmbench.study.grid import Study
 from wmbench.study.runner import Runner, finished, plan_of, problems, status
@@ -149,7 +150,7 @@ def test_the_last_line_counts_cells_and_the_exit_status_tells_of_failures(tmp_pa
     with open_dict(cfg):
         cfg.study = {"name": "demo", "seeds": [0, 1], "rows": ROWS, "evaluations": {"open": "protocol=bench_open"}}
     study_py, ended = load_script("study.py"), 0
-    monkeypatch.setattr(study_py, "write_study_report", lambda folder: folder)
+    monkeypatch.setattr(study_report, "write_study_report", lambda folder: folder)
     try:
         study_py.main.__wrapped__(cfg)
     except SystemExit as stopped:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from wmbench.commands.configuration import CONF, default_config, is_group, is_open, keys_of, unknown_key
-from wmbench.reports.table import BASELINES
+from wmbench.evaluation.row import BASELINES
 from wmbench.runs.find import check_below
 
 # Settings that take more than one kind of value; their readers check them.

@@ -9,11 +9,10 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands.quoting import quoted
-from wmbench.encoders.weights import Release
 from wmbench.files import shipped
 
 CONF = str(shipped("conf"))
@@ -23,15 +22,6 @@ def encoder_config(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """What conf/encoder/NAME.yaml says, with its defaults and with settings (encoder.KEY=VALUE) in place of its own."""
     cfg = compose("train", [f"encoder={name}", *map(quoted, settings)])
     return OmegaConf.to_container(cfg.encoder, resolve=True)  # type: ignore[return-value]
-
-
-def releases(node: Any) -> list[Release]:
-    """Every file that an encoder's configuration names, however deep; a network may have its backbone's and its own."""
-    if not isinstance(node, dict):
-        return []
-    if node.get("_target_", "").endswith(".Release"):
-        return [instantiate(node)]
-    return [release for child in node.values() for release in releases(child)]
 
 
 def compose(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:

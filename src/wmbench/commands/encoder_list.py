@@ -11,9 +11,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
-from wmbench.commands.configuration import encoder_config, releases
+from wmbench.commands.configuration import encoder_config
 from wmbench.commands.messages import explain
 from wmbench.encoders.base import Encoder
+from wmbench.encoders.weights import Release
 from wmbench.shapes import Obs
 
 MOST_TIMED = 100e6  # parameters; a larger network takes long to build, which is worth it where its weights are cached
@@ -59,6 +60,15 @@ def describe(name: str, device: torch.device | None) -> dict[str, str]:
         "access": ", ".join(dict.fromkeys(file.access for file in files)) or "open",
         "note": type(encoder).note,  # with its weights, which it is built without here
     }
+
+
+def releases(node: Any) -> list[Release]:
+    """Every file that an encoder's configuration names, however deep; a network may have its backbone's and its own."""
+    if not isinstance(node, dict):
+        return []
+    if node.get("_target_", "").endswith(".Release"):
+        return [instantiate(node)]
+    return [release for child in node.values() for release in releases(child)]
 
 
 def build(config: dict[str, Any]) -> Encoder:

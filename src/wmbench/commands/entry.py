@@ -112,7 +112,8 @@ def as_note(message: Warning | str, category: type, filename: str, lineno: int, 
 
 def computing(cfg: DictConfig) -> Any:
     """Context of a command's memory and precision; the next job of a sweep starts from the precision that was before."""
-    from wmbench.machine import keep_freed_memory, pick_device  # loads PyTorch, for which --help does not wait
+    # after --help, which does not wait for PyTorch
+    from wmbench.machine import keep_freed_memory, pick_device
     from wmbench.models.precision import precision_named
 
     keep_freed_memory()
