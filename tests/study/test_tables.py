@@ -34,6 +34,8 @@ def test_a_row_s_success_is_the_mean_over_its_runs_and_tasks(tables):
     assert table["n_seeds"].to_dict() == {"a": 1, "b": 3, "simulator": 0}
     assert (table["n_tasks"] == 4).all()
     assert table["gap"].dropna().to_dict() == {"a": -0.5, "b": -0.5}
+    others = tables["table"][tables["table"]["outcome"] != "success"]
+    assert len(others) and others[["gap", "gap_low", "gap_high"]].isna().all(axis=None)  # it is a gap of success
 
 
 def test_every_task_of_every_run_is_a_line(tables):

@@ -25,6 +25,8 @@ OF_TASKS = (
 OF_ROWS = ("encoder", "encoder_name", "arm", "note", "input_size", "parameters", "renderer", "image_size", "data_hash")
 MEANS = ("position_r2", "evaluations_per_plan", "seconds_per_decision", "seconds_per_plan", "steps", "spl", "final_distance")
 
+Played = Mapping[Cell, Conditions]  # what decided the outcome of each cell
+
 
 def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
     """Write cells.csv and, if anything is done, outcomes.csv, table.csv, contrasts.csv and pairs.csv of that.
@@ -36,7 +38,8 @@ def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
     _write(study.folder / "cells.csv", pd.DataFrame(study.cells).assign(state=states).astype({"seed": "Int64"}))
     if not done:
         return
-    outcomes, conditions = outcomes_of(done), conditions_of(done)
+    played = {cell: Result.of(summary).conditions for cell, summary in done.items()}
+    outcomes, conditions = outcomes_of(done, played), {one.hash: one for one in played.values()}
     for problem in Outcomes(outcomes, conditions).problems():
         print(
             f"note: left out of the tables: {problem}; delete what is in the way below {study.folder / 'results'}",
@@ -44,7 +47,7 @@ def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
         )
     tables = {
         "outcomes": outcomes,
-        "table": table_of(outcomes, done, conditions),
+        "table": table_of(outcomes, done, played),
         "contrasts": judge(read_contrasts(study.contrasts), outcomes, study.margin, conditions),
         "pairs": pairs_of(outcomes, conditions),
     }
@@ -58,29 +61,23 @@ def _write(path: Path, table: pd.DataFrame) -> None:
     write_text(path, csv_of(table, float_format="%.6g"))
 
 
-def outcomes_of(done: Mapping[Cell, Summary]) -> pd.DataFrame:
+def outcomes_of(done: Mapping[Cell, Summary], played: Played) -> pd.DataFrame:
     """Every task of every cell, a line each."""
     tables = []
     for cell, summary in done.items():
         tasks = pd.read_csv(Path(summary["folder"]) / "tasks.csv")
-        own = {"row": cell.row, "seed": cell.seed, "evaluation": cell.evaluation, **_conditions(summary)}
+        own = {"row": cell.row, "seed": cell.seed, "evaluation": cell.evaluation, **_in_columns(played[cell])}
         tables.append(pd.DataFrame(own | {name: tasks.get(name) for name in OF_TASKS}, tasks.index))
     return pd.concat(tables, ignore_index=True).astype({"seed": "Int64"})
 
 
-def conditions_of(done: Mapping[Cell, Summary]) -> dict[str, Conditions]:
-    """The conditions of all results, by their hash."""
-    found = (Result.of(summary).conditions for summary in done.values())
-    return {conditions.hash: conditions for conditions in found}
-
-
-def table_of(outcomes: pd.DataFrame, done: Mapping[Cell, Summary], conditions: Known) -> pd.DataFrame:
+def table_of(outcomes: pd.DataFrame, done: Mapping[Cell, Summary], played: Played) -> pd.DataFrame:
     """Every row under every evaluation and outcome, with what is known of who it is and, on average, of what it took."""
-    facts = pd.DataFrame([_facts(cell, summary) for cell, summary in done.items()])
+    facts = pd.DataFrame([_in_columns(played[cell]) | _facts(cell, summary) for cell, summary in done.items()])
     kinds = {name: "mean" if name in MEANS else _all_of for name in facts if name not in KEYS}
     known = facts.groupby(KEYS, sort=False).agg(kinds)
-    gaps = planning_gaps(outcomes, conditions=conditions).drop(columns="outcome").set_index(KEYS)
-    return summarise(outcomes).join(known, on=KEYS).join(gaps, on=KEYS)
+    gaps = planning_gaps(outcomes, conditions={one.hash: one for one in played.values()})  # of success alone
+    return summarise(outcomes).join(known, on=KEYS).merge(gaps, how="left", on=[*KEYS, "outcome"])
 
 
 def pairs_of(outcomes: pd.DataFrame, conditions: Known) -> pd.DataFrame:
@@ -93,20 +90,15 @@ def pairs_of(outcomes: pd.DataFrame, conditions: Known) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _conditions(summary: Summary) -> dict[str, Any]:
-    planner = summary["conditions"].get("planner") or {}
-    return {
-        "protocol": summary["protocol"],
-        "planner": planner.get("_target_", "").rpartition(".")[2],
-        "conditions": Result.of(summary).conditions.hash,
-    }
+def _in_columns(conditions: Conditions) -> dict[str, Any]:
+    planner = (conditions.planner or {}).get("_target_", "").rpartition(".")[2]
+    return {"protocol": conditions.protocol.get("name"), "planner": planner, "conditions": conditions.hash}
 
 
 def _facts(cell: Cell, summary: Summary) -> dict[str, Any]:
     return {
         "row": cell.row,
         "evaluation": cell.evaluation,
-        **_conditions(summary),
         **{name: summary.get(name) for name in OF_ROWS},
         "weights": summary.get("encoder_source"),
         **{name: pd.to_numeric(summary.get(name)) for name in MEANS},
