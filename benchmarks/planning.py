@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import original
 import pandas as pd
@@ -25,7 +24,7 @@ from machine import has_bf16, machine, matmul_peak, medians, seconds_of, setting
 from operations import rollout_flops
 from torch import Tensor, nn
 
-from wmbench.commands import CONF
+from wmbench.commands.configuration import compose
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.state import State
 from wmbench.machine import pick_device
@@ -47,6 +46,9 @@ DEFAULTS = {"device": "auto", "tasks": 1, "samples": 0, "repeats": 5, "scaling":
 HORIZON, NUM_HIST, FRAMESKIP, ACTION = 5, 3, 5, 10
 ROPE_HORIZON = 7
 LIMIT = 1e-4  # between the costs of the two ways in fp32, relative
+DINO_WM = ("experiment=dino_wm", "encoder.pretrained=false")
+LEWM = ("encoder=lewm",)
+DECODER = ("decoder=vqvae",)
 
 
 def main() -> None:
@@ -73,16 +75,9 @@ def main() -> None:
         raise SystemExit("error: the two ways give different costs, so their times cannot be compared")
 
 
-DINO_WM = ("experiment=dino_wm", "encoder.pretrained=false")
-LEWM = ("encoder=lewm",)
-DECODER = ("decoder=vqvae",)
-
-
 def build(overrides: tuple[str, ...], device: torch.device) -> WorldModel:
     """The model of a training configuration, with random weights."""
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        cfg = hydra.compose("train", overrides=list(overrides))
-    model = build_world_model(cfg, standard_normalizer())
+    model = build_world_model(compose("train", overrides), standard_normalizer())
     for block in (module for module in model.modules() if isinstance(module, AdaLNBlock)):
         nn.init.normal_(block.modulation[-1].weight, std=0.1)  # type: ignore[arg-type]  # a new one feels no action
     return model.to(device).eval().requires_grad_(False)
@@ -143,10 +138,8 @@ def dino_wm_iteration(iteration: Iteration, repeats: int, checkout: str) -> dict
     predictor = model.predictor
     assert isinstance(predictor, FrameCausalViT)
     dense = original.TheirViT(Path(checkout), predictor) if checkout else original.densely(predictor, NUM_HIST)
-    with hydra.initialize_config_dir(CONF, version_base="1.3"):
-        config = hydra.compose("train", overrides=list(DECODER)).decoder
+    config = compose("train", DECODER).decoder
     decoder = build_decoder(config, model.encoder.embed_dim, model.encoder.grid, 224).to(device).eval()
-    with_decoder = partial(iteration.plain, dense, decoder)
     ways: dict[str, Callable[[], Tensor]] = {"plain": partial(iteration.plain, dense), "fp32": iteration.ours(model)}
     models = {"fp32": model}
     for name in fast_ways(device):
@@ -159,7 +152,7 @@ def dino_wm_iteration(iteration: Iteration, repeats: int, checkout: str) -> dict
         with Precision(tf32=True).applied():
             seconds = medians({"tf32": ways.pop("tf32")}, device, repeats)
     seconds |= medians(ways, device, repeats)
-    seconds["plain_with_decoder"] = seconds_of(with_decoder, device)
+    seconds["plain_with_decoder"] = seconds_of(partial(iteration.plain, dense, decoder), device)
     figures: dict[str, Any] = {"tasks": len(iteration.plans), "samples": iteration.plans.shape[1], "horizon": HORIZON}
     figures |= {f"seconds_{name}": value for name, value in seconds.items()}
     figures |= {"speedup_bf16": None, "bf16_reason": has_bf16(device)}

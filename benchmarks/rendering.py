@@ -6,21 +6,18 @@ Both draw the same states. Start-up (imports, contexts, kernels) is left out of 
 import argparse
 import json
 import os
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
-import collect
-
-from wmbench.commands import CONF
+from wmbench.commands.configuration import compose
+from wmbench.data import collection
 from wmbench.data import episodes as storage
 from wmbench.machine import num_cores
 
@@ -44,12 +41,13 @@ def main() -> None:
             f"store_every={arguments.store_every}",
             f"output={path}",
         ]
-        with initialize_config_dir(CONF, version_base="1.3"):
-            manifest = collect.make_manifest(compose("collect", overrides=overrides))
+        settings: Any = OmegaConf.to_container(compose("collect", overrides), resolve=True)
+        manifest = collection.make_manifest(settings, versions={})
         storage.create(path, manifest)
-        chunks = [range(k, k + collect.CHUNK) for k in range(0, arguments.episodes, collect.CHUNK)]
+        starts = range(0, arguments.episodes, collection.CHUNK)
+        chunks = [range(k, min(k + collection.CHUNK, arguments.episodes)) for k in starts]
         frames = arguments.episodes * -(-100 // arguments.store_every)
-        start = collect.start_worker
+        start = collection.start_worker
         seconds: dict[str, list[float]] = {"bare": [], "collect": []}
         with ProcessPoolExecutor(arguments.workers, get_context("spawn"), start, (manifest,)) as pool:
             list(pool.map(render_chunk, [manifest] * 2 * len(chunks), chunks * 2))  # warms every process up
@@ -58,7 +56,7 @@ def main() -> None:
                 list(pool.map(render_chunk, [manifest] * len(chunks), chunks))
                 seconds["bare"].append(time.perf_counter() - began)
                 began = time.perf_counter()
-                list(pool.map(collect.collect_chunk, [path] * len(chunks), chunks, [manifest] * len(chunks)))
+                list(pool.map(collection.collect_chunk, [path] * len(chunks), chunks, [manifest] * len(chunks)))
                 seconds["collect"].append(time.perf_counter() - began)
     bare, whole = (frames / float(np.median(seconds[name])) for name in ("bare", "collect"))
     figures = {
@@ -78,7 +76,7 @@ def main() -> None:
 
 def render_chunk(manifest: dict, chunk: range) -> None:
     """As many frames as collect_chunk draws, of random states, and nothing else."""
-    world = collect._world
+    world = collection._world
     assert world is not None
     rng = np.random.RandomState(chunk.start)
     count = len(chunk) * -(-manifest["episode_length"] // manifest["store_every"])

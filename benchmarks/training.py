@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import original
 import torch
-from hydra import compose, initialize_config_dir
 from machine import machine, matmul_peak, medians, seconds_of, settings, shown, where_time_goes
 from omegaconf import DictConfig
 from operations import operations_of
 
-from wmbench.commands import CONF
+from wmbench.commands.configuration import compose
 from wmbench.data import episodes as storage
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.packing import Packing
@@ -207,8 +206,7 @@ def build(
     folder: Path, overrides: list[str], batch_size: int, frame_size: int, device: torch.device
 ) -> tuple[DictConfig, Windows, WorldModel]:
     """A model with random weights, and windows of noise: of 800 frames on a GPU, else of what two batches take."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", overrides=overrides)
+    cfg = compose("train", overrides)
     torch.manual_seed(0)
     path, span = folder / "noise.h5", (cfg.num_hist + cfg.num_pred) * cfg.frameskip
     num_episodes = 100 if device.type == "cuda" else batch_size + 1

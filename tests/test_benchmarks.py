@@ -3,12 +3,16 @@
 import importlib
 import json
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from wmbench.envs.vector import PointMazes
 from wmbench.models.attention import Attention
 from wmbench.models.vit import FrameCausalViT
 
@@ -231,3 +235,24 @@ def test_planning_50_tasks_at_dino_wms_geometry_fits_a_common_card(load):
         assert torch.cuda.max_memory_allocated() < 20e9
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_rendering_and_collection_draw_as_many_frames(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In a thread in place of processes, with frames that need no renderer; 10 episodes are a whole chunk and a part."""
+    rendering, drawn = load("rendering"), []
+
+    class Noise:
+        def frames(self, position: np.ndarray) -> np.ndarray:
+            drawn.append(len(position))
+            return np.zeros((len(position), 8, 8, 3), np.uint8)
+
+    def pool(workers: int, context: object, start: Callable, given: tuple) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(workers, "", start, given)
+
+    monkeypatch.setattr(PointMazes, "renderer", Noise())
+    monkeypatch.setattr(rendering, "ProcessPoolExecutor", pool)
+    words = "--episodes 10 --image-size 8 --store-every 50 --workers 1 --repeats 1"
+    monkeypatch.setattr(sys, "argv", ["rendering.py", *words.split(), "--output", str(tmp_path / "figures.json")])
+    rendering.main()
+    assert drawn == [16, 4] * 4  # twice to warm up, then by themselves and in a collection
+    assert json.loads((tmp_path / "figures.json").read_text())["ratio"] > 0

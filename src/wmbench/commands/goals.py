@@ -28,7 +28,7 @@ def load_objective(cfg: DictConfig, run: Path, model: WorldModel) -> tuple[Objec
     given, facts = {}, {}
     match objective_class(cfg).needs:
         case "variance" if num_tokens == 1:
-            given = {"variance": torch.ones(1)}  # its weight is 1 whatever it is
+            given = {"variance": torch.ones(1)}  # which gets the weight 1 with any variance
         case "variance":
             given = {"variance": load_variance(run)}
             facts = {"variance": {"weights_hash": file_hash(run / VARIANCE)[:12]}}

@@ -52,7 +52,7 @@ INVERSE = f"{InverseAgent.__module__}.{InverseAgent.__name__}"
 
 
 def run_of(cfg: DictConfig) -> tuple[Path, int | None]:
-    """Folder and step of the run model_name; a checkpoint that DINO-WM released is converted once, its step alone."""
+    """Folder and step of the run model_name; a checkpoint that DINO-WM released is converted once, that step only."""
     step = step_of(cfg.checkpoint)
     run = find_run(Path(cfg.ckpt_base_path), cfg.model_name)
     if is_released(run):
@@ -173,7 +173,7 @@ def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: st
 
 
 def possible_baselines(cfg: DictConfig) -> list[str]:
-    """Names of those that can run: doing nothing needs a limit on rounds, a simulator plans, by positions alone, without
+    """Names of those that can run: doing nothing needs a limit on rounds, a simulator plans, by positions only, without
     gradients."""
     is_ceiling = cfg.actor == "planner" and objective_class(cfg) is Objective and not cfg.objective.alpha
     left_out = set() if is_ceiling and not instantiate(cfg.planner).needs_gradients else {"simulator"}

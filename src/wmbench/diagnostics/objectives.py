@@ -10,7 +10,7 @@ from wmbench.planning.rollout_cost import Distance
 
 
 def at_end(objective: Distance) -> Distance:
-    """The objective on a plan's last frame alone, whatever its mode, so that drawn and foreseen ends cost alike."""
+    """The objective on a plan's last frame only, in either of its modes, so that drawn and foreseen ends cost alike."""
 
     def distance(
         model: Dynamics, start: Float[Tensor, "B N D"], z: Float[Tensor, "B S H N D"], goal: Float[Tensor, "B N D"]

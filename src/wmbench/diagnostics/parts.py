@@ -138,7 +138,7 @@ class Part:
 
     shared: inputs of a subject that it looks at.
     frames, steps: drawn and encoded frames, and steps of rollouts, beyond those of its inputs.
-    asks: settings that decide its numbers, beside the run, its data and the code.
+    asks: settings that decide its numbers, in addition to the run, its data and the code.
     """
 
     measure: Callable[[Subject], Values]

@@ -45,7 +45,7 @@ class Recorded:
 def plan_tasks(
     model: Dynamics, planner: Planner, cost: Cost, num_tasks: int, horizon: int, seed: int, device: torch.device
 ) -> Float[Tensor, "B H A"]:
-    """Plans of `horizon` normalised blocks within the actuator's range, from nothing, the same whatever else is planned."""
+    """Plans of `horizon` normalised blocks within the actuator's range, from nothing, the same with others or without."""
     noise, bounds = KeyedNoise(seed, np.arange(num_tasks), 0), limits(model, device)
     zero = model.normalizer.normalize_action(torch.zeros(num_tasks, horizon, len(bounds[0]), device=device))
     return planner(cost, planner.first_guess(zero, noise), noise, bounds).clamp(*bounds)

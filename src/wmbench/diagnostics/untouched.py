@@ -11,7 +11,7 @@ from wmbench.envs.rendering import pixel_of
 
 
 def touched(physics: Physics, grid: tuple[int, int], position: Float[ndarray, "P 2"]) -> Bool[ndarray, "P N"]:
-    """Tokens of a row-major grid over the frame on whose squares the drawn ball lies, at each position (x, y) [m]."""
+    """Tokens of a row-major grid over the frame on whose squares the drawn ball is, at each position (x, y) [m]."""
     centre = pixel_of(position, physics.model, 1) + 0.5  # in frame sides, from the frame's corner
     metre = np.diff(pixel_of(np.array([[0.0, 0.0], [1.0, 0.0]]), physics.model, 1)[:, 0])
     rows, columns = grid

@@ -18,7 +18,7 @@ DINO_WM_MEAN, DINO_WM_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 class PixelStatistics(TypedDict):
-    """Of RGB in [0, 1]."""
+    """Mean and standard deviation of RGB in [0, 1]."""
 
     pixel_mean: Sequence[float]
     pixel_std: Sequence[float]

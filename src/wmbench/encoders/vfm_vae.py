@@ -96,7 +96,7 @@ class VFMVAE(Encoder):
 
 
 class Adapter(nn.Module):
-    """From three levels of a vision tower, row-major, to a Gaussian posterior on a grid of half the side.
+    """Takes three levels of a vision tower, row-major, to a Gaussian posterior on a grid of half the side.
 
     Args:
         width: of the tower.

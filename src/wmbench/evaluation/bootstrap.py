@@ -56,12 +56,12 @@ class Side:
 
     @property
     def observed_variance(self) -> float:
-        """Of the mean over runs, on these tasks: noise of single outcomes included."""
+        """Variance of the mean over runs on these tasks, noise of single outcomes included."""
         return float(self.run_means.var(ddof=1)) / len(self.outcomes) if len(self.outcomes) > 1 else 0.0
 
     @property
     def variance(self) -> float:
-        """Of the mean over runs, without the noise of single outcomes, which the draws of tasks hold already."""
+        """Variance of the mean over runs, without the noise of single outcomes, which the draws of tasks hold already."""
         num_runs, num_tasks = self.outcomes.shape
         if num_runs == 1 or num_tasks == 1:
             return self.observed_variance

@@ -29,9 +29,9 @@ def adjusted(p: Sequence[float] | Float[ndarray, " n"], method: Literal["holm", 
 def verdict(estimate: Estimate, p: float, margin: int | float) -> Verdict:
     """What a difference says of the first side, where larger is better.
 
-    equivalent: smaller than the margin either way, by two one-sided tests of 5 % (the 90 % interval lies within).
+    equivalent: smaller than the margin either way, by two one-sided tests of 5 % (the 90 % interval is within).
     superior, inferior: the adjusted p-value is below 5 %.
-    not inferior: not worse by the margin or more (the 95 % interval lies above).
+    not inferior: not worse by the margin or more (the 95 % interval is above).
     """
     low, high = estimate.interval(1 - 2 * FALSE_ALARMS)
     if -margin < low and high < margin:

@@ -35,7 +35,7 @@ def shipped_tasks(maze: Maze, split: str | None, num_tasks: int | None) -> Tasks
         )
     if file_hash(path) != hashes[path.name]:
         raise ValueError(
-            f"{path} is not the file that {HASHES} beside it names; get it back (git checkout -- {FOLDER}), or give a task "
+            f"{path} is not the file that {HASHES} next to it names; get it back (git checkout -- {FOLDER}), or give a task "
             f"set of your own with protocol.goal_source=file protocol.goal_file=PATH"
         )
     tasks = load(path)

@@ -58,7 +58,7 @@ def _tasks(pairs: Sequence[Pair]) -> Tasks:
 
 
 def _try(tasks: Tasks, attempts: Sequence[Attempt]) -> Bool[ndarray, " n"]:
-    """In which tasks one of the attempts succeeds; the later ones see what is left."""
+    """Tell the tasks in which one of the attempts succeeds; the later ones see what is left."""
     reached = np.zeros(len(tasks), bool)
     for attempt in attempts:
         left = np.flatnonzero(~reached)

@@ -59,17 +59,17 @@ class Study:
 
     @cached_property
     def evaluations(self) -> list[str]:
-        """As the table lists them; the first is the one that the answer is about."""
+        """Evaluations in the order of the table; the first is the one that the answer is about."""
         return list(dict.fromkeys(self.table.frame["evaluation"].astype(str)))
 
     def find(self, row: str, evaluation: str, outcome: str = "success") -> int | None:
-        """Which line of the table has this outcome of a row."""
+        """Number of the table's line that has this outcome of a row."""
         frame = self.table.frame
         found = (frame["row"] == row) & (frame["evaluation"].astype(str) == evaluation) & (frame["outcome"] == outcome)
         return int(found.idxmax()) if found.any() else None
 
     def letters(self, row: str, evaluation: str) -> Number | None:
-        """Of a row, from pairs.csv: rows that share one cannot be told apart."""
+        """Letters of a row, from pairs.csv: rows that share one cannot be told apart."""
         for side in ("a", "b"):
             if self.pairs is not None and self.pairs.has(side, f"letters_{side}", "evaluation"):
                 frame = self.pairs.frame

@@ -76,7 +76,7 @@ def table_of(outcomes: pd.DataFrame, done: Mapping[Cell, Summary], played: Playe
     facts = pd.DataFrame([_in_columns(played[cell]) | _facts(cell, summary) for cell, summary in done.items()])
     kinds = {name: "mean" if name in MEANS else _all_of for name in facts if name not in KEYS}
     known = facts.groupby(KEYS, sort=False).agg(kinds)
-    gaps = planning_gaps(outcomes, conditions={one.hash: one for one in played.values()})  # of success alone
+    gaps = planning_gaps(outcomes, conditions={one.hash: one for one in played.values()})  # of success only
     return summarise(outcomes).join(known, on=KEYS).merge(gaps, how="left", on=[*KEYS, "outcome"])
 
 
