@@ -4,6 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
 from in_process import load_script
 from omegaconf import OmegaConf
 
@@ -29,3 +30,21 @@ def test_the_command_of_a_missing_floor_plays_it_under_the_same_conditions(tmp_p
     summaries = [json.loads(path.read_text()) for path in (tmp_path / "plans").rglob("summary.json")]
     random, zero = (next(s["conditions"] for s in summaries if s["row"] == name) for name in ("random", "zero"))
     assert script == "plan.py" and zero == random | {"seed": None, "code": zero["code"]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("planner: {_target_: os.system, command: touch x}", r"planner._target_ (os.system) is none of the classes"),
+        ("objective: {_target_: os.system}", "objective._target_ (os.system) is none of the classes"),
+        ("protocol: {name: ../../evil}", "protocol.name (../../evil) is none of conf/protocol"),
+        ("seed: ${oc.env:HOME}", "seed (${oc.env:HOME}) asks for more than a key of this file"),
+    ],
+)
+def test_a_strangers_result_is_not_turned_into_a_command_that_would_be_trusted(tmp_path: Path, changed: str, message: str):
+    settings = compose("plan", ["model_name=x"])
+    settings = OmegaConf.to_container(OmegaConf.masked_copy(settings, ["protocol", "planner", "objective"]), resolve=False)
+    changes = OmegaConf.to_container(OmegaConf.create(changed), resolve=False)
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml({**settings, "planner": {}, **changes}))
+    command = baseline_command("random", tmp_path, tmp_path)
+    assert command.startswith(f"python plan.py model_name=random, with the settings of {tmp_path} (") and message in command

@@ -144,3 +144,10 @@ def test_the_shipped_run_and_older_names_may_be_read():
     assert read_config(SHIPPED / "point_maze_lewm" / "config.yaml", "remedy").seed == 0
     for today in MOVED.values():
         check_names({"_target_": today}, "predictor", "config.yaml", "remedy")
+
+
+def test_a_class_of_ours_in_the_wrong_place_is_refused_by_name(run: Path, proof: Path):
+    release: dict = encoder_config("dinov2")["release"]
+    edit(run / "config.yaml", {"encoder": release}, proof)
+    with pytest.raises(ValueError, match=r"encoder \(.*\.Release\) builds a Release, and no encoder"):
+        load_run(run)

@@ -10,16 +10,28 @@ from wmbench.commands.configuration import choices, compose
 from wmbench.commands.quoting import command_line
 from wmbench.envs.mazes import MAPS
 from wmbench.evaluation.conditions import flat
-from wmbench.runs.trust import read_plain
+from wmbench.runs.trust import check_names, read_plain
 
 READ = ("protocol", "planner", "objective", "agent", "seed")  # settings of plan.py that reach a floor or the ceiling
 
 
 def baseline_command(name: str, folder: Path, output: Path) -> str:
-    """The command that plays a floor or the ceiling under the conditions of the result in a folder; `output` gets it."""
-    if not (folder / "config.yaml").exists():
-        return f"python plan.py model_name={name}, with the settings of {folder}"
-    ran = OmegaConf.create(read_plain(folder / "config.yaml"))
+    """The command that plays a floor or the ceiling under the conditions of the result in a folder; `output` gets it.
+
+    A result that names code which conf/ does not name is not turned into a command, where it would be trusted.
+    """
+    path, by_hand = folder / "config.yaml", f"python plan.py model_name={name}, with the settings of {folder}"
+    if not path.exists():
+        return by_hand
+    try:
+        config = read_plain(path)
+        for group in ("planner", "objective"):
+            check_names(config.get(group), group, str(path), "plan it again")
+        if config["protocol"]["name"] not in choices("protocol"):
+            raise ValueError(f"{path}: protocol.name ({config['protocol']['name']}) is none of conf/protocol; plan it again")
+    except ValueError as error:
+        return f"{by_hand} ({error})"
+    ran = OmegaConf.create(config)
     maze = json.loads((folder / "summary.json").read_text())["conditions"]["maze"]
     protocol = {"protocol": ran.protocol.name}
     ways = [protocol, *(protocol | {"planner": planner} for planner in choices("planner"))]

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from wmbench.data.normalizer import Normalizer
+from wmbench.encoders.base import Encoder
 from wmbench.encoders.matched import matched
 from wmbench.envs.view import EnvSpec
 from wmbench.models.projected import Projected
@@ -32,6 +33,8 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     if cfg.num_pred != 1:
         raise ValueError(f"num_pred ({cfg.num_pred}) must be 1: a rollout advances one frame a call")
     encoder = instantiate(cfg.encoder)
+    if not isinstance(encoder, Encoder):
+        raise ValueError(f"encoder ({cfg.encoder._target_}) builds a {type(encoder).__name__}, and no encoder")
     if train_encoder := cfg.get("train_encoder", False):
         encoder.unfreeze()
     arm = UNMATCHED | dict(cfg.get("matched", {}))

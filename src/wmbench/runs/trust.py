@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from wmbench.files import shipped
 
 MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCausalViT"}  # a run names classes by these
-GROUPS = ("encoder", "predictor", "training", "decoder", "distance", "policy")  # of conf/, whose classes make a run
+# Groups of conf/ whose classes a run or a result is made of.
+GROUPS = ("encoder", "predictor", "training", "decoder", "distance", "policy", "planner", "objective")
 RELEASE = "wmbench.encoders.weights.Release"
 LARGEST, DEEPEST = 2**20, 30  # letters of a file, and mappings or lists within each other
 KEY = re.compile(r"\$\{(\.*)([\w.-]+)\}")
