@@ -1,5 +1,6 @@
 """A job that fails does not end a sweep."""
 
+import pytest
 from omegaconf import DictConfig
 
 
@@ -24,6 +25,15 @@ def test_a_fault_of_ours_in_a_job_shows_its_traceback_and_the_others_run(typed):
     assert len(swept.configs) == 2 and swept.code == 1
     assert "Traceback" in swept.err and "seed=0 model_name=x: KeyError: 'renderer'" in swept.err
     assert "error: 2 of the sweep's jobs failed:" in swept.err
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 2 TiB"), RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")]
+)
+def test_a_lack_of_memory_anywhere_is_one_line(typed, error: BaseException):
+    ran = typed("train seed=1", fails_with({1: error}))
+    assert ran.code == 1 and "Traceback" not in ran.err
+    assert f"error: memory ran out ({error}); other programs may hold some of it" in ran.err
 
 
 def test_a_setting_that_is_refused_in_one_job_is_not_in_another(typed):

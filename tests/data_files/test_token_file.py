@@ -228,6 +228,15 @@ def test_features_beyond_the_dtype_are_refused_with_one_that_holds_them():
         Packing(num_tokens=2, embed_dim=3, dtype="half")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_tokens_that_are_not_finite_are_never_kept(dtype: str, value: float):
+    tokens = torch.ones(1, 2, 3)
+    tokens[0, 1, 1] = value
+    with pytest.raises(ValueError, match="the encoder gives tokens that are NaN or Inf; its weights"):
+        Packing(num_tokens=2, embed_dim=3, dtype=dtype).pack(tokens)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

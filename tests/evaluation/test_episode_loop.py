@@ -247,3 +247,13 @@ def test_a_task_alone_ends_as_it_does_in_a_batch(maze_env: PointMazes, originals
         alone = Tasks(*(column[task : task + 1] for column in (originals.start, originals.goal, originals.seeds)))
         states = play(ZeroAgent(5, 2), maze_env, alone, **budget).states[0]
         np.testing.assert_array_equal(states, together.states[task, : len(states)])
+
+
+def test_actions_that_are_not_finite_never_reach_the_simulator(env: Scripted, tasks: Tasks):
+    class Broken(Signed):
+        def act(self, look, active: np.ndarray) -> np.ndarray:
+            return super().act(look, active) * (np.nan if len(self.actives) > 1 else 1.0)
+
+    with pytest.raises(ValueError, match="the actions of env step 3 are NaN or Inf"):
+        play(Broken(), env, tasks)
+    assert np.isfinite(env.given).all() and env.now == FRAMESKIP

@@ -1,5 +1,6 @@
 """What numbers are rounded to is one value: applied, put back, recorded."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -82,3 +83,17 @@ def test_the_job_after_one_in_tf32_has_the_switches_of_a_first_one(monkeypatch: 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     command("train")(lambda cfg: seen.append(switches()))()
     assert seen == [("high", True), ("highest", False)]
+
+
+def test_a_command_that_must_be_deterministic_is_and_the_next_one_is_not():
+    assert not torch.are_deterministic_algorithms_enabled()
+    with precision_named("fp32", CPU, deterministic=True).applied():
+        assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_operation_that_cannot_be_deterministic_is_refused_in_one_line():
+    told = "cumsum_cuda does not have a deterministic implementation, but you set it. You can turn it off."
+    refused = pytest.raises(ValueError, match=r"^deterministic=true: cumsum_cuda .* but you set it; leave it false$")
+    with refused, Precision(deterministic=True).applied():
+        raise RuntimeError(told)

@@ -464,3 +464,18 @@ def test_the_idle_floor_does_nothing():
     agent.reset(observed(GOALS), blocks=1)
     actions = agent.act(lambda: observed(GOALS[:3]), np.array([0, 1, 3]))
     assert actions.shape == (3, FRAMESKIP, 2) and not actions.any()
+
+
+@pytest.mark.parametrize("spoilt", [slice(None), 1])
+def test_a_model_whose_costs_are_not_finite_stops_the_planning(spoilt: slice | int):
+    """All of them would make any plan the best one, and a single one would be passed over in silence."""
+
+    class Broken(Drift):
+        def rollout(self, z: Tensor, past: Tensor, plans: Tensor) -> Tensor:
+            rolled_out = super().rollout(z, past, plans)
+            if plans.shape[1] > 1:
+                rolled_out[:, spoilt] = torch.nan
+            return rolled_out
+
+    with pytest.raises(ValueError, match="costs of plans are NaN or Inf"):
+        World(4).run(make_agent(model=Broken()), blocks=1)

@@ -91,3 +91,23 @@ def test_plans_that_nobody_differentiates_have_costs_alone():
     assert not costs_of(3).of(Z, NOTHING, GOAL)(plans).requires_grad
     with torch.no_grad():
         assert not costs_of(3).of(Z, NOTHING, GOAL)(plans.requires_grad_()).requires_grad
+
+
+def test_a_rollout_that_does_not_fit_alone_is_refused_with_what_to_lower():
+    small = Curved()
+    small.most = 0
+    with pytest.raises(ValueError, match=r"a single rollout of 4 blocks does not fit .*ALLOC_FAILED.*; lower agent.horizon"):
+        slopes(costs_of(2, small), torch.randn(TASKS, SAMPLES, HORIZON, ACTION), torch.ones(TASKS, SAMPLES))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_costs_that_are_not_finite_are_told_once_for_a_whole_plan(value: float):
+    costs, plans = costs_of(3), torch.zeros(TASKS, SAMPLES, HORIZON, ACTION)
+    score = costs.of(Z, NOTHING, GOAL)
+    score(plans)
+    costs.check()
+    plans[1, 2, 0, 0] = value
+    score(plans)
+    score(torch.zeros_like(plans))
+    with pytest.raises(ValueError, match="costs of plans are NaN or Inf: its weights or tokens are"):
+        costs.check()

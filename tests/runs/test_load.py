@@ -150,6 +150,7 @@ def test_a_missing_step_is_refused_with_those_there_are(make_run: Callable):
         ({"normalizer__action_mean": None}, r"missing normalizer\.action_mean"),
         ({"predictor__extra": torch.zeros(2)}, r"unknown predictor\.extra"),
         ({"encoder__project__weight": torch.zeros(5, 3, 4, 4)}, r"unknown encoder\.project\.weight"),
+        ({"predictor__norm__bias": torch.full((15,), torch.inf)}, r"predictor\.norm\.bias holds NaN or Inf"),
         ({"predictor__norm__bias": torch.zeros(4)}, r"predictor\.norm\.bias is \(4,\) instead of \(15,\)"),
     ],
 )

@@ -19,6 +19,7 @@ from wmbench.data.windows import Windows, compute_ahead
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.models.adaln import AdaLNPredictor
+from wmbench.models.precision import Precision
 from wmbench.models.sigreg import SIGReg
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
@@ -185,7 +186,7 @@ def test_weights_are_saved_at_every_save_and_at_the_end(windows: tuple[Windows, 
     train(make_frozen(), windows, tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     steps = [f"step_{step:06d}.safetensors" for step in (4, 8, 11)]
-    assert names == ["metrics.csv", "resume.safetensors", *steps]
+    assert names == ["metrics.csv", "resume.safetensors", "resume_before.safetensors", *steps]
 
 
 def test_metrics_have_a_row_for_every_validation_and_for_the_last_step(windows: tuple[Windows, Windows], tmp_path: Path):
@@ -350,3 +351,25 @@ def test_settings_that_no_training_can_have_are_refused_by_name(name: str, value
 def test_a_setting_that_there_is_not_is_refused_by_name():
     with pytest.raises(ValueError, match="training has other settings than it should: foo; known: batch_size, cosine"):
         Recipe.of({**FEW_STEPS, "foo": 1, "regularizer": None})
+
+
+@pytest.mark.parametrize("make_model", [make_frozen, make_lewm])
+def test_a_world_model_that_is_not_finite_stops_before_its_first_step(make_model: Callable, windows, tmp_path: Path):
+    model = make_model()
+    with torch.no_grad():
+        next(model.predictor.parameters()).fill_(torch.nan)
+    with pytest.raises(ValueError, match="training: the loss is nan before the first step"):
+        train(model, windows, tmp_path / "run")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+def test_a_deterministic_training_gives_the_same_bits_again_and_resumed(
+    device: str, windows: tuple[Windows, Windows], tmp_path: Path
+):
+    few = make_recipe(max_steps=6, save_every=3)
+    with Precision(deterministic=True).applied():
+        train(one := make_lewm().to(device), windows, tmp_path / "one", few)
+        with pytest.raises(KeyboardInterrupt):
+            train(make_lewm().to(device), windows, tmp_path / "two", few, log=raising_signal(signal.SIGINT, 1))
+        train(two := make_lewm().to(device), windows, tmp_path / "two", few)
+    assert_same_weights(two, one)

@@ -142,9 +142,9 @@ def test_no_step_asks_what_a_number_is_between_measurements(tmp_path: Path):
 def test_a_training_that_the_disk_has_no_room_for_does_not_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     line, begun = Line(), []
     needed = disk_bytes(line, 0)
-    assert needed == 3 * 4 + 2 * (3 * 4 + 2 * 2 * 4)  # two weights and a buffer; two numbers of each weight for Adam
+    assert needed == 3 * 4 + 3 * (3 * 4 + 2 * 2 * 4)  # two weights and a buffer; two numbers of each weight for Adam
     monkeypatch.setattr(loop, "free_disk", lambda path: needed - 1)
-    with pytest.raises(OSError, match=r"needs 68 B of disk and .* has 67 B free; make room, .*training\.save_every"):
+    with pytest.raises(OSError, match=r"needs 96 B of disk and .* has 95 B free; make room, .*training\.save_every"):
         loop.train(line, tmp_path, announce=begun.append)
     assert begun == [] and list(tmp_path.iterdir()) == []
     monkeypatch.setattr(loop, "free_disk", lambda path: needed)
@@ -195,3 +195,28 @@ def test_rows_of_an_older_version_with_fewer_columns_stay(tmp_path: Path):
     Metrics(path, 3).append({"step": 6, "loss": 0.25, "extra": 2.0})
     assert path.read_text() == "step,loss,extra\n3,0.5,\n6,0.25,2.0\n"
     assert [row["step"] for row in Metrics(path, 6).rows] == ["3", "6"]
+
+
+@pytest.mark.parametrize("at", [1, 2, 7])
+def test_memory_that_runs_out_in_training_names_the_setting_and_what_is_kept(tmp_path: Path, at: int):
+    """In the trial step, whose batches are the first two, and in a later step."""
+
+    def spoil(step: int, loss: Tensor) -> Tensor:
+        if step == at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+        return loss
+
+    with pytest.raises(ValueError) as error:
+        train(Line(spoil), tmp_path / "run")
+    assert "batches of 2 do not fit into the memory of cpu (CUDA out of memory." in str(error.value)
+    assert "Lower training.batch_size and train under another model_name=" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert (f"what {tmp_path / 'run' / RESUME} holds is kept" in str(error.value)) == (at == 7)
+    train(Line(), tmp_path / "run")
+
+
+def test_tokens_that_are_not_finite_stop_a_training_before_its_first_step(tmp_path: Path):
+    line = Line(lambda step, loss: loss * torch.nan)
+    with pytest.raises(ValueError, match="training: the loss is nan before the first step, so it is not the training that"):
+        train(line, tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == [] and line.module.weight.isfinite().all()

@@ -137,3 +137,13 @@ def test_a_token_that_never_changes_has_no_variance(windows: Any):
     model.__class__ = Still
     variance = token_variance(model, windows[0])
     assert variance[2] == 0 and (variance[[0, 1, 3]] > 0).all()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_head_that_is_not_finite_stops_before_its_first_step(name: str, windows: Any, tmp_path: Path, monkeypatch):
+    head = make_head(name)
+    with torch.no_grad():
+        head.reader.narrow.bias.fill_(torch.nan)
+    monkeypatch.setitem(globals(), "make_head", lambda name: head)
+    with pytest.raises(ValueError, match=f"training {name}: the loss is nan before the first step"):
+        train(name, windows, tmp_path)

@@ -212,3 +212,13 @@ def test_an_encoder_without_a_head_is_refused(script: Callable):
     assert status == 1
     assert "must end in .safetensors" in script(*TINY, "output=head.pt")[2]
     assert "DINOv2 has no head to train: encoder= dino_tok" in error
+
+
+def test_a_tokenizer_that_is_not_finite_stops_before_its_first_step(windows: tuple[Windows, Windows], tmp_path: Path):
+    tokenizer = make("dino_tok")
+    decoder = make_decoder(tokenizer)
+    with torch.no_grad():
+        next(decoder.parameters()).fill_(torch.nan)
+    trainee = TokenizerTrainee(tokenizer, decoder, *windows, Recipe(**RECIPE), 1, 0.5)
+    with pytest.raises(ValueError, match="training tokenizer: the loss is nan before the first step"):
+        loop.train(trainee, tmp_path, announce=lambda seconds: None)

@@ -72,9 +72,11 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             except (OmegaConfBaseException, ValueError, OSError) as error:
                 problem = told(error, cfg)
             except (Exception, SystemExit) as error:
-                if not is_sweep:
+                if lacks_memory(error):
+                    problem = f"memory ran out ({told(error, cfg)[:200]}); other programs may hold some of it"
+                elif not is_sweep:
                     raise
-                if isinstance(error, SystemExit):
+                elif isinstance(error, SystemExit):
                     problem = f"it ended with exit status {error.code}"
                 else:
                     traceback.print_exc()
@@ -110,6 +112,12 @@ def as_note(message: Warning | str, category: type, filename: str, lineno: int, 
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
+def lacks_memory(error: BaseException) -> bool:
+    from wmbench.planning.memory import is_out_of_memory
+
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error))
+
+
 def computing(cfg: DictConfig) -> Any:
     """Context of a command's memory and precision; the next job of a sweep starts from the precision that was before."""
     # after --help, which does not wait for PyTorch
@@ -117,5 +125,5 @@ def computing(cfg: DictConfig) -> Any:
     from wmbench.models.precision import precision_named
 
     keep_freed_memory()
-    device = pick_device(cfg.get("device", "auto"))
-    return precision_named(cfg.get("precision", "auto"), device, cfg.get("tf32", False)).applied()
+    device, tf32, exact = pick_device(cfg.get("device", "auto")), cfg.get("tf32", False), cfg.get("deterministic", False)
+    return precision_named(cfg.get("precision", "auto"), device, tf32, exact).applied()

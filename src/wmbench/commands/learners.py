@@ -161,7 +161,7 @@ def open_pretraining(run: Path, cfg: DictConfig, tokenizer: Tokenizer, episodes:
     """
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     known = {
-        "config": {name: value for name, value in config.items() if name not in ("device", "output")},
+        "config": {name: value for name, value in config.items() if name not in ("device", "output", "deterministic")},
         "data_hash": episodes.hash,
         "backbone": tokenizer.backbone.source,
         "backbone_hash": weights_hash(tokenizer.backbone),

@@ -50,6 +50,8 @@ class Packing:
             checked = tokens.to(getattr(torch, self.dtype))
             parts = [checked]
         if not checked.isfinite().all():
+            if not tokens.isfinite().all():
+                raise ValueError("the encoder gives tokens that are NaN or Inf; its weights or its frames are damaged")
             largest = tokens.abs().max().item()
             raise ValueError(f"tokens of up to {largest:.4g} do not fit cache.dtype={self.dtype}; try cache.dtype=bfloat16")
         return torch.cat([part.contiguous().flatten(-2).view(torch.uint8) for part in parts], dim=-1)

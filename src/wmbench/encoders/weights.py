@@ -177,10 +177,10 @@ def read_state(path: Path, entry: str | None = None) -> dict[str, Tensor]:
 
 
 def check_state(complaint: str, state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], remedy: str = "") -> None:
-    """Refuse a state dict that does not hold exactly the tensors of `shapes`.
+    """Refuse a state dict that does not hold exactly the tensors of `shapes`, or that holds NaN or Inf.
 
     Raises:
-        ValueError: the complaint, tensors missing, unknown or of another shape by name, and the remedy.
+        ValueError: the complaint, tensors missing, unknown, of another shape or not finite by name, and the remedy.
     """
     problems = [
         f"{name} is {tuple(state[name].shape)} instead of {tuple(shape)}"
@@ -189,9 +189,20 @@ def check_state(complaint: str, state: Mapping[str, Tensor], shapes: Mapping[str
     ]
     problems += [f"missing {name}" for name in shapes if name not in state]
     problems += [f"unknown {name}" for name in state if name not in shapes]
+    problems = problems or [f"{name} holds NaN or Inf" for name in not_finite(state)]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(f"{complaint}: {'; '.join(problems[:5])}{more}{remedy}")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors with NaN or Inf in them; waits for the GPU once."""
+    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.itemsize > 1}
+    if not numbers:
+        return []
+    device = next((tensor.device for tensor in numbers.values() if tensor.device.type != "cpu"), torch.device("cpu"))
+    is_finite = torch.stack([tensor.isfinite().all().to(device, non_blocking=True) for tensor in numbers.values()])
+    return [name for name, is_good in zip(numbers, is_finite.tolist(), strict=True) if not is_good]
 
 
 def load_strictly(

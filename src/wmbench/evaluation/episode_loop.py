@@ -110,6 +110,8 @@ def run_episodes(
             block = np.zeros((len(tasks), rules.frameskip, env.action_dim))
             look = partial(observe, env, env.state[active], device, was_set=step == 1)
             block[active] = agent.act(look, active)
+            if not np.isfinite(block).all():
+                raise ValueError(f"the actions of env step {step} are NaN or Inf; the model that gives them is not sound")
         moving = np.arange(len(tasks)) if rules.coast else active
         is_over = success & (not rules.play_on)
         action = np.where(is_over[:, None], 0.0, block[:, (step - 1) % rules.frameskip])

@@ -1,5 +1,6 @@
 """How numbers are rounded on the way: one value, applied as a context and recorded."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -24,21 +25,33 @@ class Precision:
     bf16: matrix products of training's losses or planning's rollouts are bf16; what is added up stays fp32.
     tf32: the factors of all other matrix products and of cudnn's convolutions (which PyTorch would round unasked) are
         rounded to 10 bits, on CUDA GPUs that can.
+    deterministic: sums are added up in the same order every time also on a GPU, which takes longer; an operation that
+        cannot is refused. A CPU with the same number of threads needs no such promise.
     """
 
     bf16: bool = False
     tf32: bool = False
+    deterministic: bool = False
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Set the process's switches, and put them back at the end."""
+        """Set the process's switches, and put them back at the end.
+
+        Raises:
+            ValueError: an operation that cannot be deterministic where that is asked for.
+        """
         before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        was_deterministic = torch.are_deterministic_algorithms_enabled()
         token = _applied.set(self)
-        _switch("high" if self.tf32 else "highest", self.tf32)
+        _switch("high" if self.tf32 else "highest", self.tf32, self.deterministic)
         try:
             yield
+        except RuntimeError as error:
+            if self.deterministic and "deterministic" in str(error):
+                raise ValueError(f"deterministic=true: {str(error).partition('. ')[0]}; leave it false") from error
+            raise
         finally:
-            _switch(*before)
+            _switch(*before, was_deterministic)
             _applied.reset(token)
 
     def autocast(self, device: torch.device) -> AbstractContextManager:
@@ -49,12 +62,13 @@ class Precision:
 _applied: ContextVar[Precision | None] = ContextVar("precision", default=None)
 
 
-def precision_named(name: str, device: torch.device, tf32: bool = False) -> Precision:
+def precision_named(name: str, device: torch.device, tf32: bool = False, deterministic: bool = False) -> Precision:
     """The precision of a command.
 
     Args:
         name: fp32, tf32, bf16, or auto, which is training's: bf16 on a GPU, fp32 elsewhere.
         tf32: round the other products too.
+        deterministic: see Precision.
 
     Raises:
         ValueError: a precision that there is not, or not on this device.
@@ -63,7 +77,7 @@ def precision_named(name: str, device: torch.device, tf32: bool = False) -> Prec
         _check(name)
     if name == "tf32" and device.type != "cuda":
         raise ValueError(f"precision=tf32 needs a CUDA GPU, and this is {device.type}; use fp32 or bf16")
-    return Precision(name == "bf16" or (name == "auto" and device.type == "cuda"), tf32 or name == "tf32")
+    return Precision(name == "bf16" or (name == "auto" and device.type == "cuda"), tf32 or name == "tf32", deterministic)
 
 
 def applied_precision(device: torch.device) -> Precision:
@@ -120,6 +134,9 @@ def _check(name: str) -> None:
         raise ValueError(f"unknown precision {name!r}; known: {', '.join(PRECISIONS)}")
 
 
-def _switch(matmul: str, cudnn: bool) -> None:
+def _switch(matmul: str, cudnn: bool, deterministic: bool) -> None:
     torch.set_float32_matmul_precision(matmul)
     torch.backends.cudnn.allow_tf32 = cudnn
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it is first used
+    torch.use_deterministic_algorithms(deterministic)

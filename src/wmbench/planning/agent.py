@@ -233,6 +233,7 @@ class Agent:
             guess[:, :rest] = self._plan[which, :horizon]  # warm start from the unexecuted tail
             mean[which] = self.propose(Situation(seen, past[which], goal), guess, noise)
             imagined[here] = self.model.rollout(seen, past[which], mean[which][:, None])[:, 0].cpu()
+        self._costs.check()
         self._plan, self.imagined = mean, imagined
         self._queue = min(self.num_taken, horizon)
         self._num_plans += 1

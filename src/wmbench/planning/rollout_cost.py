@@ -30,6 +30,7 @@ class RolloutCost:
         self.num_context, self.horizon = num_context, horizon
         self.memory_gb, self.has_gradients = memory_gb, has_gradients
         self._room: int | None = None
+        self._is_sound: Tensor | None = None  # whether all costs since the last check are finite
 
     def of(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], goal: Float[Tensor, "B N D"]) -> Cost:
         """Cost of plans from z towards the goal."""
@@ -51,10 +52,17 @@ class RolloutCost:
             try:
                 scored = [[score(group, part) for part in plans[group].tensor_split(parts, 1)] for group in groups]
             except RuntimeError as error:
-                if not is_out_of_memory(error) or room == 1:
+                if not is_out_of_memory(error):
                     raise
+                if room == 1:
+                    raise ValueError(
+                        f"a single rollout of {self.horizon} blocks does not fit into the memory of {plans.device} "
+                        f"({' '.join(str(error).split())[:120]}); lower agent.horizon, or make room there"
+                    ) from error
             else:
                 costs = torch.cat([torch.cat([costs for costs, _ in row], dim=1) for row in scored])
+                is_sound = costs.detach().isfinite().all()
+                self._is_sound = is_sound if self._is_sound is None else self._is_sound & is_sound
                 if scored[0][0][1] is None:
                     return costs
                 slopes = torch.cat([torch.cat([slope for _, slope in row], dim=1) for row in scored])  # type: ignore[arg-type]
@@ -64,6 +72,19 @@ class RolloutCost:
             return cost(plans)
 
         return cost
+
+    def check(self) -> None:
+        """Ask, once for all costs of a plan since a GPU would be waited for, whether they are finite.
+
+        Raises:
+            ValueError: some are not, so that nothing says which plan is the best.
+        """
+        if self._is_sound is not None and not self._is_sound:
+            raise ValueError(
+                "the world model's costs of plans are NaN or Inf: its weights or tokens are, or its rollouts grow too far; "
+                "precision=fp32 and agent.clip_actions=true keep them smaller, another checkpoint= may be sound"
+            )
+        self._is_sound = None
 
     def room(self, frame: Float[Tensor, "1 N D"]) -> int:
         """Rollouts that fit into memory at once, measured on the longest that there will be, from any frame."""

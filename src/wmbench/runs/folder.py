@@ -23,7 +23,7 @@ HEADS = ("distance", "policy")  # on the latents of a trained model
 PARTS = ("decoder", *HEADS)  # what is trained after the model
 
 # May differ when a run is taken up again.
-FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "cache", "compile", "tf32", *PARTS)
+FREE_KEYS = ("device", "wandb", "ckpt_base_path", "model_name", "cache", "compile", "tf32", "deterministic", *PARTS)
 FREE_STEPS = ("save_every", "valid_every", "valid_batches")  # of a recipe: how often a training is looked at, not what it is
 
 

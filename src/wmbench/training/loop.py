@@ -4,8 +4,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wmbench.encoders.weights import not_finite
 from wmbench.machine import free_disk, progress_bar, size
+from wmbench.planning.memory import is_out_of_memory
 from wmbench.runs.recipe import Recipe
-from wmbench.runs.store import load_resume, not_finite, save_resume, training_state
+from wmbench.runs.store import load_resume, save_resume, training_state
 from wmbench.training.cost import disk_bytes
 from wmbench.training.metrics import Metrics, Row
 from wmbench.training.trainee import Trainee
@@ -33,9 +35,14 @@ def train(trainee: Trainee, run: Path, *, announce: Callable[[float], None], log
 
     Raises:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step in progress is finished and saved.
-        ValueError: a loss, a weight or a measurement that is not finite; nothing of it is saved.
+        ValueError: a loss, a weight or a measurement that is not finite; nothing of it is saved. Too little memory.
         OSError: too little room on the disk, before the first step or while saving.
     """
+    with _within_memory(trainee, run):
+        _train(trainee, run, announce, log)
+
+
+def _train(trainee: Trainee, run: Path, announce: Callable[[float], None], log: Log) -> None:
     step = load_resume(run, trainee.module, trainee.optimizer, trainee.resume)
     trainee.module.train()
     if step < trainee.recipe.max_steps:
@@ -111,7 +118,11 @@ def measure_step(trainee: Trainee) -> float:
                 began = time.perf_counter()
                 loss = trainee.forward(next(batches)).total
                 loss.backward()
-                loss.item()
+                if not math.isfinite(loss.item()):
+                    raise ValueError(
+                        f"{trainee.what}: the loss is {loss.item()} before the first step, so it is not the training that "
+                        "fails: the tokens or weights that it begins with hold NaN or Inf, or too much for its precision"
+                    )
                 seconds = time.perf_counter() - began
     finally:
         for parameter in trainee.module.parameters():
@@ -119,6 +130,23 @@ def measure_step(trainee: Trainee) -> float:
         for buffer, before in zip(trainee.module.buffers(), buffers, strict=True):
             buffer.copy_(before)
     return seconds
+
+
+@contextmanager
+def _within_memory(trainee: Trainee, run: Path) -> Iterator[None]:
+    """Say what to lower where memory runs out."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        recipe, path = trainee.recipe, run / trainee.resume
+        kept = f"; what {path} holds is kept" if path.exists() else ""
+        raise ValueError(
+            f"{trainee.what}: batches of {recipe.batch_size} do not fit into the memory of {trainee.device} "
+            f"({' '.join(str(error).split())[:120]}){kept}. Lower {recipe.where}.batch_size and train {trainee.anew}, or "
+            f"make room there: other programs may hold some of it"
+        ) from error
 
 
 class _Watch:
