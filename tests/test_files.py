@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from wmbench import files
-from wmbench.files import _is_at, exclusive, in_turn, whole, write_text
+from wmbench.files import _is_at, exclusive, in_turn, put, whole, write_text
 
 
 def test_a_full_disk_is_named_with_the_path_and_leaves_no_lock(tmp_path, monkeypatch):
@@ -116,3 +116,14 @@ def test_a_lock_that_is_a_link_to_elsewhere_overwrites_nothing(tmp_path):
     ):
         pytest.fail("held")
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_folder_gets_its_name_when_every_file_in_it_is_on_the_disk(tmp_path, monkeypatch):
+    (tmp_path / "fresh" / "deep").mkdir(parents=True)
+    (tmp_path / "fresh" / "deep" / "weights").write_text("whole")
+    settled, fsync = [], files.os.fsync
+    monkeypatch.setattr(files.os, "fsync", lambda handle: settled.append(files.os.fstat(handle).st_ino) or fsync(handle))
+    inodes = {path.stat().st_ino for path in (tmp_path, tmp_path / "fresh", *(tmp_path / "fresh").rglob("*"))}
+    assert put(tmp_path / "fresh", tmp_path / "run") == tmp_path / "run"
+    assert (tmp_path / "run/deep/weights").read_text() == "whole" and not (tmp_path / "fresh").exists()
+    assert set(settled) == inodes and settled[-1] == tmp_path.stat().st_ino

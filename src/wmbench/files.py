@@ -131,11 +131,18 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         with _named(path):
             yield temporary
-            _to_disk(temporary)
-            temporary.replace(path)
-            _to_disk(path.parent)
+            put(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def put(finished: Path, path: Path) -> Path:
+    """Name a finished file or folder once its contents are on the disk: a power cut leaves all of it or none."""
+    for part in (finished, *(finished.rglob("*") if finished.is_dir() else ())):
+        _to_disk(part)
+    finished.replace(path)
+    _to_disk(path.parent)
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """What is written is whole, what is damaged is refused by name, and a full disk costs nothing that was saved."""
 
+import copy
 import errno
 import resource
 import subprocess
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from wmbench.encoders.weights import not_finite
 from wmbench.runs import store
-from wmbench.runs.store import load_mapping, load_resume, load_tensors, not_finite, save_mapping, save_resume, save_tensors
+from wmbench.runs.store import load_mapping, load_resume, load_tensors, save_mapping, save_resume, save_tensors, steps_done
 
 LARGE = {"a": torch.zeros(50_000)}
 
@@ -116,3 +118,66 @@ def test_tensors_that_are_not_finite_are_named():
     good, bad = torch.zeros(3), torch.tensor([0.0, -torch.inf])
     assert not_finite({"a": good, "b": bad, "c": torch.tensor([2**40]), "d": bad.half()}) == ["b", "d"]
     assert not_finite({}) == []
+
+
+def saved_twice(run: Path) -> nn.Module:
+    """States of step 5 and of step 10; returns the model of step 5."""
+    module, optimizer = trained()
+    save_resume(run, 5, module, optimizer)
+    first = copy.deepcopy(module)
+    with torch.no_grad():
+        module.weight += 1
+    save_resume(run, 10, module, optimizer)
+    return first
+
+
+def damage(path: Path, how: str) -> None:
+    contents = path.read_bytes()
+    match how:
+        case "cut":
+            path.write_bytes(contents[:-9])
+        case "empty":
+            path.write_bytes(b"")
+        case "not finite":
+            tensors, metadata = load_tensors(path, "")
+            save_file(tensors | {"model.bias": torch.tensor([torch.nan, 0.0])}, path, metadata)
+        case "no step":
+            save_file(load_tensors(path, "")[0], path)
+        case "gone":
+            path.unlink()
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "not finite", "no step", "gone"])
+def test_a_broken_last_state_falls_back_to_the_one_before_with_a_note(tmp_path: Path, how: str, capsys):
+    """Gone: a power cut between the two renames."""
+    first = saved_twice(tmp_path)
+    damage(tmp_path / "resume.safetensors", how)
+    module, optimizer = trained()
+    assert load_resume(tmp_path, module, optimizer) == 5
+    assert torch.equal(module.weight, first.weight)
+    told = capsys.readouterr().err
+    assert told == "" if how == "gone" else told.startswith("note: ") and "from the state saved before it" in told
+    assert load_resume(tmp_path, module, optimizer) == steps_done(tmp_path) == 5 and capsys.readouterr().err == ""
+
+
+def test_two_broken_states_are_refused_by_name(tmp_path: Path):
+    saved_twice(tmp_path)
+    for path in tmp_path.glob("resume*"):
+        damage(path, "cut")
+    with pytest.raises(ValueError, match=r"resume_before\.safetensors is damaged or truncated"):
+        load_resume(tmp_path, *trained())
+    with pytest.raises(ValueError, match=r"resume\.safetensors is damaged or truncated"):
+        steps_done(tmp_path)
+
+
+def test_a_state_that_cannot_be_written_leaves_both_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    saved_twice(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_resume(tmp_path, 15, *trained())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

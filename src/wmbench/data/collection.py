@@ -22,7 +22,7 @@ from wmbench.data import episodes as storage
 from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
 from wmbench.envs.rendering import make_renderer, resolve
 from wmbench.envs.vector import PointMazes
-from wmbench.files import write_text
+from wmbench.files import put, write_text
 from wmbench.machine import num_cores, progress_bar, size
 
 CHUNK = 8  # episodes between two entries of the progress file
@@ -109,6 +109,7 @@ def collect(output: Path, manifest: dict[str, Any], num_workers: int | None) -> 
                     done[futures[future].start] = future.result()
                     progress.write(json.dumps([futures[future].start, future.result()]) + "\n")
                     progress.flush()
+                    os.fsync(progress.fileno())
                     bar.update(len(futures[future]) * frames_per_episode)
         except BrokenProcessPool:
             raise ValueError(
@@ -207,6 +208,7 @@ def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
         rows_per_episode = len(columns[name]) // len(chunk)
         first = chunk.start * rows_per_episode
         column[first : first + len(columns[name])] = columns[name]
+        column.flush()  # before the main process notes that this chunk is done
         digest.update(memoryview(columns[name]).cast("B"))
     return digest.hexdigest()
 
@@ -216,6 +218,6 @@ def finish(output: Path, manifest: dict[str, Any], digests: list[str]) -> None:
     manifest["hash"] = hashlib.sha256("".join(digests).encode()).hexdigest()
     partial = storage.partial_path(output)
     storage.write_manifest(partial, manifest)
-    storage.manifest_path(partial).rename(storage.manifest_path(output))
-    partial.rename(output)
+    put(storage.manifest_path(partial), storage.manifest_path(output))
+    put(partial, output)
     progress_path(output).unlink()

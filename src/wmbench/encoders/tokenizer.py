@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.weights import file_hash, load_strictly, read_state
+from wmbench.files import whole
 
 
 class Tokenizer(Encoder):
@@ -87,12 +88,10 @@ class Tokenizer(Encoder):
 
     def save_head(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Write only the head, with what it is tied to and where it comes from; whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
         text = json.dumps({"conditions": self.conditions(), "provenance": dict(provenance)})
         tensors = {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}
-        save_file(tensors, temporary, {"wmbench": text})  # one entry: safetensors writes several in any order
-        temporary.rename(path)
+        with whole(path) as temporary:
+            save_file(tensors, temporary, {"wmbench": text})  # one entry: safetensors writes several in any order
 
     def load_head(self, path: Path) -> None:
         """Fill the head from save_head's file or, by the names in `official`, from the authors'; from no other."""

@@ -22,7 +22,7 @@ from wmbench.evaluation.row import BASELINES, Row
 from wmbench.evaluation.scores import NAMES, summarise
 from wmbench.evaluation.statistics import wilson
 from wmbench.evaluation.tasks import Tasks
-from wmbench.files import whole, write_text
+from wmbench.files import whole, write_text, writing
 
 Summary = dict[str, Any]  # what summary.json holds
 Scores = Mapping[str, np.ndarray]  # of each task, by name: see scores.score_paths
@@ -237,7 +237,8 @@ def sentence(summary: Mapping[str, Any]) -> str:
 
 def note_asked(root: Path, folder: Path) -> None:
     """Add a result's folder to root/asked.txt, which lists results as they were asked for, also those finished before."""
-    with (root / "asked.txt").open("a") as file:
+    path = root / "asked.txt"
+    with writing(path, "the result is complete; the same command notes it once there is room"), path.open("a") as file:
         file.write(f"{folder}\n")
 
 

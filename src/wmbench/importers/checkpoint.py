@@ -20,6 +20,7 @@ from wmbench.data.archives import load_saved
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
 from wmbench.encoders.weights import file_hash
+from wmbench.files import put
 from wmbench.importers.golden import LIMIT, relative_error
 from wmbench.importers.released import Released, checkpoint_file, read_hydra, read_released
 from wmbench.importers.weights import check_names
@@ -59,7 +60,7 @@ def import_checkpoint(src: Path, dst: Path, data: Path | None = None, epoch: int
         raise FileExistsError(f"{dst} exists already; delete it or choose another name")
     fresh = _convert(src, dst, data, epoch)
     try:
-        return fresh.rename(dst)
+        return put(fresh, dst)
     except OSError:
         shutil.rmtree(fresh)
         raise
@@ -97,7 +98,7 @@ def convert_once(folder: Path, epoch: int | None, fallback: Path) -> Path:
         print(f"note: {run} came from another file and is replaced", file=sys.stderr)
         shutil.rmtree(run.rename(_beside(run)))
     try:
-        return fresh.rename(run)
+        return put(fresh, run)
     except OSError:
         shutil.rmtree(fresh)
         if _source_of(run) != digest:  # otherwise another process was faster

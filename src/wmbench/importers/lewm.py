@@ -1,7 +1,6 @@
 """Released LeWorldModel weights (arXiv 2603.19312): a folder with weights.pt and config.json, as our model or a run."""
 
 import json
-import os
 import re
 import tempfile
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
 from wmbench.encoders.lewm import LeWM
 from wmbench.encoders.weights import file_hash, read_state
+from wmbench.files import put
 from wmbench.importers.weights import identity_projections, load_strictly
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.world_model import WorldModel
@@ -106,7 +106,7 @@ def import_lewm(src: Path, dst: Path, data: Path | None = None) -> Path:
         OmegaConf.save(OmegaConf.create(run_config(sizes(weights, config), dst.name)), run / "config.yaml")
         (run / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
         save_weights(run, 0, model)
-        os.rename(run, dst)  # whole or not at all
+        put(run, dst)
     return dst
 
 

@@ -18,7 +18,7 @@ from wmbench.data import episodes as storage
 from wmbench.data.episodes import Episodes, EpisodeSet
 from wmbench.data.official import OfficialEpisodes
 from wmbench.envs.view import View
-from wmbench.files import exclusive, writing
+from wmbench.files import exclusive, put, writing
 from wmbench.machine import progress_bar, size
 
 Made = TypeVar("Made")
@@ -57,8 +57,8 @@ def import_data(source: Path, output: Path) -> bool:
         partial.unlink(missing_ok=True)
         storage.manifest_path(partial).unlink(missing_ok=True)
         raise
-    storage.manifest_path(partial).rename(storage.manifest_path(output))
-    partial.rename(output)
+    put(storage.manifest_path(partial), storage.manifest_path(output))
+    put(partial, output)
     print(f"{output}: {len(episodes)} episodes, {size(output.stat().st_size)}")
     return True
 
@@ -112,7 +112,7 @@ def export_data(source: Path, output: Path) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    partial.rename(output)
+    put(partial, output)
     print(f"{output}: {len(episodes)} episodes in the published format")
 
 

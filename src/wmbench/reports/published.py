@@ -61,10 +61,10 @@ def verdict(expected: float, solved: int, tasks: int) -> str:
 def add_published(folder: Path) -> None:
     """Write published.csv, and add the cited rows, under their own heading, to table.md and table.html of write_table."""
     write_text(folder / "published.csv", load_published().to_csv(index=False))
-    with (folder / "table.md").open("a") as file:
-        file.write(f"\n{published_markdown()}")
-    with (folder / "table.html").open("a") as file:
-        file.write(f"<h2>{html.escape(HEADING)}</h2>\n<p>{html.escape(CAVEAT)}</p>\n{html_of(_readable(load_published()))}")
+    heading = f"<h2>{html.escape(HEADING)}</h2>\n<p>{html.escape(CAVEAT)}</p>\n"
+    added = {"table.md": f"\n{published_markdown()}", "table.html": f"{heading}{html_of(_readable(load_published()))}"}
+    for name, text in added.items():
+        write_text(folder / name, (folder / name).read_text() + text)
 
 
 def published_markdown() -> str:

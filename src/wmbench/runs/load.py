@@ -2,8 +2,8 @@
 
 A run is a folder: config.yaml (the whole configuration), provenance.json (data, encoder, code it came from),
 metrics.csv, step_XXXXXX.safetensors (weights, without a frozen encoder's), resume.safetensors (the optimiser's state),
-and where a decoder was trained decoder.yaml, decoder.safetensors, decoder_resume.safetensors, decoder_metrics.csv; the same
-four for a distance and a policy.
+resume_before.safetensors (the same as saved the time before), and where a decoder was trained decoder.yaml,
+decoder.safetensors, decoder_resume.safetensors, decoder_metrics.csv; likewise for a distance and a policy.
 """
 
 from collections.abc import Callable, Mapping

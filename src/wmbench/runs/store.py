@@ -1,6 +1,7 @@
 """What a run keeps on disk: written whole or not at all, and refused by name where it is damaged."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wmbench.encoders.matched import Matched
-from wmbench.encoders.weights import check_state
+from wmbench.encoders.weights import check_state, not_finite
 from wmbench.files import whole
 from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
@@ -107,16 +108,6 @@ def training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return tensors
 
 
-def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of tensors with NaN or Inf in them; waits for the GPU once."""
-    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-    if not numbers:
-        return []
-    device = next((tensor.device for tensor in numbers.values() if tensor.device.type != "cpu"), torch.device("cpu"))
-    is_finite = torch.stack([tensor.isfinite().all().to(device, non_blocking=True) for tensor in numbers.values()])
-    return [name for name, is_good in zip(numbers, is_finite.tolist(), strict=True) if not is_good]
-
-
 def save_resume(run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = RESUME) -> None:
     """Everything that the next step depends on: weights, optimiser, random state.
 
@@ -130,21 +121,26 @@ def save_resume(run: Path, step: int, model: nn.Module, optimizer: torch.optim.O
     tensors["rng.cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
-    save_tensors(run / name, tensors, {"step": str(step)})
+    path = run / name
+    with saving(path) as temporary:
+        save_file(tensors, temporary, {"step": str(step)})
+        if path.exists():
+            path.replace(_before(path))
 
 
 def load_resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = RESUME) -> int:
-    """Put back what save_resume wrote; returns the number of steps done, 0 where nothing was saved.
+    """Put back what save_resume wrote last or, where that file is damaged, the time before, with a note.
+
+    Returns:
+        The number of steps done, 0 where nothing was saved.
 
     Raises:
-        ValueError: a file that is damaged, of another model, or not finite.
+        ValueError: files that are damaged, of another model, or not finite.
     """
     path, device = run / name, next(model.parameters()).device
-    if not path.exists():
+    if (found := _newest_state(path)) is None:
         return 0
-    tensors, metadata = load_tensors(path, ANEW)
-    if bad := not_finite(tensors):
-        raise ValueError(f"{path} holds numbers that are not finite ({bad[0]}), and nothing can go on from them; {ANEW}")
+    tensors, step = found
     weights = {n.removeprefix("model."): tensor for n, tensor in tensors.items() if n.startswith("model.")}
     shapes = {name: tensor.shape for name, tensor in own_state(model).items()}
     check_state(f"{path} does not fit this model", weights, shapes, f"; {ANEW}")
@@ -155,25 +151,62 @@ def load_resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, n
             _, index, kind = key.split(".")
             state.setdefault(int(index), {})[kind] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    if "step" not in metadata or "rng.cpu" not in tensors:
-        raise ValueError(f"{path} is no training state (it lacks the step or the random state); {ANEW}")
     torch.set_rng_state(tensors["rng.cpu"])
     if device.type == "cuda" and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"], device)
-    return int(metadata["step"])
+    return step
+
+
+def _before(path: Path) -> Path:
+    """Where the state that was saved before the newest one is kept."""
+    return path.with_stem(f"{path.stem}_before")
+
+
+def _newest_state(path: Path) -> tuple[dict[str, Tensor], int] | None:
+    """Tensors and step of the newest state that can be read; one that takes a damaged one's place gets its name.
+
+    Raises:
+        ValueError: there are states, and none that can be read.
+    """
+    before = _before(path)
+    if path.exists():
+        try:
+            return _read_state(path)
+        except ValueError as error:
+            if not before.exists():
+                raise
+            print(f"note: {error}; or go on, as now, from the state saved before it", file=sys.stderr)
+    elif not before.exists():
+        return None
+    found = _read_state(before)
+    before.replace(path)
+    return found
+
+
+def _read_state(path: Path) -> tuple[dict[str, Tensor], int]:
+    tensors, metadata = load_tensors(path, ANEW)
+    if bad := not_finite(tensors):
+        raise ValueError(f"{path} holds numbers that are not finite ({bad[0]}), and nothing can go on from them; {ANEW}")
+    if not metadata.get("step", "").isdecimal() or "rng.cpu" not in tensors:
+        raise ValueError(f"{path} is no training state (it lacks the step or the random state); {ANEW}")
+    return tensors, int(metadata["step"])
 
 
 def steps_done(run: Path, name: str = RESUME) -> int:
     """Steps after which the training can go on.
 
     Raises:
-        ValueError: a damaged file.
+        ValueError: a damaged file, and none before it.
     """
     path = run / name
-    if not path.exists():
-        return 0
-    try:
-        with safe_open(path, "pt") as file:
-            return int((file.metadata() or {})["step"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}); {ANEW}") from None
+    problem: ValueError | None = None
+    for place in (path, _before(path)):
+        if place.exists():
+            try:
+                with safe_open(place, "pt") as file:
+                    return int((file.metadata() or {})["step"])
+            except (SafetensorError, KeyError, ValueError) as error:
+                problem = problem or ValueError(f"{place} is damaged or truncated ({error}); {ANEW}")
+    if problem:
+        raise problem
+    return 0

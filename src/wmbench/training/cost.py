@@ -29,12 +29,12 @@ class RandomTokens:
 
 
 def disk_bytes(trainee: Trainee, step: int) -> int:
-    """Bytes that the steps after `step` will write: every file of weights, and two of the state, one replacing the other."""
+    """Bytes that the steps after `step` will write: every file of weights, and three of the state while one is replaced."""
     recipe = trainee.recipe
     num_saves = -(-recipe.max_steps // recipe.save_every) - step // recipe.save_every
     weights = sum(tensor.nbytes for tensor in own_state(trainee.module).values())
     learned = sum(p.nbytes for group in trainee.optimizer.param_groups for p in group["params"])
-    return trainee.num_files(num_saves) * weights + 2 * (weights + 2 * learned)  # Adam keeps two numbers of each weight
+    return trainee.num_files(num_saves) * weights + 3 * (weights + 2 * learned)  # Adam keeps two numbers of each weight
 
 
 def forecast(what: str, trainee: Trainee, step: int, seconds: float) -> str:
