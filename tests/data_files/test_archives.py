@@ -87,10 +87,10 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path: Path):
     assert list(load_arrays(path)) == ["start"]
 
 
-def elsewhere(kind: str, other: Path) -> Callable[[h5py.File], None]:
+def elsewhere(kind: str, other: Path) -> Callable[[Any], None]:
     """Replaces the column `state` of a file by the same numbers, kept elsewhere."""
 
-    def change(file: h5py.File) -> None:
+    def change(file: Any) -> None:
         shape = file["state"].shape
         if kind == "soft link":
             file.move("state", "hidden")

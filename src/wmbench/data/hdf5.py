@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 
+HARD = 0  # H5L_TYPE_HARD: a name of the data themselves
 INTO_ONE = "write its numbers into the file, as h5repack does"
 
 
@@ -58,7 +59,7 @@ def check_links(path: Path, file: h5py.File, names: Iterable[str]) -> None:
         ValueError: a soft link, or one to another file.
     """
     for name in map(str.encode, names):
-        if file.id.links.exists(name) and file.id.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+        if file.id.links.exists(name) and file.id.links.get_info(name).type != HARD:
             raise ValueError(f"{path}: {name.decode()} is a link to elsewhere, and only the file itself is read; {INTO_ONE}")
 
 

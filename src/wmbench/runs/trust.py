@@ -125,7 +125,7 @@ def targets(config: Any) -> list[str]:
 
 
 def _classes(group: str) -> set[str]:
-    return {name for text in _texts(group) for name in re.findall(r"^ *_target_: *(\S+)", text, re.MULTILINE)}
+    return {name for text in _texts(group) for name in re.findall(r"^ *_target_: *[\"']?([\w.]+)", text, re.MULTILINE)}
 
 
 def _texts(group: str) -> list[str]:
@@ -145,7 +145,10 @@ def _is_released(node: Mapping[str, Any], group: str) -> bool:
 @cache
 def _releases(text: str) -> list[str]:
     """Patterns of the releases in a file of conf/: an address that tells a model's name belongs to the file of that name."""
-    places = [_place(node) for _, node in _mappings(yaml.safe_load(text), "") if "url" in node]
+    try:
+        places = [_place(node) for _, node in _mappings(yaml.safe_load(text), "") if "url" in node]
+    except yaml.YAMLError:  # a mistake in a new file costs that file's encoder alone
+        return []
     parts = [[re.escape(part) for part in re.split(r"\$\{.*?\}", place)] for place in places]
     return [first + "".join((r"\1" if n else r"([\w.-]+)") + part for n, part in enumerate(rest)) for first, *rest in parts]
 
