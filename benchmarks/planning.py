@@ -44,7 +44,8 @@ from wmbench.shapes import Obs
 
 DEFAULTS = {"device": "auto", "tasks": 1, "samples": 0, "repeats": 5, "scaling": True, "dino_wm": "", "output": ""}
 HORIZON, NUM_HIST, FRAMESKIP, ACTION = 5, 3, 5, 10
-ROPE_HORIZON = 7
+ROPE_HORIZON, ROPE_SIZE = 7, {"tokens": 196, "width": 384}
+INSIDE = {"action_embed_dim": 16, "depth": 6, "num_heads": 16, "head_dim": 64, "mlp_dim": 2048, "dropout": 0.0}
 LIMIT = 1e-4  # between the costs of the two ways in fp32, relative
 DINO_WM = ("experiment=dino_wm", "encoder.pretrained=false")
 LEWM = ("encoder=lewm",)
@@ -229,7 +230,7 @@ def rounds(device: torch.device) -> dict[str, Any]:
 
 def rotary(device: torch.device, samples: int, repeats: int) -> dict[str, Any]:
     """Plans of 7 blocks at DINO-WM's size: learned places in the window, and rotary positions."""
-    size = {"tasks": 1, "samples": samples, "iterations": 1, "horizon": ROPE_HORIZON, "tokens": 196, "width": 384}
+    size = {"tasks": 1, "samples": samples, "iterations": 1, "horizon": ROPE_HORIZON} | ROPE_SIZE
     kinds = {"vit": FrameCausalViT, "vit_rope": RotaryViT}
     seconds = medians({name: plan_of(size, device, kind=kind) for name, kind in kinds.items()}, device, repeats)
     return {"rope_horizon": ROPE_HORIZON, "rope_samples": samples, "speedup_rope": seconds["vit"] / seconds["vit_rope"]}
@@ -281,8 +282,7 @@ def plan_of(
 
 
 def predictor_of(size: dict[str, int], kind: type[FrameCausalViT] = FrameCausalViT) -> FrameCausalViT:
-    inside = {"action_embed_dim": 16, "depth": 6, "num_heads": 16, "head_dim": 64, "mlp_dim": 2048, "dropout": 0.0}
-    return kind(dim=size["width"], num_tokens=size["tokens"], num_hist=NUM_HIST, action_dim=ACTION, **inside)
+    return kind(dim=size["width"], num_tokens=size["tokens"], num_hist=NUM_HIST, action_dim=ACTION, **INSIDE)
 
 
 def agent_of(model: WorldModel, planner: CEM, horizon: int = HORIZON, memory_gb: float = 4.0) -> Agent:

@@ -159,6 +159,8 @@ def test_the_planning_benchmark_finds_equal_plans_and_writes_its_figures(load, t
     monkeypatch.setattr(planning, "DINO_WM", ("encoder=random_patch", "proprio=full", *SMALL))
     monkeypatch.setattr(planning, "LEWM", ("encoder=lewm_small", *SMALL))
     monkeypatch.setattr(planning, "DECODER", ("decoder=vqvae", "decoder.channel=4", "decoder.num_res_blocks=1"))
+    monkeypatch.setattr(planning, "ROPE_SIZE", {"tokens": 4, "width": 8})
+    monkeypatch.setattr(planning, "INSIDE", planning.INSIDE | {"depth": 2})
     monkeypatch.setattr(planning, "matmul_peak", lambda device, dtype: 1e12)
     output = tmp_path / "planning.json"
     words = ["device=cpu", "repeats=1", "samples=6", "scaling=false", f"output={output}"]

@@ -1,16 +1,22 @@
 """study.py as a user types it, with the commands that it runs: one row, one seed, two tasks."""
 
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from command_line import run
+from command_line import ROOT, run, start
+from hydra.core.global_hydra import GlobalHydra
+from in_process import enter, run_here
 
+from wmbench.study import runner
+
+COMMAND = "study.py --config-dir conf study=one"
 STUDY = """
 name: one
 seeds: [3]
-data: num_episodes=6 image_size=32 store_every=5 env.renderer=warp episode_length=40
+data: num_episodes=6 image_size=32 store_every=5 env.renderer=warp episode_length=40 num_workers=1
 train: training.max_steps=2 training.batch_size=4 training.valid_batches=1 device=cpu predictor.depth=1
 rows: {state: encoder=state}
 evaluations:
@@ -32,14 +38,38 @@ PROMISED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_study_is_made_whole_by_one_command_and_then_there_is_nothing_to_do(tmp_path: Path):
+# Files that tell where a study is, in its order: in each of these moments it is killed.
+MOMENTS = (
+    "data.h5.progress",
+    "logs/open_zero.log",
+    "runs/outputs/state_s3/step_000002.safetensors",
+    "logs/open_state_s3.log",
+    "results/*/*state_s3*/summary.json",
+)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A folder with the study in a configuration of its own."""
     (tmp_path / "conf" / "study").mkdir(parents=True)
     (tmp_path / "conf" / "study" / "one.yaml").write_text(STUDY)
-    command = "study.py --config-dir conf study=one"
-    assert run(tmp_path, command).splitlines()[-1] == "2 of 2 cells done"
+    return tmp_path
 
-    folder = tmp_path / "studies" / "one"
+
+def in_this_process(command, stdout, **_) -> int:
+    """Takes the place of runner.call, without the seconds that a process takes to start."""
+    GlobalHydra.instance().clear()  # study.py has read its configuration
+    code, out, err = enter(Path.cwd(), " ".join([str(Path(command[1]).relative_to(ROOT)), *command[2:]]))
+    stdout.write(out + err)
+    return code
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_study_is_made_whole_by_one_command_and_then_there_is_nothing_to_do(work: Path, monkeypatch):
+    monkeypatch.setattr(runner, "call", in_this_process)
+    assert run_here(work, COMMAND).splitlines()[-1] == "2 of 2 cells done"
+
+    folder = work / "studies" / "one"
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in PROMISED}
     for name, columns in PROMISED.items():
         assert set(columns.split()) <= set(tables[name]), name
@@ -51,9 +81,25 @@ def test_a_study_is_made_whole_by_one_command_and_then_there_is_nothing_to_do(tm
     assert "state" in (folder / "report" / "index.html").read_text()
 
     made = {path: path.stat().st_mtime_ns for part in ("results", "runs", "logs") for path in (folder / part).rglob("*")}
-    moved = tmp_path / "elsewhere"
+    moved = work / "elsewhere"
     folder.rename(moved)
-    assert run(tmp_path, f"{command} folder={moved}").splitlines()[-1] == "2 of 2 cells done"
+    assert run_here(work, f"{COMMAND} folder={moved}").splitlines()[-1] == "2 of 2 cells done"
     made = {moved / path.relative_to(folder): stamp for path, stamp in made.items()}
     assert made == {path: path.stat().st_mtime_ns for path in made}
     pd.testing.assert_frame_equal(tables["outcomes"], pd.read_csv(moved / "outcomes.csv"))
+
+
+@pytest.mark.slow
+def test_a_study_killed_at_five_moments_ends_with_the_same_numbers(work: Path):
+    run(work, f"{COMMAND} folder=whole")
+    for moment in MOMENTS:
+        process = start(work, f"{COMMAND} folder=killed")
+        while not list((work / "killed").glob(moment)):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+    assert run(work, f"{COMMAND} folder=killed").splitlines()[-1] == "2 of 2 cells done"
+    for table in ("outcomes", "table", "contrasts", "pairs", "cells"):
+        whole, killed = ((work / folder / f"{table}.csv").read_text() for folder in ("whole", "killed"))
+        assert killed.replace("killed", "whole") == whole, table
