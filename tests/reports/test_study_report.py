@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from synthetic_study import add_results, make_study
 
+from wmbench.reports.study_episodes import COLUMNS, choose_episodes
 from wmbench.reports.study_report import write_study_report
 
 VOID = {"meta", "img", "circle", "line", "rect", "br"}
@@ -214,6 +215,19 @@ def test_best_and_worst_episodes_are_filmed_with_the_cause_of_failure(study, pag
     assert films and sum(address.startswith("data:video/mp4") for address in page.loaded) == len(films)
     causes = pd.read_csv(study / "report" / "failures.csv")
     assert causes.loc[causes["row"] == "dinov2_cls", "prediction"].item() == 3
+
+
+def test_filmed_episodes_are_the_best_and_the_worst_and_of_different_tasks():
+    seeds = [{"task": range(4), "geodesic": [1.0, 4.0, 3.0, 2.0], "success": [True, True, True, False]}] * 3
+    frames = [pd.DataFrame(seed).assign(row="a", spl=1 - 0.1 * k, final_distance=k) for k, seed in enumerate(seeds)]
+    frames[1].loc[1, "success"] = False  # the same task, solved by one run and failed by another
+    shown = choose_episodes(["a"], pd.concat(frames).reindex(columns=COLUMNS)).frame
+    assert list(zip(shown["task"], shown["success"], shown["final_distance"], strict=True)) == [
+        (1, True, 0),
+        (2, True, 0),
+        (3, False, 2),
+        (1, False, 1),
+    ]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

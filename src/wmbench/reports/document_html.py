@@ -8,6 +8,7 @@ from wmbench.reports.document import Bar, Block, Cell, Films, Number, Paragraph,
 from wmbench.reports.page import Page, inline
 
 MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?", "untested": "–", "no claim": "–"}
+DOT = 2.6  # radius of a value's dot, of 100 for the axis
 
 
 def write_html(path: Path, title: str, sections: Sequence[Section], sheets: Sequence[Sheet]) -> None:
@@ -86,16 +87,17 @@ def _svg(bar: Bar) -> str:
     """A dot on its interval, with the margin shaded and zero as a line where there is a margin."""
 
     def place(value: int | float) -> float:
-        return round(100 * (min(max(value, bar.left), bar.right) - bar.left) / (bar.right - bar.left), 2)
+        share = (min(max(value, bar.left), bar.right) - bar.left) / (bar.right - bar.left)
+        return round(DOT + (100 - 2 * DOT) * share, 2)  # so that a dot at an end is whole
 
     parts = []
     if bar.margin is not None:
         left, right, zero = place(-bar.margin), place(bar.margin), place(0)
         parts.append(f'<rect x="{left}" y="0" width="{right - left:.2f}" height="12" fill="#dcdce2"/>')
         parts.append(f'<line x1="{zero}" x2="{zero}" y1="0" y2="12" stroke="#77777f" stroke-width="0.6"/>')
-    parts.append('<line x1="0" x2="100" y1="11.7" y2="11.7" stroke="#c4c4cc" stroke-width="0.6"/>')
+    parts.append(f'<line x1="{DOT}" x2="{100 - DOT}" y1="11.7" y2="11.7" stroke="#c4c4cc" stroke-width="0.6"/>')
     line = f'x1="{place(bar.low)}" x2="{place(bar.high)}" y1="6" y2="6" stroke="#0b5394" stroke-width="1.6"'
-    parts.append(f'<line {line}/><circle cx="{place(bar.value)}" cy="6" r="2.6" fill="#0b5394"/>')
+    parts.append(f'<line {line}/><circle cx="{place(bar.value)}" cy="6" r="{DOT}" fill="#0b5394"/>')
     return f'<svg viewBox="0 0 100 12" aria-hidden="true">{"".join(parts)}</svg>'
 
 

@@ -47,7 +47,8 @@ def episodes(study: Study, films: Path) -> tuple[list[Section], list[Sheet]]:
     if not frames:
         section.text("No paths of episodes are there to be shown.")
         return [section], []
-    failures, shown = count_labels(pd.concat(frames)), choose_episodes(study.learned(evaluation), pd.concat(frames))
+    played = pd.concat(frames)
+    failures, shown = count_labels(played), choose_episodes(study.learned(evaluation), played)
     section.text(
         "Seen from above, at half of real time: the ball is white, its path blue, the goal and its radius of half a "
         "metre red. First the episodes that were solved with the longest way and the least detour, then those that ended "
@@ -55,9 +56,12 @@ def episodes(study: Study, films: Path) -> tuple[list[Section], list[Sheet]]:
     )
     clips: list[tuple[Path, Text]] = []
     for index, line in enumerate(shown.frame.to_dict("records")):
-        path = films / file_name(f"{line['row']}_{line['task']}.mp4")
+        ended = "reached" if line["success"] else "failed"
+        path = films / file_name(f"{line['row']}_{line['task']}_{ended}.mp4")
         if optional(f"film {path.name}", lambda line=line, path=path: film_episode(line, path) or True):
             clips.append((path, _caption(shown, index)))
+    for old in {*films.glob("*.mp4")} - {path for path, _ in clips}:
+        old.unlink()  # chosen when the study was not as far
     section.blocks.append(Films(clips))
     section.blocks.append(_failure_table(failures))
     section.text(RULE + ".", kind="note")
@@ -105,14 +109,16 @@ def count_labels(played: Frame) -> Sheet:
 
 
 def choose_episodes(rows: list[str], played: Frame) -> Sheet:
-    """episodes.csv: the best and worst episodes of the first and the last row that have paths."""
+    """episodes.csv: the best and worst episodes of the first and the last row that have paths, of a task one each."""
     with_paths = [row for row in rows if row in set(played["row"])]
     chosen = []
     for row in dict.fromkeys((with_paths[0], with_paths[-1])):
         own = played[played["row"] == row]
         solved, failed = own[own["success"].astype(bool)], own[~own["success"].astype(bool)]
-        best = (solved["geodesic"] * solved["spl"].fillna(1)).nlargest(SHOWN).index
-        chosen += [solved.loc[best], failed.nlargest(SHOWN, "final_distance")]
+        solved = solved.assign(worth=solved["geodesic"] * solved["spl"].fillna(1))
+        for episodes, column in ((solved, "worth"), (failed, "final_distance")):
+            ranked = episodes.sort_values(column, ascending=False, kind="stable")
+            chosen.append(ranked.drop_duplicates("task").head(SHOWN)[COLUMNS])
     return Sheet("episodes.csv", pd.concat(chosen, ignore_index=True))
 
 

@@ -1,5 +1,7 @@
 """The first parts of a study's report: the answer in a sentence, the table, the contrasts, who can be told from whom."""
 
+from itertools import chain
+
 import numpy as np
 
 from wmbench.evaluation.multiplicity import ENOUGH_SEEDS, MARGIN
@@ -182,8 +184,9 @@ def contrasts(study: Study) -> Section:
     rows = [_contrast(study, index) for index in range(len(sheet.frame))]
     section.blocks.append(Table(columns, rows, "Contrasts that were written down before running"))
     section.text(CONTRAST_NOTE, kind="note")
-    for power in dict.fromkeys(sheet.frame["power"].dropna()) if sheet.has("power") else ():
-        section.text("Power: ", sheet.quote(int(sheet.frame.index[sheet.frame["power"] == power][0]), "power"), kind="note")
+    for _, alike in sheet.frame.groupby("power", sort=False) if sheet.has("power") else ():
+        pairs = [[", ", sheet.quote(index, "a"), " and ", sheet.quote(index, "b")] for index in alike.index]
+        section.text("Power", *chain(*pairs), ": ", sheet.quote(alike.index[0], "power"), kind="note")
     return section
 
 
@@ -213,7 +216,8 @@ def _expectation(sheet: Sheet, index: int) -> Cell:
     question = next((name for name in ("question", "expectation", "text") if sheet.value(index, name) is not None), "name")
     sign = SIGNS.get(str(sheet.value(index, "expect")), ", ")
     where = ", ".join(str(found) for name in ("evaluation", "outcome") if (found := sheet.value(index, name)) is not None)
-    text: Text = [sheet.quote(index, question), ": ", sheet.quote(index, "a"), sign, sheet.quote(index, "b")]
+    colon = " " if str(sheet.value(index, question)).endswith("?") else ": "
+    text: Text = [sheet.quote(index, question), colon, sheet.quote(index, "a"), sign, sheet.quote(index, "b")]
     return Cell([*text, f" ({where})"] if where else text, str(sheet.value(index, question)), kind="sentence")
 
 
