@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw
 
+from wmbench.data.archives import load_arrays
 from wmbench.data.official import open_episodes
 from wmbench.envs.mazes import BALL_RADIUS, CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
