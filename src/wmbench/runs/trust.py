@@ -21,7 +21,7 @@ MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCau
 # Groups of conf/ whose classes a run or a result is made of.
 GROUPS = ("encoder", "predictor", "training", "decoder", "distance", "policy", "planner", "objective")
 RELEASE = "wmbench.encoders.weights.Release"
-LARGEST, DEEPEST = 2**20, 30  # letters of a file, and mappings or lists within each other
+LARGEST, DEEPEST = 2**17, 30  # letters of a file, and mappings or lists within each other
 KEY = re.compile(r"\$\{(\.*)([\w.-]+)\}")
 
 
