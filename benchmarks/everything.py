@@ -16,7 +16,7 @@ import pandas as pd
 from machine import settings, shares
 
 from wmbench.machine import pick_device
-from wmbench.reports.table import markdown_of
+from wmbench.reports.formats import markdown_of
 
 ROOT = Path(__file__).parents[1]
 PAGE, FIGURES = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks"

@@ -38,7 +38,7 @@ from wmbench.planning.cem import CEM
 from wmbench.planning.memory import peak_bytes
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
-from wmbench.reports.table import markdown_of
+from wmbench.reports.formats import markdown_of
 from wmbench.runs.build import build_decoder, build_world_model
 from wmbench.shapes import Obs
 

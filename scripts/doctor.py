@@ -7,4 +7,4 @@ import runpy
 from pathlib import Path
 
 if __name__ == "__main__":
-    runpy.run_path(str(Path(__file__).parents[1] / "src" / "wmbench" / "doctor.py"), run_name="__main__")
+    runpy.run_path(str(Path(__file__).parents[1] / "src" / "wmbench" / "commands" / "doctor.py"), run_name="__main__")

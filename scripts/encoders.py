@@ -25,7 +25,7 @@ def main() -> None:
 
     from wmbench.commands.encoder_list import COLUMNS, WEIGHTS, as_text, row
     from wmbench.machine import pick_device, progress_bar
-    from wmbench.reports.table import markdown_of
+    from wmbench.reports.formats import markdown_of
 
     names = given.encoders.removeprefix("encoder=").split(",") if given.encoders else choices("encoder")
     device = pick_device("auto")

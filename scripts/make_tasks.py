@@ -21,8 +21,6 @@ MAZES = ("umaze", "medium", "large")
 
 def simulator_touches(maze: str, evaluations: int, tasks: Any) -> Bool[ndarray, " n"]:
     """Which goals the simulator row touches within the maze's larger budget, planning with several iterations of iCEM."""
-    import torch
-
     from wmbench.commands.players import evaluation_of, make_baseline
     from wmbench.evaluation.episode_loop import run_episodes
 
@@ -32,7 +30,7 @@ def simulator_touches(maze: str, evaluations: int, tasks: Any) -> Bool[ndarray, 
     cfg = compose("plan", settings + [f"planner.{name}={value}" for name, value in planner.items()])
     player = make_baseline(cfg, "simulator", maze, cfg.env.frameskip)
     rules = evaluation_of(cfg, player, tasks).rules
-    return run_episodes(player.agent, player.env, tasks, rules, torch.device("cpu")).success
+    return run_episodes(player.agent, player.env, tasks, rules, player.device).success
 
 
 @door

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from wmbench import doctor
-from wmbench.doctor import Finding
+from wmbench.commands import doctor
+from wmbench.commands.doctor import Finding
+from wmbench.commands.libraries import torch_facts
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,7 +68,7 @@ def fail(*_: object, **__: object) -> None:
         (lambda: doctor.program("git", ["git"], "commit", "install git"), "subprocess.run"),
         (doctor.ffmpeg, "subprocess.run"),
         (doctor.memory, "psutil.virtual_memory"),
-        (doctor.network, "wmbench.doctor.urlopen"),
+        (doctor.network, "wmbench.commands.doctor.urlopen"),
         (lambda: doctor.safely("packages", doctor.packages), "importlib.metadata.requires"),
     ],
 )
@@ -87,7 +88,7 @@ def test_a_machine_without_gpu_says_why_and_what_would_help():
 
 
 def test_what_it_says_of_torch_is_true():
-    facts = doctor.torch_facts()
+    facts = torch_facts()
     assert facts["version"] == torch.__version__ and len(facts["gpus"]) == torch.cuda.device_count()
 
 

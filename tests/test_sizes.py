@@ -4,7 +4,8 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [*sorted((ROOT / "src").rglob("*.py")), *sorted((ROOT / "scripts").glob("*.py")), *sorted(ROOT.glob("*.py"))]
+FOLDERS = ("src/**", "scripts", "benchmarks", ".")
+SOURCES = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.py"))
 
 
 def lines(path: Path) -> int:

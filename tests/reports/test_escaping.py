@@ -12,10 +12,11 @@ from synthetic_study import add_results, make_study
 from wmbench.envs.mazes import MAPS
 from wmbench.evaluation.results import find_summaries
 from wmbench.files import file_name
+from wmbench.reports.formats import csv_of, in_markdown
 from wmbench.reports.page import inline
 from wmbench.reports.report import write_report
 from wmbench.reports.study_report import write_study_report
-from wmbench.reports.table import csv_of, in_markdown, make_table, to_markdown, write_table
+from wmbench.reports.table import make_table, to_markdown, write_table
 
 EVIL = """</td><script>alert(1)</script><img src=x onerror=alert(2)>" onload='alert(3)'|[a](javascript:alert(4))"""
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from wmbench.files import write_text
 from wmbench.reports.document import Block, Films, Paragraph, Picture, Section, Table, Text, plain
-from wmbench.reports.table import in_markdown, markdown_of
+from wmbench.reports.formats import in_markdown, markdown_of
 
 LATEX = {"–": "--", "−": "$-$", "×": r"$\times$", "±": r"$\pm$"}
 

@@ -13,7 +13,8 @@ import pandas as pd
 
 from wmbench.evaluation.statistics import wilson
 from wmbench.files import write_text
-from wmbench.reports.table import html_of, markdown_of, with_interval
+from wmbench.reports.formats import html_of, markdown_of
+from wmbench.reports.table import with_interval
 
 HEADING = "Published, not measured here"
 CAVEAT = (

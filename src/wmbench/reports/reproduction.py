@@ -3,8 +3,8 @@
 from typing import Any
 
 from wmbench.evaluation.results import Result, sentence
+from wmbench.reports.formats import in_markdown
 from wmbench.reports.published import RULE, paper_row, verdict
-from wmbench.reports.table import in_markdown
 
 
 def judge(summary: dict[str, Any], summaries: list[dict[str, Any]], overrides: list[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.results import Result, Summary
 from wmbench.files import write_text
-from wmbench.reports.table import csv_of
+from wmbench.reports.formats import csv_of
 from wmbench.study.contrasts import judge, read_contrasts
 from wmbench.study.grid import Cell, Study
 from wmbench.study.outcomes import Known, Outcomes, all_pairs, planning_gaps, summarise

@@ -1,7 +1,7 @@
 """What this machine has, what it lacks and for what, and the remedy of each: python scripts/doctor.py
 
 Nothing but Python's own library is imported here, so that it also runs where nothing is installed yet. What loads a library
-is asked in a process of its own, all of them at once: where a driver crashes or hangs, that is the answer.
+is asked (libraries.py) in a process of its own, all at once: where a driver crashes or hangs, that is the answer.
 """
 
 from __future__ import annotations  # an older Python is told that it is too old
@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-SOURCE = Path(__file__).resolve().parents[1]
+SOURCE = Path(__file__).resolve().parents[2]
+QUESTIONS = Path(__file__).with_name("libraries.py")
 HUB = "https://huggingface.co"
 ANYTHING = "command at all"
 INSTALL = "make setup, or pip install -e '.[dev]'"
@@ -233,8 +234,9 @@ def weights_kept(answered: tuple[Any, str]) -> Finding:
 
 
 def ask(question: str) -> subprocess.Popen[str] | None:
-    """Begin a process that prints what a function of this file returns."""
-    code = f"import json, runpy; asked = runpy.run_path({__file__!r}); print(); print(json.dumps(eval({question!r}, asked)))"
+    """Begin a process that prints what a function of libraries.py returns."""
+    code = f"import json, runpy; asked = runpy.run_path({str(QUESTIONS)!r}); print()\n"
+    code += f"print(json.dumps(eval({question!r}, asked)))"
     command = [sys.executable, *(["-S"] if sys.flags.no_site else []), "-c", code]  # a process that sees what this one sees
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCE), *(path or "." for path in sys.path)])}
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -261,44 +263,6 @@ def answer(asked: subprocess.Popen[str] | None) -> tuple[Any, str]:
     except (ValueError, IndexError):
         last = (err.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
         return None, re.sub(r"^[\w.]+: ", "", last).partition("; ")[0]
-
-
-def torch_facts() -> dict[str, Any]:
-    import warnings
-
-    with warnings.catch_warnings(record=True) as told:  # a driver that is too old is a warning
-        import torch
-
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    gpus = []
-    for k in range(count):
-        properties = torch.cuda.get_device_properties(k)
-        gpus.append(f"{properties.name} with {gigabytes(properties.total_memory)}")
-    return {
-        "version": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda,
-        "mps": torch.backends.mps.is_available(),
-        "gpus": gpus,
-        "why": str(told[-1].message).partition("\n")[0][:200] if told else "no driver or no device",
-    }
-
-
-def driver(kind: str) -> str:
-    """The device that a renderer draws with."""
-    from wmbench.envs.rendering import make_renderer
-    from wmbench.envs.vector import PointMazes
-
-    return make_renderer(kind, PointMazes("umaze").physics.model, 8).driver
-
-
-def weights() -> dict[str, bool]:
-    """Whether the files of each encoder that has its own are here."""
-    from wmbench.commands.configuration import CONF, choices, encoder_config
-    from wmbench.commands.encoder_list import releases
-
-    own = [name for name in choices("encoder") if "url:" in Path(CONF, "encoder", f"{name}.yaml").read_text()]
-    return {name: all(file.path.exists() for file in releases(encoder_config(name))) for name in own}
 
 
 def gigabytes(number: float) -> str:
