@@ -72,15 +72,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             except (OmegaConfBaseException, ValueError, OSError) as error:
                 problem = told(error, cfg)
             except (Exception, SystemExit) as error:
-                if lacks_memory(error):
-                    problem = f"memory ran out ({told(error, cfg)[:200]}); other programs may hold some of it"
-                elif not is_sweep:
+                if not (is_sweep or lacks_memory(error)):
                     raise
-                elif isinstance(error, SystemExit):
-                    problem = f"it ended with exit status {error.code}"
-                else:
-                    traceback.print_exc()
-                    problem = f"{type(error).__name__}: {told(error, cfg)}"
+                problem = unforeseen(error, cfg)
             if not is_sweep:
                 fail(problem)
             failed.append(f"{' '.join(given_words())}: {problem}")
@@ -110,6 +104,16 @@ def as_note(message: Warning | str, category: type, filename: str, lineno: int, 
     if str(PACKAGE) in filename:
         return f"note: {message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
+def unforeseen(error: BaseException, cfg: DictConfig) -> str:
+    """An error that is no refusal, as one line; of a fault of ours the traceback is printed first."""
+    if lacks_memory(error):
+        return f"memory ran out ({told(error, cfg)[:200]}); other programs may hold some of it"
+    if isinstance(error, SystemExit):
+        return f"it ended with exit status {error.code}"
+    traceback.print_exc()
+    return f"{type(error).__name__}: {told(error, cfg)}"
 
 
 def lacks_memory(error: BaseException) -> bool:
