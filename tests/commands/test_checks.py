@@ -3,6 +3,7 @@
 import pytest
 
 from wmbench.commands.checks import check_name
+from wmbench.runs.trust import check_names
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,18 @@ def test_an_encoder_of_another_folder_is_checked_like_ours(typed, tmp_path):
         "unknown key 'encoder.sides', did you mean encoder.side?"
         in typed("train -cd mine encoder=mine encoder.sides=4").error
     )
+
+
+def test_a_run_may_name_a_class_of_the_folder_that_the_command_line_gives(typed, tmp_path):
+    (tmp_path / "mine/encoder").mkdir(parents=True)
+    (tmp_path / "mine/encoder/mine.yaml").write_text("_target_: my_package.Mine\n")
+
+    def job(cfg):
+        check_names({"_target_": "my_package.Mine"}, "encoder", "config.yaml", "take another")
+
+    assert typed("plan model_name=a --config-dir mine", job).code == 0
+    refused = typed("plan model_name=a", job)
+    assert refused.code == 1 and "(my_package.Mine) is none of the classes that conf/encoder names" in refused.err
 
 
 @pytest.mark.parametrize(
