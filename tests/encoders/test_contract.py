@@ -1,11 +1,13 @@
 """What every encoder in conf/encoder promises; a new YAML file is tested by being there."""
 
+import copy
 from pathlib import Path
 
 import hydra
 import pytest
 import torch
 from einops import rearrange
+from fake_gpu import GPU, fake_gpu
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -76,6 +78,21 @@ def test_output_has_the_promised_tokens_and_features(encoder: Encoder):
     assert tokens.shape == (2, 3, encoder.num_tokens, encoder.embed_dim)
     assert tokens.dtype == torch.float32
     assert tokens.isfinite().all()
+
+
+@torch.no_grad()
+def test_it_encodes_on_a_gpu(cfg: DictConfig, encoder: Encoder, request: pytest.FixtureRequest):
+    """On one that is not there."""
+    name = request.node.callspec.params["cfg"]
+    if "_target_" not in (CONF / "encoder" / f"{name}.yaml").read_text():
+        pytest.skip("of a family that another file stands for")
+    model = copy.deepcopy(encoder)
+    with fake_gpu():
+        visual = torch.zeros(1, 2, model.image_size + 5, model.image_size + 5, 3, dtype=torch.uint8, device=GPU)
+        with torch.autocast("cuda", torch.bfloat16):  # in which frozen encoders keep their precision
+            tokens = model.to(GPU)(Obs(visual=visual, proprio=torch.zeros(1, 2, 4, device=GPU)))
+    assert (tokens.shape, tokens.device) == ((1, 2, encoder.num_tokens, encoder.embed_dim), GPU)
+    assert tokens.dtype == torch.float32 or not encoder.frozen
 
 
 def test_rows_times_columns_of_the_grid_is_the_number_of_tokens(encoder: Encoder):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.base import Encoder
+from wmbench.encoders.base import Encoder, full_precision
 from wmbench.shapes import Obs
 
 PROPRIO_DIM = 4
@@ -36,4 +36,5 @@ class State(Encoder):
         raise TypeError("the state encoder reads proprio, not pixels")
 
     def forward(self, obs: Obs) -> Float[Tensor, "B T N D"]:
-        return nn.functional.linear(obs["proprio"], self.lift)[:, :, None]
+        with full_precision(self.lift.device):
+            return nn.functional.linear(obs["proprio"], self.lift)[:, :, None]
