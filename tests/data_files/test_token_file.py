@@ -32,6 +32,7 @@ from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.matched import Matched, matched, unmatched
 from wmbench.encoders.pixels import Pixels
 from wmbench.encoders.random_patch import RandomPatch
+from wmbench.models.precision import Precision
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.recipe import Recipe
@@ -453,6 +454,18 @@ def test_where_nothing_is_kept_tokens_are_rounded_as_they_would_have_been(
     assert not torch.equal(tokens[0], make_encode(model, CPU)(windows.get(index).obs))
     assert source_facts(fresh, CPU, True) == source_facts(kept, CPU, True)
     assert source_facts(kept, CPU, True) == {"kind": "tokens", "dtype": "float16", "encoder_precision": "fp32"}
+
+
+@pytest.mark.parametrize(
+    ("frozen", "bf16", "expected"), [(False, True, "bf16"), (False, False, "fp32"), (True, True, "fp32")]
+)
+@pytest.mark.parametrize("device", [CPU, torch.device("cuda")])
+def test_a_run_tells_what_its_encoder_was_rounded_to_on_any_device(
+    device: torch.device, frozen: bool, bf16: bool, expected: str, numbered_episodes: Callable
+):
+    frames = StoredFrames(numbered_episodes(num_episodes=2, length=11))
+    with Precision(bf16=bf16).applied():
+        assert source_facts(frames, device, frozen) == {"kind": "frames", "encoder_precision": expected}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFra
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.machine import free_disk, size
+from wmbench.models.precision import applied_precision
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Obs
 
@@ -80,7 +81,8 @@ def source_facts(source: Source, device: torch.device, frozen: bool) -> dict[str
     """What a training looks at, for its provenance: everything about it that can change numbers."""
     if isinstance(source, KeptTokens | FreshTokens):
         return {"kind": "tokens", "dtype": source.file.packing.dtype, "encoder_precision": precision(device)}
-    return {"kind": "frames", "encoder_precision": precision(device) if frozen or device.type != "cuda" else "bf16"}
+    rounded = not frozen and applied_precision(device).bf16
+    return {"kind": "frames", "encoder_precision": "bf16" if rounded else precision(device)}
 
 
 def precision(device: torch.device) -> str:
