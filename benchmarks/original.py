@@ -2,7 +2,8 @@
 
 The same algorithm on the same weights: dense masks in fp32, every frame of the window at every step, the start frame encoded
 again for each sample, one task at a time, decoded pictures of the plan in the loop. It is what the published code does
-(its planner, world model and evaluator), without its simulator, files and plots.
+(its planner, world model and evaluator), without its simulator, files and plots. At the end, what our own code was before
+it became faster.
 """
 
 import copy
@@ -19,6 +20,7 @@ from wmbench.data.windows import Windows
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.attention import Attention, Dropout, FeedForward
 from wmbench.models.decoder import decoder_loss, frames_to_pixels
+from wmbench.models.sigreg import NUM_KNOTS, T_MAX, SIGReg
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.world_model import WorldModel
 from wmbench.shapes import Batch, Obs
@@ -181,3 +183,19 @@ def training_step(
     logged = {"loss": loss + drawn.total, "z_loss": loss, "decoder_loss": drawn.total, **drawn.parts}
     logged |= {f"{name}_pred": value for name, value in imagined.parts.items()}
     return {name: value.item() for name, value in logged.items()}  # the host waits for each
+
+
+class KnotwiseSIGReg(SIGReg):
+    """Our SIGReg until 2026-11-27: a cosine and a sine at every knot, which autograd goes back through."""
+
+    def forward(self, z: Float[Tensor, "B T N D"]) -> Float[Tensor, ""]:
+        with torch.autocast(z.device.type, enabled=False):
+            directions = torch.randn(z.shape[-1], self.num_directions, device=z.device)
+            h = z.float().permute(1, 2, 0, 3) @ nn.functional.normalize(directions, dim=0)
+            t = torch.linspace(0, T_MAX, NUM_KNOTS, device=h.device, dtype=h.dtype)
+            normal = torch.exp(-(t**2) / 2)
+            weight = torch.full_like(t, 2 * T_MAX / (NUM_KNOTS - 1))
+            weight[[0, -1]] /= 2
+            angle = h[..., None] * t
+            distance = (angle.cos().mean(-3) - normal) ** 2 + angle.sin().mean(-3) ** 2
+            return (h.shape[-2] * (distance * weight * normal).sum(-1)).mean()

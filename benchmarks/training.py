@@ -3,7 +3,8 @@
 DINO-WM's geometry with random weights and frames of noise, its encoder frozen; and LeWM, whose encoder learns. The
 original's way (benchmarks/original.py) reads the frames of every window, encodes them, draws them and the predictions with a
 decoder, computes all of it in fp32 with dense masks, and waits for every number. output=PATH.json writes the figures;
-batch_size=N (0: 32 on a GPU and 128 of LeWM's, 2 on the CPU), repeats=N, lewm=false leaves that out.
+batch_size=N (0: 32 on a GPU and 128 of LeWM's, 2 on the CPU), repeats=N, lewm=false leaves that out. only=lewm_small
+measures the demo's small LeWM alone, its steps in turns with those of our own code before it became faster.
 """
 
 import copy
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import original
 import torch
-from machine import machine, matmul_peak, medians, seconds_of, settings, shown, where_time_goes
+from machine import has_bf16, machine, matmul_peak, medians, seconds_of, settings, shown, where_time_goes
 from omegaconf import DictConfig
 from operations import operations_of
 
@@ -29,7 +30,8 @@ from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.packing import Packing
 from wmbench.data.token_file import TokenFile
 from wmbench.data.windows import ResidentFrames, StoredFrames, Windows, compute_ahead
-from wmbench.machine import peak_memory, pick_device
+from wmbench.machine import keep_freed_memory, peak_memory, pick_device
+from wmbench.models.precision import Precision
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.build import build_decoder, build_world_model
 from wmbench.runs.recipe import Recipe
@@ -37,9 +39,10 @@ from wmbench.training.loop import take_step
 from wmbench.training.source import identity, make_encode
 from wmbench.training.world_model import compile_predictor, losses_of, optimizer_of
 
-DEFAULTS = {"device": "auto", "output": "", "batch_size": 0, "repeats": 3, "lewm": True}
+DEFAULTS = {"device": "auto", "output": "", "batch_size": 0, "repeats": 3, "lewm": True, "only": ""}
 DINO_WM = ["experiment=dino_wm", "encoder.pretrained=false", "decoder=vqvae"]
 LEWM = ["encoder=lewm"]
+LEWM_SMALL = ["encoder=lewm_small"]
 LIMIT = 1e-4  # of the loss; ten times that of the gradient, which shows the features' rounding
 
 
@@ -47,14 +50,18 @@ def main() -> None:
     given = settings(sys.argv[1:], DEFAULTS)
     device = pick_device(given["device"])
     on_gpu = device.type == "cuda"
-    figures = machine(device) | dino_wm(device, given["batch_size"] or (32 if on_gpu else 2), given["repeats"])
-    if given["lewm"]:
+    keep_freed_memory()  # as commands do
+    figures = machine(device) | lewm_small(device, given["repeats"])
+    if given["only"] != "lewm_small":
+        figures |= dino_wm(device, given["batch_size"] or (32 if on_gpu else 2), given["repeats"])
+    if given["lewm"] and given["only"] != "lewm_small":
         of_lewm = lewm(device, given["batch_size"] or (128 if on_gpu else 2), given["repeats"])
         figures |= {f"lewm_{name}": value for name, value in of_lewm.items()}
     print(shown(figures))
     if given["output"]:
         Path(given["output"]).write_text(json.dumps(figures, indent=2) + "\n")
-    if max(figures["loss_difference"], figures["gradient_difference"] / 10) > LIMIT:
+    differences = (figures.get("loss_difference", 0.0), figures.get("gradient_difference", 0.0) / 10)
+    if max(*differences, figures["lewm_small_loss_difference"]) > LIMIT:
         raise SystemExit("error: the two ways give different losses or gradients, so their times cannot be compared")
 
 
@@ -122,6 +129,41 @@ def lewm(
                 value.item()
 
         return {"batch_size": batch_size, **measure(trainings, twice, plain_step, device, repeats)}
+
+
+def lewm_small(
+    device: torch.device, repeats: int, batch_size: int = 64, frame_size: int = 64, overrides: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Steps of the demo's LeWM on one batch: as our code took them before, in fp32, and in bf16 where it can."""
+    with TemporaryDirectory() as folder:
+        cfg, windows, model = build(Path(folder), [*LEWM_SMALL, *overrides], batch_size, frame_size, device)
+        batch = windows.get(next(windows.batches(batch_size, seed=0)), device)
+    recipe, regularizer = recipe_of(cfg), cfg.training.regularizer
+    models = {"before": copy.deepcopy(model), "fp32": model}
+    models["before"].regularizer = original.KnotwiseSIGReg(regularizer.num_directions, regularizer.weight)
+    if has_bf16(device) is None:
+        models["bf16"] = copy.deepcopy(model)
+    losses = {}
+    for way in ("before", "fp32"):
+        torch.manual_seed(0)
+        losses[way] = copy.deepcopy(models[way]).loss(batch).total.item()
+
+    def steps(way: str, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+        def step() -> None:
+            with Precision(bf16=way == "bf16").applied():
+                take_step(optimizer, recipe, 1000, losses_of(models[way], batch).total)
+
+        return step
+
+    optimizers = {
+        way: plain_optimizers(m, cfg)[0] if way == "before" else optimizer_of(m, recipe) for way, m in models.items()
+    }
+    seconds = medians({way: steps(way, optimizer) for way, optimizer in optimizers.items()}, device, repeats)
+    fastest = min(seconds, key=seconds.__getitem__)
+    figures: dict[str, Any] = {f"lewm_small_steps_per_s_{way}": 1 / value for way, value in seconds.items()}
+    figures |= {f"speedup_lewm_small_{way}": seconds["before"] / value for way, value in seconds.items() if way != "before"}
+    figures |= {"speedup_lewm_small": seconds["before"] / seconds[fastest], "lewm_small_fastest": fastest}
+    return figures | {"lewm_small_loss_difference": abs(losses["before"] / losses["fp32"] - 1)}
 
 
 class Training:

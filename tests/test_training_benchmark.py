@@ -42,6 +42,14 @@ def test_it_measures_lewm_too(script: dict):
     assert all(figures[name] > 0 for name in RATES)
 
 
+def test_the_small_lewm_takes_the_steps_that_it_took_before(script: dict):
+    tiny = ("encoder.widths=[3,4]", "training.regularizer.num_directions=5", "predictor.depth=1", "predictor.mlp_dim=11")
+    figures = script["lewm_small"](torch.device("cpu"), 1, batch_size=3, frame_size=64, overrides=tiny)
+    assert figures["lewm_small_loss_difference"] < 1e-5
+    assert figures["speedup_lewm_small"] > 0 and figures["lewm_small_steps_per_s_before"] > 0
+    assert figures["lewm_small_fastest"] in ("before", "fp32", "bf16")
+
+
 def test_a_difference_between_the_ways_would_be_seen(script: dict, tmp_path: Path):
     """Another attention mask: of the frames themselves alone."""
     device = torch.device("cpu")

@@ -244,6 +244,16 @@ def test_gradients_are_clipped_to_their_norm(
 
 
 @pytest.mark.parametrize(
+    ("make", "expected"), [(lambda: make_lewm(), ["forward", "tokens"]), (lambda: make_frozen(), ["forward"])]
+)
+def test_what_learns_is_compiled_the_encoder_too(make: Callable, expected: list[str], monkeypatch: pytest.MonkeyPatch):
+    names = []
+    monkeypatch.setattr(torch, "compile", lambda part: names.append(part.__name__) or part)
+    compile_predictor(make(), lambda: None)
+    assert names == expected
+
+
+@pytest.mark.parametrize(
     ("step", "factor"), [(0, 1 / 20), (9, 10 / 20), (19, 1.0), (20, 1.0), (60, 0.5), (80, (1 - 0.5**0.5) / 2), (100, 0.0)]
 )
 def test_the_rate_rises_linearly_and_falls_as_a_cosine(step: int, factor: float):

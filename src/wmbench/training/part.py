@@ -28,8 +28,7 @@ class PartTrainee(Trainee):
     optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW
 
     def __init__(self, model: WorldModel, part: Part, train: Windows, valid: Windows, recipe: Recipe, seed: int):
-        fused = next(part.module.parameters()).device.type == "cuda"
-        options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
+        options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
         super().__init__(part.module, self.optimizer_class(part.module.parameters(), **options), train, recipe, seed)
         self.model, self.part, self.valid = model.eval(), part, valid
         name = part.name

@@ -41,8 +41,7 @@ class TokenizerTrainee(Trainee):
         l1_weight: int | float,
     ):
         module = nn.ModuleDict({"head": tokenizer.head, "decoder": decoder})
-        is_fused = next(module.parameters()).device.type == "cuda"
-        optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=is_fused)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
         super().__init__(module, optimizer, train, recipe, seed)
         self.tokenizer, self.decoder, self.valid, self.l1_weight = tokenizer, decoder, valid, l1_weight
 

@@ -44,17 +44,22 @@ def optimizer_of(model: WorldModel, recipe: Recipe) -> torch.optim.Optimizer:
     groups: list[dict[str, Any]] = [{"params": [p for p in trained if p not in own]}]
     if own:
         groups.append({"params": [p for p in trained if p in own], "peak_lr": recipe.encoder_lr, "weight_decay": 0.0})
-    fused = trained[0].device.type == "cuda"
-    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
 def compile_predictor(model: WorldModel, trial: Callable[[], object]) -> None:
-    """Compile what most of a step is spent on; where a trial shows that it cannot be, say so and leave it as it was."""
-    model.predictor.forward = torch.compile(model.predictor.forward)  # type: ignore[method-assign]
+    """Compile what a step is spent on: the predictor, and an encoder that learns.
+
+    Where a trial shows that it cannot be done, say so and leave the model as it was.
+    """
+    parts = [(model.predictor, "forward")] + [(model.encoder, "tokens")] * (not model.encoder.frozen)
+    for module, name in parts:
+        setattr(module, name, torch.compile(getattr(module, name)))
     try:
         trial()
     except Exception as error:  # the compiler may lack anything on this machine
-        del model.predictor.forward
+        for module, name in parts:
+            delattr(module, name)
         print(f"note: torch.compile fails here ({str(error).strip().partition(chr(10))[0]}); training goes on without it")
 
 
