@@ -7,6 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from wmbench.data.normalizer import Normalizer
+from wmbench.encoders.state import State
+from wmbench.models.vit import FrameCausalViT
+from wmbench.models.world_model import WorldModel
 from wmbench.planning.memory import peak_bytes
 from wmbench.planning.objective import Objective
 from wmbench.planning.rollout_cost import RolloutCost
@@ -111,3 +115,16 @@ def test_costs_that_are_not_finite_are_told_once_for_a_whole_plan(value: float):
     score(torch.zeros_like(plans))
     with pytest.raises(ValueError, match="costs of plans are NaN or Inf: its weights or tokens are"):
         costs.check()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_how_many_run_at_once_changes_costs_by_rounding_alone(at_once: int):
+    """What agent.memory_gb decides; to 1e-5, and on a CPU mostly not at all."""
+    torch.manual_seed(0)
+    predictor = FrameCausalViT(4, 3, 2, ACTION, 3, depth=2, num_heads=2, head_dim=6, mlp_dim=11, dropout=0.0)
+    blank = Normalizer(torch.zeros(ACTION), torch.ones(ACTION), torch.zeros(4), torch.ones(4))
+    told = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": 1, "num_hist": 2}
+    model = WorldModel(State(4, 1.0, 0), predictor, blank, **told).eval().requires_grad_(False)
+    z, plans = torch.randn(TASKS, 2, 3, 4), torch.randn(TASKS, SAMPLES, HORIZON, ACTION)
+    found, expected = (costs_of(n, model).of(z, torch.ones(TASKS, 1, ACTION), z[:, 0])(plans) for n in (at_once, 100))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)

@@ -17,7 +17,7 @@ class Conditions:
     tasks: the hash of starts and goals.
     max_steps: env steps of an episode, or None where it ends with its success only.
     round_steps: env steps of a round, where the protocol counts rounds.
-    agent: without memory_gb, which changes no result.
+    agent: without memory_gb, which changes the last digits of costs at most.
     seed: of the planner's noise or the random actions.
     view: renderer and size of the frames that the model sees.
     precision, compile: of a model's rollouts.

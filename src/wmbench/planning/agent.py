@@ -58,7 +58,7 @@ class Agent:
         num_context: past real frames, with the actions between them, that a plan starts from; fewer at the episode's start.
         clip_actions: keep sampled actions inside the actuator's range; the original's samples leave it.
         memory_gb: that rollouts may take, or half of what is free, if that is less; how many then run at once is measured
-            before the first plan, and halved where memory runs out all the same. It changes nothing else.
+            before the first plan, and halved where memory runs out all the same. Costs feel it by their last digits alone.
         seed: of the planner's noise.
     """
 
