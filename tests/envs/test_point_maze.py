@@ -88,7 +88,7 @@ def test_one_reset_option_leaves_the_other_to_the_seed(env: PointMaze):
 
 
 def test_an_unknown_reset_option_is_refused_with_the_known_ones(env: PointMaze):
-    with pytest.raises(ValueError, match=r"unknown reset options \['goal_cell'\]; known: state, goal"):
+    with pytest.raises(ValueError, match=r"unknown reset options \['goal_cell'\]; known: state, goal, appearance"):
         env.reset(options={"goal_cell": (1, 1), "goal": [0.9, 1.4, 0, 0]})
 
 

@@ -28,7 +28,7 @@ SUCCESS_RADIUS = EnvSpec.success_radius  # [m], strict
 GEOM_MARGIN = 0.001
 
 
-def _maze_mjcf(maze: Maze, geom_margin: float = GEOM_MARGIN) -> str:
+def maze_mjcf(maze: Maze, geom_margin: float = GEOM_MARGIN) -> str:
     """MJCF of the maze. The original's ball is a site; a geom without mass or contacts is one that Warp draws too."""
     walls = "\n".join(
         f'<geom type="box" pos="{w + 1} {h + 1} 0" size="0.5 0.5 0.2" material="wall" contype="2" conaffinity="1"/>'
@@ -77,7 +77,7 @@ def build_model(maze: Maze, geom_margin: float = GEOM_MARGIN) -> mujoco.MjModel:
 
     For the U-maze that is the original's 9.7348 m above (3, 3): a frame shows 8.06 m, 27.8 pixels per metre at 224 pixels.
     """
-    model = mujoco.MjModel.from_xml_string(_maze_mjcf(maze, geom_margin))
+    model = mujoco.MjModel.from_xml_string(maze_mjcf(maze, geom_margin))
     model.cam_pos[0] = [*(np.array(maze.walls.shape) + 1) / 2, model.stat.extent]
     return model
 

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import ArrayLike, NDArray
 
+from wmbench.envs.appearance import Appearance, variation_space
 from wmbench.envs.physics import is_success
 from wmbench.envs.rendering import check_image_size
 from wmbench.envs.vector import PointMazes
@@ -22,6 +23,10 @@ class PointMaze(gymnasium.Env):
     Action: force fraction along x and y, in [-1, 1], held for 0.05 s. Observation: `visual`, an RGB frame, and `proprio`,
     (x, y, vx, vy). Reward: 1 within 0.5 m of the goal's position, else 0. As in the original the goal is not drawn and an
     episode never terminates; `info["is_success"]` says whether the ball is there.
+
+    Args:
+        appearance: what frames look like: a name (`all`), with a scale (`all 0.1`), or factors with their values. What an
+            episode draws follows from its seed; `variation_space` has every factor with its range.
     """
 
     metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -33,11 +38,14 @@ class PointMaze(gymnasium.Env):
         renderer: str = "auto",
         image_size: int = 224,
         render_lag: bool = False,
+        appearance: Any = "clean",
     ):
         check_image_size(image_size, least=1)
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode ({render_mode!r}) must be None or 'rgb_array'")
-        self._world = PointMazes(maze, renderer, image_size, render_lag, num_threads=1)
+        self._world = PointMazes(maze, renderer, image_size, render_lag, num_threads=1, appearance=appearance)
+        self.appearance = self._world.appearance
+        self.variation_space = variation_space()
         self.maze = self._world.maze
         self.render_mode = render_mode
         self.goal = np.zeros(4)
@@ -81,17 +89,21 @@ class PointMaze(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Begin at a random start with a random goal, or with those of options: {"state": (4,), "goal": (4,)}.
 
-        With a seed the pair is DINO-WM's `sample_random_init_goal_states(seed)`.
+        With a seed the pair is DINO-WM's `sample_random_init_goal_states(seed)`. options["appearance"] is one for this
+        episode: a name, or values of factors, such as {"camera_tilt": 12} or what variation_space.sample() gives.
         """
         super().reset(seed=seed)
-        rng = np.random.RandomState(seed if seed is not None else self.np_random.integers(2**31))
+        number = seed if seed is not None else int(self.np_random.integers(2**31))
+        rng = np.random.RandomState(number)
         start, goal = self.maze.sample_state(rng), self.maze.sample_state(rng)
         options = options or {}
-        if unknown := set(options) - {"state", "goal"}:
-            raise ValueError(f"unknown reset options {sorted(unknown)}; known: state, goal")
+        if unknown := set(options) - {"state", "goal", "appearance"}:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; known: state, goal, appearance")
+        appearance = Appearance.of(options.get("appearance", self.appearance))
         goal = _vector("goal", options.get("goal", goal), 4)
         self.set_state(_vector("state", options.get("state", start), 4))
         self.goal = goal
+        self._world.appearance, self._episode, self._step = appearance, number, 0
         return self._observe(), self._info()
 
     def step(self, action: Any):
@@ -105,6 +117,7 @@ class PointMaze(gymnasium.Env):
         _ = self.state  # is there one?
         self._world.step(action[None])
         self._was_set = False
+        self._step += 1
         return self._observe(), float(self.is_success()), False, False, self._info()
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -116,7 +129,7 @@ class PointMaze(gymnasium.Env):
         self._world.close()
 
     def _frame(self) -> NDArray[np.uint8]:
-        return self._world.frames(self.state[None], self._was_set)[0]
+        return self._world.frames(self.state[None], self._was_set, self._episode, self._step)[0]
 
     def _observe(self) -> dict[str, NDArray]:
         return {"visual": self._frame(), "proprio": self.state.astype(np.float32)}

@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,6 +28,9 @@ from wmbench.envs import gl
 from wmbench.envs.physics import BODY_ORIGIN
 
 RENDERERS = ("auto", *gl.PLATFORMS, "warp")
+Scene = Mapping[str, ndarray]  # a field of the model -> its value in each frame
+PLACED = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")  # what follows for Warp from
+UNREAD = ("geom_pos", "geom_quat", "cam_pos", "cam_quat", "light_dir")  # these fields of a scene
 OFFSCREEN = 1024  # side of the buffer that GL draws into, where a frame needs no larger one [pixels]
 
 
@@ -36,11 +39,15 @@ class Renderer(Protocol):
     name: str
     driver: str  # the device that draws
 
-    def frames(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]: ...
+    def frames(self, position: Float[ndarray, "B 2"], scene: Scene | None = None) -> UInt8[ndarray, "B h w 3"]: ...
 
 
-def make_renderer(kind: str, model: mujoco.MjModel, image_size: int) -> Renderer:
+def make_renderer(kind: str, model: mujoco.MjModel, image_size: int, has_shadows: bool = False) -> Renderer:
     """Make the renderer named `kind`, for square frames of image_size pixels; auto takes EGL, else OSMesa, else Warp.
+
+    Args:
+        model: one that nobody else writes to, where frames are asked for with a scene of their own.
+        has_shadows: lights that cast shadows do so.
 
     Raises:
         ValueError: an unknown name, a renderer that this machine lacks, or frames larger than it can draw.
@@ -48,7 +55,7 @@ def make_renderer(kind: str, model: mujoco.MjModel, image_size: int) -> Renderer
     check_image_size(image_size, least=1)
     kind = resolve(kind)
     if kind == "warp":
-        return WarpRenderer(model, image_size)
+        return WarpRenderer(model, image_size, has_shadows)
     return GLRenderer(kind, model, image_size)
 
 
@@ -82,6 +89,17 @@ def pixel_of(position: Float[ndarray, "*B 2"], model: mujoco.MjModel, image_size
     return (image_size - 1) / 2 + image_size / visible * (position + BODY_ORIGIN - camera[:2])
 
 
+def place(
+    model: mujoco.MjModel, data: mujoco.MjData, position: Float[ndarray, "2"], scene: Scene | None = None, b: int = 0
+) -> None:
+    """Set data, and where there is a scene the model too, to frame b."""
+    for name, values in (scene or {}).items():
+        getattr(model, name)[:] = values[b]
+    data.qpos[:] = position
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_camlight(model, data)
+
+
 class GLRenderer:
     """MuJoCo's own renderer over EGL or OSMesa, one frame at a time."""
 
@@ -105,15 +123,13 @@ class GLRenderer:
         if hasattr(self, "_gl"):
             self._gl.free()
 
-    def frames(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]:
+    def frames(self, position: Float[ndarray, "B 2"], scene: Scene | None = None) -> UInt8[ndarray, "B h w 3"]:
         gl.check_fork()
         self._gl.make_current()
         frames = np.empty((len(position), self._size, self._size, 3), np.uint8)
         view = mujoco.MjrRect(0, 0, self._size, self._size)
-        for frame, xy in zip(frames, position, strict=True):
-            self._data.qpos[:] = xy
-            mujoco.mj_kinematics(self._model, self._data)
-            mujoco.mj_camlight(self._model, self._data)
+        for b, frame in enumerate(frames):
+            place(self._model, self._data, position[b], scene, b)
             everything = mujoco.mjtCatBit.mjCAT_ALL.value
             mujoco.mjv_updateScene(self._model, self._data, mujoco.MjvOption(), None, self._camera, everything, self._scene)
             mujoco.mjr_render(view, self._scene, self._context)
@@ -152,38 +168,56 @@ class WarpRenderer:
 
     name = "warp"
 
-    def __init__(self, model: mujoco.MjModel, image_size: int):
-        self._mjw, wp = _import_warp()
-        self._device = wp.get_preferred_device()
+    def __init__(self, model: mujoco.MjModel, image_size: int, has_shadows: bool = False):
+        self._mjw, self._wp = _import_warp()
+        self._device = self._wp.get_preferred_device()
         self.driver = f"{self._device.alias} {self._device.name}"
-        self._scoped = wp.ScopedDevice
-        # OpenGL clamps the light, here 0.4 ambient + 0.8 diffuse, to 1 before it colours a texture; Warp does not.
         model = copy.copy(model)
-        model.tex_data[:] = np.round(model.tex_data / 1.2)
-        self._mjmodel, self._size = model, image_size
+        if model.vis.headlight.active:
+            # OpenGL clamps the light, here 0.4 ambient + 0.8 diffuse, to 1 before it colours a texture; Warp does not.
+            model.tex_data[:] = np.round(model.tex_data / 1.2)
+        self._mjmodel, self._size, self._has_shadows = model, image_size, has_shadows
         self._ball = model.geom("drawn_ball").id
-        with self._scoped(self._device):
+        with self._wp.ScopedDevice(self._device):
             self._model = self._mjw.put_model(model)
         self._batches: dict[int, tuple[Any, Any, ndarray]] = {}
 
-    def frames(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]:
+    def frames(self, position: Float[ndarray, "B 2"], scene: Scene | None = None) -> UInt8[ndarray, "B h w 3"]:
         frames = np.empty((len(position), self._size, self._size, 3), np.uint8)
         first = 0
         while first < len(position):
-            num_worlds = max(n for n in (1, 8, 64) if n <= len(position) - first)
-            frames[first : first + num_worlds] = self._draw(position[first : first + num_worlds])
-            first += num_worlds
+            these = slice(first, first + max(n for n in (1, 8, 64) if n <= len(position) - first))
+            frames[these] = self._draw(position[these], scene and {name: values[these] for name, values in scene.items()})
+            first = these.stop
         return frames
 
-    def _draw(self, position: Float[ndarray, "B 2"]) -> UInt8[ndarray, "B h w 3"]:
+    def _draw(self, position: Float[ndarray, "B 2"], scene: Scene | None) -> UInt8[ndarray, "B h w 3"]:
         data, context, geom_xpos = self._worlds(len(position))
-        geom_xpos[:, self._ball, :2] = position + BODY_ORIGIN
-        with self._scoped(self._device):
-            data.geom_xpos.assign(geom_xpos)
+        with self._wp.ScopedDevice(self._device):
+            if scene:
+                self._set(data, position, scene)
+            else:
+                geom_xpos[:, self._ball, :2] = position + BODY_ORIGIN
+                data.geom_xpos.assign(geom_xpos)
             self._mjw.refit_bvh(self._model, data, context)
             self._mjw.render(self._model, data, context)
         blue_green_red = context.rgb_data.numpy().view(np.uint8).reshape(len(position), self._size, self._size, 4)
         return blue_green_red[:, ::-1, :, 2::-1]  # from top row first to bottom row first
+
+    def _set(self, data: Any, position: Float[ndarray, "B 2"], scene: Scene) -> None:
+        """Give each world its frame: the fields of the model that drawing reads, and the places that follow from them."""
+        here = mujoco.MjData(self._mjmodel)
+        placed: dict[str, list[ndarray]] = {name: [] for name in PLACED}
+        for b, xy in enumerate(position):
+            place(self._mjmodel, here, xy, scene, b)
+            for name in PLACED:
+                placed[name].append(getattr(here, name).copy())
+        for name, values in placed.items():
+            array = getattr(data, name)
+            array.assign(np.stack(values).reshape(array.numpy().shape))
+        for name in set(scene) - set(UNREAD):
+            array = getattr(self._model, name)
+            setattr(self._model, name, self._wp.array(scene[name], dtype=array.dtype))
 
     def _worlds(self, num_worlds: int) -> tuple[Any, Any, ndarray]:
         """Data, render context and geom positions of a batch of worlds, made once for each size."""
@@ -192,9 +226,11 @@ class WarpRenderer:
         data = mujoco.MjData(self._mjmodel)
         mujoco.mj_forward(self._mjmodel, data)
         size = (self._size, self._size)
-        with self._scoped(self._device):
+        with self._wp.ScopedDevice(self._device):
             worlds = self._mjw.put_data(self._mjmodel, data, nworld=num_worlds)
-            context = self._mjw.create_render_context(self._mjmodel, nworld=num_worlds, cam_res=size, render_rgb=True)
+            context = self._mjw.create_render_context(
+                self._mjmodel, nworld=num_worlds, cam_res=size, render_rgb=True, use_shadows=self._has_shadows
+            )
         self._batches[num_worlds] = worlds, context, worlds.geom_xpos.numpy().copy()
         return self._batches[num_worlds]
 

@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
+from wmbench.envs.appearance import GOAL_STEP, Appearance
 from wmbench.envs.mazes import Maze
+from wmbench.envs.painter import Painter
 from wmbench.envs.physics import SUBSTEP_S, Physics, check_rows
-from wmbench.envs.rendering import Renderer, check_image_size, make_renderer
+from wmbench.envs.rendering import Renderer, check_image_size
 from wmbench.envs.view import EnvSpec
 
 
@@ -22,6 +24,12 @@ class PointMazes:
         render_lag: after a step draw the ball where it was one sub-step ago, as the original does (its frames then lag
             the state by 0.01 s, up to 1.7 of 224 pixels). We draw the true state; published frames need the lag.
         num_threads: threads that step the physics; by default one per core.
+        appearance: what frames look like, as Appearance.of reads it.
+        look_seed: an episode's look follows from it and the episode's number.
+        goal_appearance: of goals' frames; by default as the others.
+
+    Raises:
+        ValueError: a maze, image size or appearance that cannot be.
     """
 
     action_dim = EnvSpec.action_dim
@@ -34,25 +42,28 @@ class PointMazes:
         image_size: int = 224,
         render_lag: bool = False,
         num_threads: int | None = None,
+        appearance: Any = "clean",
+        goal_appearance: Any = None,
+        look_seed: int = 0,
     ):
         check_image_size(image_size, least=0)
         self.maze = Maze(maze)
         self.physics = Physics(self.maze, num_threads=num_threads)
         self.image_size = image_size
         self.render_lag = render_lag
-        self._renderer_kind = renderer
-        self._renderer: Renderer | None = None
+        self.appearance = Appearance.of(appearance)
+        self.goal_appearance = Appearance.of(self.appearance if goal_appearance is None else goal_appearance)
+        self.look_seed = look_seed
+        self._painter = Painter(self.maze, self.physics.model, renderer, image_size)
         self.state: Float[ndarray, "B 4"] = np.empty((0, 4))
 
     @property
     def renderer(self) -> Renderer:
-        if self._renderer is None:
-            self._renderer = make_renderer(self._renderer_kind, self.physics.model, self.image_size)
-        return self._renderer
+        return self._painter.renderer(self.appearance)
 
     def close(self) -> None:
         """Give the renderer and the states back; setting states opens it again."""
-        self._renderer = None
+        self._painter.close()
         self.state = np.empty((0, 4))
 
     def set_state(self, state: Float[ndarray, "B 4"]) -> None:
@@ -69,13 +80,25 @@ class PointMazes:
         """Take one env step (0.05 s) of every ball, or of those that `which` indexes; the others do not move."""
         self.state[which] = self.physics.step(self.state[which], action)
 
-    def frames(self, state: Float[ndarray, "B 4"], was_set: bool | Bool[ndarray, " B"] = False) -> UInt8[ndarray, "B h w 3"]:
+    def frames(
+        self,
+        state: Float[ndarray, "B 4"],
+        was_set: bool | Bool[ndarray, " B"] = False,
+        episode: int | Int[ndarray, " B"] = 0,
+        step: int | Int[ndarray, " B"] = 0,
+        is_goal: bool = False,
+    ) -> UInt8[ndarray, "B h w 3"]:
         """Draw any states; the balls' own do not change.
 
         Args:
             was_set: not stepped to, as the first state of an episode or a goal is; then render_lag does not show.
+            episode, step: whose look the frames have, and at which env step of it.
+            is_goal: they show goals, of which the step does not count.
         """
         if self.image_size == 0:
             return np.empty((len(state), 0, 0, 3), np.uint8)
         seconds = np.where(was_set, 0.0, SUBSTEP_S)[..., None] if self.render_lag else 0.0
-        return self.renderer.frames(state[:, :2] - seconds * state[:, 2:])  # where it was one semi-implicit sub-step ago
+        position = state[:, :2] - seconds * state[:, 2:]  # where it was one semi-implicit sub-step ago
+        appearance, step = (self.goal_appearance, GOAL_STEP) if is_goal else (self.appearance, step)
+        episode, step = (np.broadcast_to(np.asarray(number), len(state)) for number in (episode, step))
+        return self._painter.frames(position, appearance, self.look_seed, episode, step)

@@ -49,6 +49,8 @@ class View(Facts):
     Args:
         image_size: side of the square frames [pixels].
         render_lag: the ball is drawn one 0.01 s sub-step late, as in the published frames.
+        appearance: what differs from the usual look, as `appearance.Appearance` writes it.
+        goal_appearance: of goals' frames, where it is another one.
         driver: the device behind the renderer, such as llvmpipe or cuda:0, None where nobody wrote it down. It is told
             and not compared: on another device the same renderer differs by roundings, far less than another renderer.
     """
@@ -57,6 +59,7 @@ class View(Facts):
     image_size: int
     render_lag: bool
     appearance: str = "clean"
+    goal_appearance: str | None = None
     driver: str | None = field(default=None, compare=False)
 
     @classmethod
