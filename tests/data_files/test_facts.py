@@ -105,3 +105,18 @@ def test_the_data_of_a_run_are_found_from_another_folder(
     path.unlink()
     assert recorded_path(provenance) == path.name  # moved: as it was given, for the error to name
     assert recorded_path({"path": "older.h5"}) == "older.h5" and recorded_path({}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": "mars"}, r"env\.name \('mars'\) must be point_maze"),
+        ({"renderer": "pov"}, r"env\.renderer \('pov'\) must be one of auto, egl, osmesa, warp"),
+        ({"maze": "nomaze"}, "unknown maze 'nomaze'; known: umaze"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_also_where_the_data_tell_the_facts(
+    numbered_episodes: Callable, given: dict, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        complete(saying(numbered_episodes(), **TOLD), **ENV | given)

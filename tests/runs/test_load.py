@@ -17,7 +17,7 @@ from wmbench.encoders.base import weights_hash
 from wmbench.models.base import Predictor
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import find, store
-from wmbench.runs.build import build_world_model
+from wmbench.runs.build import build_decoder, build_world_model
 from wmbench.runs.find import SHIPPED, find_run, latest_step, list_runs, step_of, step_path
 from wmbench.runs.folder import open_run
 from wmbench.runs.load import load_run, save_weights
@@ -270,6 +270,9 @@ def test_a_run_is_taken_up_again_with_its_own_settings_alone(
     ("kind", "changed", "message"),
     [
         (FROZEN, {"num_pred": 2}, r"num_pred \(2\) must be 1"),
+        (FROZEN, {"predictor": REST["predictor"] | {"num_heads": 0}}, r"predictor\.num_heads \(0\) must be a whole number"),
+        (FROZEN, {"predictor": REST["predictor"] | {"depth": -1}}, r"predictor\.depth \(-1\) must be a whole number of at"),
+        (FROZEN, {"proprio_embed_dim": 0}, r"proprio_embed_dim \(0\) must be at least 1; proprio=none"),
         (FROZEN, {"proprio": "some"}, r"unknown proprio 'some'; known: none, velocity, full"),
         (TRAINED, {"training": {"regularizer": None}}, r"collapses without training\.regularizer"),
     ],
@@ -278,6 +281,22 @@ def test_a_configuration_that_cannot_work_is_refused_by_name(kind: dict, changed
     cfg = OmegaConf.create(REST | kind | changed)
     with pytest.raises(ValueError, match=message):
         build_world_model(cfg, Normalizer(*(torch.ones(size) for size in (2, 2, 4, 4))))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"channel": 1}, r"decoder\.channel \(1\) must be at least 2"),
+        ({"channel": 0}, r"decoder\.channel \(0\) must be"),
+        ({"num_codes": 0}, r"decoder\.num_codes \(0\) must be"),
+        ({"num_res_blocks": -1}, r"decoder\.num_res_blocks \(-1\) must be"),
+    ],
+)
+def test_a_decoder_that_cannot_be_is_refused_by_name(changed: dict, message: str):
+    sizes = {"channel": 4, "num_res_blocks": 1, "res_channel": 3, "num_codes": 5, "quantize": False}
+    config = {"_target_": "wmbench.models.decoder.VQVAEDecoder", **sizes, **changed}
+    with pytest.raises(ValueError, match=message):
+        build_decoder(config, dim=5, grid=(2, 2), image_size=8)
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "", None, -1, 1.5, True, "20"])

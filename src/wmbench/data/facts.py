@@ -24,6 +24,11 @@ def complete(
     Raises:
         ValueError: a manifest whose facts cannot be, or data that nothing can be learned from.
     """
+    if name != PUBLISHED["env"]:
+        raise ValueError(f"env.name ({name!r}) must be {PUBLISHED['env']}: wmbench has no other environment")
+    if renderer not in RENDERERS:
+        raise ValueError(f"env.renderer ({renderer!r}) must be one of {', '.join(RENDERERS)}")
+    Maze(maze)
     _check_varied(episodes)
     notes, where = [], f"the manifest of {episodes.path}"
     missing = [key for key in ("maze", "renderer", "render_lag") if episodes.manifest.get(key) is None]

@@ -73,6 +73,8 @@ class VQVAEDecoder(nn.Module):
             raise ValueError(
                 "this decoder draws 16 x 16 pixels a token, and there is one token: use decoder=transposed_conv"
             )
+        if channel < 2:
+            raise ValueError(f"decoder.channel ({channel}) must be at least 2: half of them are upsampled once more")
         self.grid, self.quantize = grid, quantize
         self.size = (16 * grid[0], 16 * grid[1]) if image_size is None else (image_size, image_size)
         self.quantize_b = Codebook(dim, num_codes)

@@ -32,6 +32,9 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
         raise ValueError(f"num_hist ({cfg.num_hist}) must be at least 1: the predictor needs a frame to start from")
     if cfg.num_pred != 1:
         raise ValueError(f"num_pred ({cfg.num_pred}) must be 1: a rollout advances one frame a call")
+    check_sizes("predictor", cfg.predictor)
+    if cfg.proprio_embed_dim < 1:
+        raise ValueError(f"proprio_embed_dim ({cfg.proprio_embed_dim}) must be at least 1; proprio=none leaves proprio out")
     encoder = instantiate(cfg.encoder)
     if not isinstance(encoder, Encoder):
         raise ValueError(f"encoder ({cfg.encoder._target_}) builds a {type(encoder).__name__}, and no encoder")
@@ -66,9 +69,21 @@ def build_world_model(cfg: DictConfig, normalizer: Normalizer) -> WorldModel:
     )
 
 
+def check_sizes(where: str, config: Mapping[str, Any]) -> None:
+    """Refuse layers, heads and widths that are none.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for name, value in config.items():
+        if isinstance(value, int) and not isinstance(value, bool) and value < (0 if name == "num_res_blocks" else 1):
+            raise ValueError(f"{where}.{name} ({value}) must be a whole number of at least 1")
+
+
 def build_decoder(config: Mapping[str, Any], dim: int, grid: tuple[int, int], image_size: int) -> nn.Module:
     """Build the untrained decoder that a configuration describes, from a grid of tokens of width dim to square frames."""
     module = {name: value for name, value in config.items() if name != "training"}
+    check_sizes("decoder", module)
     return instantiate(module, _partial_=True)(dim=dim, grid=grid, image_size=image_size)
 
 

@@ -30,7 +30,7 @@ class Cache:
     """The settings `cache` of conf/train.yaml.
 
     Raises:
-        ValueError: an unknown value of enabled.
+        ValueError: an unknown value of enabled or dtype.
     """
 
     enabled: str | bool
@@ -40,6 +40,7 @@ class Cache:
     def __post_init__(self) -> None:
         if self.enabled not in ("auto", True, False):
             raise ValueError(f"cache.enabled ({self.enabled!r}) must be auto, true or false")
+        Packing(1, 1, self.dtype)
 
 
 def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_frames: int, device: torch.device) -> Source:
