@@ -271,7 +271,7 @@ def test_a_run_is_taken_up_again_with_its_own_settings_alone(
     [
         (FROZEN, {"num_pred": 2}, r"num_pred \(2\) must be 1"),
         (FROZEN, {"predictor": REST["predictor"] | {"num_heads": 0}}, r"predictor\.num_heads \(0\) must be a whole number"),
-        (FROZEN, {"predictor": REST["predictor"] | {"depth": -1}}, r"predictor\.depth \(-1\) must be a whole number of at"),
+        (FROZEN, {"predictor": REST["predictor"] | {"depth": -1}}, r"predictor\.depth \(-1\) must be a whole number from 1"),
         (FROZEN, {"proprio_embed_dim": 0}, r"proprio_embed_dim \(0\) must be at least 1; proprio=none"),
         (FROZEN, {"proprio": "some"}, r"unknown proprio 'some'; known: none, velocity, full"),
         (TRAINED, {"training": {"regularizer": None}}, r"collapses without training\.regularizer"),

@@ -104,8 +104,10 @@ def load_tensor(file: Path | io.BytesIO, where: str, mmap: bool) -> Tensor:
     """
     try:
         tensor = load_saved(file, mmap)
-    except OSError:
-        raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f"{where} cannot be read ({error.strerror or error}); download it again") from None
     except Exception as error:  # a damaged file can raise anything
         if isinstance(error, MemoryError) or "not enough memory" in str(error) or "allocate memory" in str(error):
             raise OSError(f"{where} does not fit into this machine's memory; free some, or use a larger machine") from None

@@ -282,9 +282,12 @@ class FreshTokens:
 def read_about(path: Path) -> dict[str, Any]:
     """Facts of a file of tokens, from its JSON; empty where that is missing or damaged."""
     try:
-        return json.loads(path.with_suffix(".json").read_text())
-    except (OSError, ValueError):
+        about = json.loads(path.with_suffix(".json").read_text())
+        key = about["key"]
+        counts = [key["frames"], key["chunk"], *key["tokens"], len(key["dtype"])]
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
+    return about if all(isinstance(count, int) and count > 0 for count in counts) and "data_path" in about else {}
 
 
 def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:

@@ -42,6 +42,8 @@ def written_fraction(path: Path) -> float:
     if not (about := read_about(path)):
         return 0.0
     num_chunks = -(-about["key"]["frames"] // about["key"]["chunk"])
+    if 8 * num_chunks > path.stat().st_size:
+        return 0.0
     return float((read_journal(path, num_chunks) != 0).mean())
 
 

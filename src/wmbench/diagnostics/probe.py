@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from wmbench.data.windows import Windows
+from wmbench.encoders.weights import not_finite
 from wmbench.files import whole
 from wmbench.models.world_model import WorldModel
+from wmbench.runs.store import load_tensors
 from wmbench.shapes import Obs
 
 NUM_FEATURES = 1024  # that a probe sees, so that encoders with many tokens have no more of them to fit with
@@ -42,7 +44,9 @@ def load_probe(run: Path) -> Probe | None:
     path = run / "probe.safetensors"
     if not path.exists():
         return None
-    tensors = load_file(path)
+    tensors, _ = load_tensors(path, remedy := "delete it and train.py fits it again")
+    if not {"weight", "bias", "r2"} <= tensors.keys() or not_finite(tensors):
+        raise ValueError(f"{path} is damaged (it is no probe, or holds NaN or Inf); {remedy}")
     return Probe(tensors["weight"], tensors["bias"], float(tensors["r2"]))
 
 

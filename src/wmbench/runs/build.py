@@ -16,6 +16,7 @@ from wmbench.models.projected import Projected
 from wmbench.models.world_model import WorldModel, proprio_part
 
 ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
+LARGEST = 2**16  # of a network's sizes; more layers than that would be built for ever
 UNMATCHED = {
     "pool": None,
     "width": None,
@@ -76,8 +77,9 @@ def check_sizes(where: str, config: Mapping[str, Any]) -> None:
         ValueError: naming the setting.
     """
     for name, value in config.items():
-        if isinstance(value, int) and not isinstance(value, bool) and value < (0 if name == "num_res_blocks" else 1):
-            raise ValueError(f"{where}.{name} ({value}) must be a whole number of at least 1")
+        least = 0 if name == "num_res_blocks" else 1
+        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= LARGEST:
+            raise ValueError(f"{where}.{name} ({value}) must be a whole number from {least} to {LARGEST}")
 
 
 def build_decoder(config: Mapping[str, Any], dim: int, grid: tuple[int, int], image_size: int) -> nn.Module:

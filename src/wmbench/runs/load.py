@@ -6,11 +6,13 @@ resume_before.safetensors (the same as saved the time before), and where a decod
 decoder.safetensors, decoder_resume.safetensors, decoder_metrics.csv; likewise for a distance and a policy.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -82,7 +84,12 @@ def load_run(
     """
     provenance = load_mapping(run / "provenance.json", ELSEWHERE, ("data", "encoder"))
     cfg = read_config(run / "config.yaml", ELSEWHERE, NEEDED)
-    trained_on = provenance["encoder"]["weights_hash"]  # None: an imported file does not say
+    about = provenance["encoder"]
+    if not isinstance(provenance["data"], dict) or not isinstance(about, dict) or "weights_hash" not in about:
+        raise ValueError(f"{run / 'provenance.json'} is damaged (it lacks the data or the encoder's hash); {ELSEWHERE}")
+    if not isinstance(cfg.encoder, DictConfig | None):
+        raise ValueError(f"{run / 'config.yaml'} is damaged (its encoder is {cfg.encoder!r}); {ELSEWHERE}")
+    trained_on = about["weights_hash"]  # None: an imported file does not say
     if encoder is not None and trained_on is not None:
         raise ValueError(f"run {run.name} has its own encoder ({cfg.encoder._target_}); leave encoder= out")
     if encoder is None and cfg.encoder is None:
@@ -98,7 +105,8 @@ def load_run(
     way_out = f"take another step: checkpoint={' or '.join(earlier)}" if earlier else "delete it and train again"
     state, _ = load_tensors(path, way_out)
     blank = torch.zeros(ACTION_DIM), torch.ones(ACTION_DIM), torch.zeros(PROPRIO_DIM), torch.ones(PROPRIO_DIM)
-    model = build_world_model(cfg, Normalizer(*blank))
+    with _described_by(run / "config.yaml"):
+        model = build_world_model(cfg, Normalizer(*blank))
     if encoder is not None and (model.encoder.num_tokens, model.encoder.embed_dim) != (
         provenance["encoder"]["num_tokens"],
         provenance["encoder"]["embed_dim"],
@@ -114,6 +122,19 @@ def load_run(
         )
     provenance["step"] = wanted
     return model.eval().requires_grad_(False), cfg, provenance
+
+
+@contextmanager
+def _described_by(path: Path) -> Iterator[None]:
+    """Name the file that describes what cannot be built; weights that are not on this machine say so themselves."""
+    try:
+        yield
+    except Exception as error:  # a damaged file can describe anything
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, OSError):
+            raise cause from None
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        raise ValueError(f"{path} describes nothing that can be built: {reason}") from error
 
 
 def load_encoder(run: Path) -> tuple[Encoder, str]:
@@ -171,7 +192,8 @@ def load_part(run: Path, name: str, build: Callable[[dict[str, Any]], nn.Module]
         return None
     config = renamed(load_mapping(run / f"{name}.yaml", remedy, ("_target_",)))
     check_names(config, name, str(run / f"{name}.yaml"), remedy)
-    module = build(config)
+    with _described_by(run / f"{name}.yaml"):
+        module = build(config)
     state, _ = load_tensors(path, remedy)
     shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}
     check_state(f"{path} does not fit its {name}.yaml", state, shapes)

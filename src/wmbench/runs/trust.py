@@ -80,7 +80,7 @@ def _resolved(node: Any, root: Any, path: tuple[str, ...]) -> Any:
 def renamed(node: Any) -> Any:
     """A configuration with the names that classes have today."""
     if isinstance(node, dict):
-        return {key: MOVED.get(value, value) if key == "_target_" else renamed(value) for key, value in node.items()}
+        return {key: renamed(MOVED.get(str(value), value) if key == "_target_" else value) for key, value in node.items()}
     return node
 
 

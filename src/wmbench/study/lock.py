@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
@@ -16,6 +17,7 @@ from wmbench.evaluation.results import Summary
 from wmbench.evaluation.source import source_version
 from wmbench.files import write_text
 from wmbench.runs.provenance import git_commit
+from wmbench.runs.store import load_mapping
 from wmbench.study.grid import Study
 
 Facts = dict[str, Any]
@@ -29,7 +31,7 @@ def lock_now(study: Study, results: Sequence[Summary]) -> Facts:
         results: of the study's cells so far.
     """
     path = study.folder / "lock.json"
-    before: Facts = json.loads(path.read_text()) if path.exists() else {}
+    before = read_lock(path)
     facts, now = facts_of(study, results), datetime.now(UTC).isoformat(timespec="seconds")
     lock = {
         "study": study.name,
@@ -38,7 +40,7 @@ def lock_now(study: Study, results: Sequence[Summary]) -> Facts:
         "first_result": min((summary["finished"] for summary in results), default=None),
         "hash": digest({"facts": facts}),
         **facts,
-        "changes": before.get("changes", []),
+        "changes": before["changes"],
     }
     changed = {name: [before[name], facts[name]] for name in facts if name in before and before[name] != facts[name]}
     known = {name: values for name, values in changed.items() if values[0]}
@@ -47,6 +49,19 @@ def lock_now(study: Study, results: Sequence[Summary]) -> Facts:
     elif known:
         lock |= {"locked": now, "commit": git_commit()}
     write_text(path, json.dumps(lock, indent=2) + "\n")
+    return lock
+
+
+def read_lock(path: Path) -> Facts:
+    """What was locked before; nothing where there is no lock yet.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    remedy = "get it back from a copy, or delete it to lock the study as it is now"
+    lock = {"changes": []} | (load_mapping(path, remedy) if path.exists() else {})
+    if not isinstance(lock["changes"], list) or not all(isinstance(one, dict) and "what" in one for one in lock["changes"]):
+        raise ValueError(f"{path} is damaged (its changes are no list of them); {remedy}")
     return lock
 
 

@@ -234,7 +234,13 @@ class Costs:
 
     @property
     def seconds(self) -> dict[str, float]:
-        return json.loads(self.path.read_text()) if self.path.exists() else {}
+        """Nothing where the file is damaged: a forecast is then the study's own, and the next part is measured."""
+        try:
+            found = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        known = found.items() if isinstance(found, dict) else ()
+        return {name: seconds for name, seconds in known if isinstance(seconds, int | float)}
 
     def note(self, name: str, seconds: float) -> None:
         with in_turn(self.path):  # other shards note theirs

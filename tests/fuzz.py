@@ -1,0 +1,352 @@
+"""Every reader of files on damaged copies: python tests/fuzz.py 10000
+
+A case is told by its reader and number: its damage is drawn with a generator keyed by both. Only errors of ours may come:
+a ValueError or OSError that names the file (or, where the damage does not matter, none), within bounds of time and memory.
+"""
+
+import csv
+import json
+import os
+import pickle
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+from forked import COLLECT, PLAN, TRAIN, quick
+from in_process import run_here
+from omegaconf import OmegaConf
+
+from wmbench.data import token_list
+from wmbench.data.episodes import Episodes
+from wmbench.data.facts import complete
+from wmbench.data.official import OfficialEpisodes
+from wmbench.data.packing import Packing
+from wmbench.data.token_file import TokenFile
+from wmbench.diagnostics.probe import load_probe
+from wmbench.encoders.weights import read_state
+from wmbench.evaluation.results import read_summary
+from wmbench.evaluation.targets import read_targets
+from wmbench.evaluation.tasks import load
+from wmbench.importers.published_data import export_data
+from wmbench.reports.study_files import read_study
+from wmbench.runs.load import load_decoder, load_run
+from wmbench.runs.store import load_resume
+from wmbench.study.lock import read_lock
+from wmbench.study.runner import Costs
+from wmbench.training.metrics import Metrics
+
+SECONDS, BYTES = 4.0, 1_000_000_000  # of processor time, and of memory beyond what was taken before: most for one case
+DECODER = " decoder=vqvae decoder.channel=4 decoder.res_channel=2 decoder.num_res_blocks=1 decoder.num_codes=3"
+DECODER += " decoder.training.max_steps=2 decoder.training.batch_size=4"
+ENV: dict[str, Any] = {"name": "point_maze", "maze": "umaze", "renderer": "warp", "render_lag": False}
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    3,
+    10**30,
+    -(10**400),
+    0.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "../x",
+    "${oc.env:HOME}",
+    [],
+    [[]],
+)
+ODD += ({}, {"_target_": "os.system"}, [1, "a"], "\x00", "9" * 400, 1e308)
+TOKENS = ("nan", "-inf", "1e999", "-1", "", '"', "\n", ",,,", "9" * 40, "\x00", "é", "[", "}", ":", "null", "- ", "True")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads a file, and one that can be read.
+
+    folder: copied for each case; `file` in it is damaged.
+    read: given the copy.
+    """
+
+    folder: Path
+    file: str
+    read: Callable[[Path], object]
+
+
+def corpus(root: Path) -> dict[str, Reader]:
+    """Make files of every kind below root, by the commands themselves, and say what reads them."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick(patch)
+        for command in (COLLECT, TRAIN + DECODER, PLAN):
+            run_here(root, command)
+    episodes = Episodes(root / "maze.h5")
+    run, (result,) = root / "checkpoints/outputs/a", (root / "plan_outputs").glob("*_a_demo")
+    (root / "data_only").mkdir()
+    shutil.copy(root / "maze.h5", root / "data_only")
+    folders = {"study": root / "study", "tokens": root / "tokens", "targets": root / "targets", "weights": root / "weights"}
+    for folder in folders.values():
+        folder.mkdir()
+    write_study(folders["study"], result)
+    tokens(folders["tokens"], episodes).write(lambda obs: torch.ones(len(obs["visual"]), 1, 4, 6))
+    targets = {"state_0": np.ones((2, 4)), "state_g": np.zeros((2, 4)), "goal_H": 3, "gt_actions": None}
+    (folders["targets"] / "plan_targets.pkl").write_bytes(pickle.dumps(targets))
+    torch.save({"a": torch.ones(3, 4), "b": torch.arange(5)}, folders["weights"] / "vit.pth")
+    shutil.copy(run / "step_000012.safetensors", folders["weights"] / "vit.safetensors")
+    released = Path(__file__).parent / "data/dino_wm_checkpoint/outputs/point_maze_tiny"
+    (root / "dense").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        quick(patch)
+        run_here(root, COLLECT.replace("store_every=5", "store_every=1").replace("maze.h5", "dense/dense.h5"))
+    export_data(root / "dense/dense.h5", root / "published")
+    (task_file,) = (root / "data/tasks").glob("*.npz")
+    of_run = {"config": "config.yaml", "provenance": "provenance.json", "step": "step_000012.safetensors"}
+    return {
+        "HDF5": Reader(root / "data_only", "maze.h5", read_episodes),
+        "manifest": Reader(root / "data_only", "maze.h5", read_episodes),
+        "published": Reader(root / "published", "states.pth", read_published),
+        "published frames": Reader(root / "published", "obses/episode_000.pth", read_published),
+        "tasks": Reader(task_file.parent, task_file.name, lambda folder: load(folder / task_file.name)),
+        "targets": Reader(
+            folders["targets"], "plan_targets.pkl", lambda folder: read_targets(folder / "plan_targets.pkl", 3)
+        ),
+        **{f"run {name}": Reader(run, file, lambda folder: load_run(folder)) for name, file in of_run.items()},
+        "run state": Reader(run, "resume.safetensors", read_resume),
+        "run metrics": Reader(run, "metrics.csv", lambda folder: Metrics(folder / "metrics.csv", 12)),
+        "run probe": Reader(run, "probe.safetensors", load_probe),
+        "decoder": Reader(run, "decoder.safetensors", read_decoder),
+        "decoder config": Reader(run, "decoder.yaml", read_decoder),
+        "summary": Reader(result, "summary.json", read_summary),
+        "outcomes": Reader(result, "tasks.csv", read_summary),
+        "paths": Reader(result, "paths.npz", read_paths),
+        "tokens": Reader(folders["tokens"], tokens(folders["tokens"], episodes).path.name, read_tokens(episodes)),
+        "tokens facts": Reader(
+            folders["tokens"], tokens(folders["tokens"], episodes).about_path.name, read_tokens(episodes)
+        ),
+        "weights pth": Reader(folders["weights"], "vit.pth", lambda folder: read_state(folder / "vit.pth")),
+        "weights": Reader(folders["weights"], "vit.safetensors", lambda folder: read_state(folder / "vit.safetensors")),
+        "lock": Reader(folders["study"], "lock.json", lambda folder: read_lock(folder / "lock.json")),
+        "costs": Reader(folders["study"], "costs.json", lambda folder: Costs(folder).seconds),
+        "study outcomes": Reader(folders["study"], "outcomes.csv", read_study),
+        "released": Reader(released, "hydra.yaml", read_release),
+        "released weights": Reader(released, "checkpoints/model_latest.pth", read_release),
+    }
+
+
+def write_study(folder: Path, result: Path) -> None:
+    (folder / "lock.json").write_text(
+        json.dumps({"study": "a", "locked": "2026", "changes": [], "tasks": ["a"], "code": "x"})
+    )
+    (folder / "costs.json").write_text(json.dumps({"train_a": 3.5, "data": 2.0}))
+    tasks = list(csv.DictReader((result / "tasks.csv").open()))
+    known = {"row": "a", "seed": 0, "evaluation": "closed", "protocol": "bench", "planner": "cem", "conditions": "c"}
+    lines = [known | {"stratum": 0, "held": True, "spl": 0.5} | task for task in tasks]
+    with (folder / "outcomes.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def tokens(folder: Path, episodes: Episodes) -> TokenFile:
+    return TokenFile(folder, episodes, {"name": "Ones"}, Packing(4, 6, "float16"), lookback=0, frameskip=5)
+
+
+def read_episodes(folder: Path) -> None:
+    episodes = Episodes(folder / "maze.h5")
+    complete(episodes, **ENV)
+    episodes.frames(np.zeros(len(episodes), int), np.arange(len(episodes)))
+
+
+def read_published(folder: Path) -> None:
+    complete(OfficialEpisodes(folder), **ENV)
+
+
+def read_resume(folder: Path) -> None:
+    (folder / "resume_before.safetensors").unlink()
+    model, _, _ = load_run(folder)
+    load_resume(folder, model, torch.optim.AdamW(model.predictor.requires_grad_(True).parameters()))
+
+
+def read_decoder(folder: Path) -> None:
+    load_decoder(folder, dim=6, grid=(2, 2), image_size=16)
+
+
+def read_paths(folder: Path) -> None:
+    from wmbench.data.archives import load_arrays
+
+    load_arrays(folder / "paths.npz")
+
+
+def read_tokens(episodes: Episodes) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        for path in folder.glob("*.latents"):
+            token_list.describe(path)
+        file = tokens(folder, episodes)
+        file.check(lambda obs: torch.ones(len(obs["visual"]), 1, 4, 6))
+        file.open(torch.device("cpu"))
+
+    return read
+
+
+def read_release(folder: Path) -> None:
+    from wmbench.importers.checkpoint import import_checkpoint
+
+    import_checkpoint(folder, folder.parent / "converted", None, None)
+
+
+def damaged(rng: np.random.Generator, name: str, path: Path) -> None:
+    """Damage a file: its bytes; of text, its words; of mappings, the type of a value."""
+    if name == "manifest":
+        with h5py.File(path, "r+") as file:
+            manifest = json.loads(file.attrs["manifest"])
+            swap(rng, manifest)
+            file.attrs["manifest"] = dumped(manifest)
+        return
+    kind, is_text = path.suffix, path.suffix in (".json", ".yaml", ".csv")
+    if kind in (".json", ".yaml") and rng.random() < 0.7:
+        text = path.read_text()
+        content = json.loads(text) if kind == ".json" else OmegaConf.to_container(OmegaConf.create(text))
+        for _ in range(rng.integers(1, 3)):
+            swap(rng, content)
+        path.write_text(dumped(content) if kind == ".json" else yaml.safe_dump(content))
+    elif is_text and rng.random() < 0.6:
+        text = path.read_text()
+        at = sorted(rng.integers(0, len(text) + 1, 2))
+        path.write_text(text[: at[0]] + str(rng.choice(TOKENS)) + text[at[0] + (at[1] - at[0]) % 30 :])
+    else:
+        path.write_bytes(bytes_of(rng, bytearray(path.read_bytes())))
+
+
+def dumped(content: Any) -> str:
+    return json.dumps(content, default=str)
+
+
+def swap(rng: np.random.Generator, content: Any) -> None:
+    """Put a value of another type, or nothing, in place of one that is anywhere inside."""
+    places = list(inside(content))
+    node, key = places[rng.integers(len(places))] if places else (content, "new")
+    match rng.integers(4):
+        case 0:
+            del node[key]
+        case 1 if isinstance(node, dict):
+            node[f"{key}x"] = node.pop(key)
+        case _:
+            node[key] = ODD[rng.integers(len(ODD))]
+
+
+def inside(node: Any) -> Iterator[tuple[Any, Any]]:
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in list(children):
+        yield node, key
+        yield from inside(child)
+
+
+def bytes_of(rng: np.random.Generator, contents: bytearray) -> bytes:
+    size = len(contents)
+    first = int(rng.integers(size if rng.random() < 0.5 else min(size, 600)))  # headers decide most
+    length = int(rng.integers(1, 65))
+    match rng.integers(7):
+        case 0:
+            del contents[first:]
+        case 1:
+            del contents[first : first + length]
+        case 2:
+            contents[first:first] = rng.bytes(length)
+        case 3:
+            contents[first : first + length] = bytes([rng.choice((0, 255))]) * length
+        case 4:
+            contents[first : first + length] = rng.bytes(length)
+        case _:
+            for at in (first, *rng.integers(size, size=rng.integers(8))):
+                contents[at] ^= 1 << int(rng.integers(8))
+    return bytes(contents)
+
+
+def fault(reader: Reader, name: str, case: int) -> str | None:
+    """What is wrong with how a case ended; None where all is well."""
+    rng = np.random.default_rng([case, *name.encode()])
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "case")
+        shutil.copytree(reader.folder, folder)
+        damaged(rng, name, folder / reader.file)
+        began, problem = time.process_time(), None
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            try:
+                reader.read(folder)
+            except (ValueError, OSError) as error:
+                if str(folder) not in str(error) and Path(reader.file).name not in str(error):
+                    problem = f"an error that names no file: {type(error).__name__}: {str(error)[:200]}"
+            except BaseException as error:
+                problem = f"{type(error).__name__}: {str(error)[:200]}"
+        seconds = time.process_time() - began
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    if seconds > SECONDS:
+        problem = f"{seconds:.1f} s, then {problem}"
+    return f"{grown / 1e6:.0f} MB, then {problem}" if grown > BYTES else problem
+
+
+def faults(readers: dict[str, Reader], cases: int) -> Iterator[tuple[str, int, str]]:
+    """Every case of every reader that does not end as it should, each reader's in a child that may crash."""
+    for name, reader in readers.items():
+        first = 0
+        while first < cases:
+            ended, found = in_child(reader, name, range(first, cases))
+            yield from ((name, case, problem) for case, problem in found)
+            if ended < cases:
+                yield name, ended, "the process crashed"
+            first = ended + 1
+
+
+def in_child(reader: Reader, name: str, cases: range) -> tuple[int, list[tuple[int, str]]]:
+    """Run cases until one crashes; returns its number, or the end, and the problems of those before it."""
+    source, sink = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(source)
+            limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (address_space() + 8 * BYTES, limit))
+            with os.fdopen(sink, "w") as told:
+                for case in cases:
+                    print(json.dumps([case, fault(reader, name, case)]), file=told, flush=True)
+        finally:
+            os._exit(0)
+    os.close(sink)
+    with os.fdopen(source) as lines:
+        done = [json.loads(line) for line in lines]
+    os.waitpid(child, 0)
+    return cases.start + len(done), [(case, problem) for case, problem in done if problem]
+
+
+def address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def main() -> None:
+    total, began, number = int(sys.argv[1]), time.time(), 0
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        readers = {name: one for name, one in corpus(Path(place)).items() if not sys.argv[2:] or name in sys.argv[2:]}
+        cases = -(-total // len(readers))
+        for name, case, problem in faults(readers, cases):
+            number += 1
+            print(f"{name} {case}: {problem}", flush=True)
+        print(f"{len(readers)} readers, {cases * len(readers)} cases, {number} faults, {time.time() - began:.0f} s")
+    sys.exit(bool(number))
+
+
+if __name__ == "__main__":
+    main()
