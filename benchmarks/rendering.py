@@ -24,7 +24,7 @@ from wmbench.machine import num_cores
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--renderer", default="warp", help="warp, egl or osmesa")
+    parser.add_argument("--renderer", default="warp", help="auto, warp, egl or osmesa")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--episodes", type=int, default=96, help="of 100 steps")
     parser.add_argument("--store-every", type=int, default=1)
@@ -60,7 +60,7 @@ def main() -> None:
                 seconds["collect"].append(time.perf_counter() - began)
     bare, whole = (frames / float(np.median(seconds[name])) for name in ("bare", "collect"))
     figures = {
-        "renderer": arguments.renderer,
+        "renderer": manifest["renderer"],
         "image_size": arguments.image_size,
         "store_every": arguments.store_every,
         "workers": arguments.workers,
