@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from in_process import load_script
@@ -42,9 +43,9 @@ def test_the_command_of_a_missing_floor_plays_it_under_the_same_conditions(tmp_p
     ],
 )
 def test_a_strangers_result_is_not_turned_into_a_command_that_would_be_trusted(tmp_path: Path, changed: str, message: str):
-    settings = compose("plan", ["model_name=x"])
-    settings = OmegaConf.to_container(OmegaConf.masked_copy(settings, ["protocol", "planner", "objective"]), resolve=False)
-    changes = OmegaConf.to_container(OmegaConf.create(changed), resolve=False)
+    plain: Any = compose("plan", ["model_name=x"])
+    settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(plain, ["protocol", "planner", "objective"]), resolve=False)
+    changes: Any = OmegaConf.to_container(OmegaConf.create(changed), resolve=False)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml({**settings, "planner": {}, **changes}))
     command = baseline_command("random", tmp_path, tmp_path)
     assert command.startswith(f"python plan.py model_name=random, with the settings of {tmp_path} (") and message in command
