@@ -48,6 +48,7 @@ def collect(output: Path, **changes: Any) -> subprocess.CompletedProcess[str]:
 def config(output: Path, **changes: Any) -> DictConfig:
     env = {"name": "point_maze", "maze": "umaze", "renderer": "warp", "render_lag": False}
     settings = {"num_episodes": 10, "episode_length": T, "image_size": 16, "store_every": 1, "seed": 0} | changes
+    settings = {"appearance": "clean"} | settings
     return OmegaConf.create(settings | {"env": env | settings.pop("env", {}), "output": str(output)})
 
 
@@ -290,6 +291,27 @@ def test_the_lag_moves_the_ball_back_by_a_hundredth_of_a_second_but_not_at_an_ep
     for rows, lag in ((free & is_start, 0.0), (free & ~is_start, 0.01)):
         velocity = episodes.state[rows, 2:]
         assert (offset[rows] * velocity).sum() / (velocity**2).sum() == pytest.approx(-lag, abs=0.002)
+
+
+def test_another_appearance_changes_pictures_alone_and_a_frame_does_not_depend_on_what_is_stored(tmp_path: Path):
+    look = "ball_size+blur+wall_colour 0.1 changing"
+    clean = collect_here(tmp_path / "clean.h5", num_episodes=3)
+    every = collect_here(tmp_path / "every.h5", num_episodes=3, appearance=look)
+    some = collect_here(tmp_path / "some.h5", num_episodes=2, appearance=look, store_every=5)
+    for name in ("state", "action", "proprio"):
+        np.testing.assert_array_equal(getattr(every, name), getattr(clean, name))
+    assert (every.pixels != clean.pixels).any((1, 2, 3)).all()
+    kept = np.reshape(every.pixels, (3, T, 16, 16, 3))[:2, ::5].reshape(-1, 16, 16, 3)
+    np.testing.assert_array_equal(some.pixels, kept)
+    assert View.from_manifest(every.manifest, "").appearance == look
+
+
+def test_data_of_another_appearance_are_not_taken_for_these_and_older_data_are_clean(tmp_path: Path):
+    clean = manifest_of(config(tmp_path / "some.h5"))
+    older = {name: value for name, value in clean.items() if name != "appearance"}
+    collection.refuse_other(tmp_path / "some.h5", older, clean)
+    with pytest.raises(ValueError, match=r"holds other data .appearance 'clean' instead of 'all 0.1'"):
+        collection.refuse_other(tmp_path / "some.h5", older, clean | {"appearance": "all 0.1"})
 
 
 @pytest.mark.parametrize("name", ["num_episodes", "episode_length", "image_size", "store_every"])

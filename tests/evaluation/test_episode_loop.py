@@ -30,6 +30,7 @@ class Scripted(PointMazes):
     def __init__(self, path: np.ndarray):
         self.path = path  # (n T+1 4)
         self.given: list[list[np.ndarray]] = [[] for _ in path]
+        self.looks: list[tuple[list[int], int, bool]] = []  # whose looks, when, and whether a goal's
         self.drawn: list[tuple[list[float], bool]] = []  # whose pictures, told by their last number
 
     def set_state(self, state: np.ndarray) -> None:
@@ -41,7 +42,8 @@ class Scripted(PointMazes):
         for task, force in zip(which, action, strict=True):
             self.given[task].append(force)
 
-    def frames(self, state: np.ndarray, was_set: bool = False) -> np.ndarray:
+    def frames(self, state: np.ndarray, was_set: bool = False, episode=0, step=0, is_goal: bool = False) -> np.ndarray:
+        self.looks.append((np.broadcast_to(episode, len(state)).tolist(), step, is_goal))
         self.drawn.append((state[:, 3].tolist(), was_set))
         return np.zeros((len(state), 3, 3, 3), np.uint8)
 
@@ -131,6 +133,18 @@ def test_goals_and_starts_are_drawn_as_states_that_were_set(env: Scripted, tasks
     expected = [([0.0] * len(NEAR_AT), True), (ball, True)]  # the goals, the first look
     expected += [([x + step for x in ball], False) for step in range(FRAMESKIP, STEPS, FRAMESKIP)]
     assert env.drawn == expected
+
+
+def test_a_frame_has_its_tasks_look_at_its_step_and_a_goal_that_of_a_goal(env: Scripted, tasks: Tasks):
+    play(Signed(), env, tasks, check="every_step")
+    everyone = list(range(len(NEAR_AT)))
+    goals, first, *later = env.looks
+    assert goals == (everyone, 0, True) and first == (everyone, 0, False)
+    assert [step for _, step, _ in later] == list(range(FRAMESKIP, FRAMESKIP * (len(later) + 1), FRAMESKIP))
+    drawn = [
+        [round(x - step) // 10 for x in shown] for (shown, _), (_, step, _) in zip(env.drawn[1:], env.looks[1:], strict=True)
+    ]
+    assert [tasks for tasks, _, _ in env.looks[1:]] == drawn  # the balls' numbers say whose pictures were drawn
 
 
 def test_blocks_are_announced_with_the_tasks_that_still_run(env: Scripted, tasks: Tasks):

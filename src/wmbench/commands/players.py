@@ -19,6 +19,7 @@ from wmbench.diagnostics.probe import load_probe
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
+from wmbench.envs.appearance import TASK_SEED, Appearance
 from wmbench.envs.mazes import Maze
 from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
@@ -76,7 +77,7 @@ def load_trained(cfg: DictConfig) -> Player:
             f"run {cfg.model_name} was trained on frames drawn by {data['renderer']}, not {cfg.env.renderer}: "
             f"planning must see the same pixels; leave env.renderer out"
         )
-    env = PointMazes(spec.maze, data["renderer"], view.image_size, view.render_lag)
+    env = PointMazes(spec.maze, data["renderer"], view.image_size, view.render_lag, **looks_of(cfg, view.appearance))
     probe = optional("its probe", lambda: load_probe(run))
     decoder = optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, view.image_size))
 
@@ -123,6 +124,7 @@ def describe(
         "compiled training" if config.get("compile") is True else "",
         "" if cfg.precision == "fp32" else f"{cfg.precision} rollouts",
         "compiled rollouts" if cfg.compile else "",
+        "" if (look := data.get("appearance", "clean")) == "clean" else f"trained on {look}",
     ]
     return Row(
         cfg.row,
@@ -156,7 +158,7 @@ def describe(
 
 def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: str | None = None) -> Player:
     """Make a floor (random actions, do nothing) or the ceiling (the simulator as the model, under the same planner)."""
-    env, model = PointMazes(maze, image_size=0), None
+    env, model = PointMazes(maze, image_size=0, **looks_of(cfg)), None
     if name == "random":
         agent: Actor = RandomAgent(frameskip, env.action_dim, cfg.seed)
     elif name == "zero":
@@ -170,6 +172,21 @@ def make_baseline(cfg: DictConfig, name: str, maze: Any, frameskip: int, row: st
         agent = make_agent(cfg, model, env.maze)
     code = source_version(type(model or agent).__module__)
     return Player(Row(row or name, actor=name, code=code), agent, env, frameskip, torch.device("cpu"))
+
+
+def looks_of(cfg: DictConfig, own: str = "clean") -> dict[str, Any]:
+    """What PointMazes draws for an evaluation: the run's own appearance, or the configured one.
+
+    Raises:
+        ValueError: an unknown factor, or a scale outside its range.
+    """
+    asked = Appearance.of(OmegaConf.to_container(cfg.appearance) if cfg.get("appearance") else own)
+    goal = cfg.get("goal_appearance")
+    return {
+        "appearance": asked,
+        "goal_appearance": Appearance.of(own if goal is None else goal, scale=asked.scale),
+        "look_seed": TASK_SEED,
+    }
 
 
 def possible_baselines(cfg: DictConfig) -> list[str]:
@@ -241,8 +258,6 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
     rules = Rules(player.frameskip, max_steps, round_steps, protocol["check"], protocol["coast"], **further)
     is_model, plans = actor in ("model", "inverse"), actor in ("model", "simulator")
     planner: dict[str, Any] | None = settings["planner"] if plans else {"_target_": INVERSE} if is_model else None
-    renderer = player.row.renderer
-    view = View(renderer, player.env.image_size, player.env.render_lag) if renderer else None
     conditions = Conditions(
         maze=list(player.env.maze.rows),
         frameskip=player.frameskip,
@@ -254,7 +269,7 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
         planner=planner,
         objective=settings["objective"] if plans else None,
         seed=None if actor == "zero" else settings["seed"],
-        view={name: value for name, value in asdict(view).items() if name != "driver"} if view else None,
+        view=_view_of(player.env, player.row.renderer) if player.row.renderer else None,
         precision=settings["precision"] if is_model else None,
         compile=settings["compile"] if is_model else None,
         code=_code(planner["_target_"] if planner else None),
@@ -263,6 +278,13 @@ def evaluation_of(cfg: DictConfig, player: Player, tasks: Tasks) -> Evaluation:
         cfg if is_model else OmegaConf.merge(cfg, {"model_name": actor, "row": player.row.row}), resolve=True
     )
     return Evaluation(player, tasks, rules, conditions, config, cfg.num_videos, show_outcome, git_commit())
+
+
+def _view_of(env: PointMazes, renderer: str) -> dict[str, Any]:
+    """What a model sees, of which another appearance of goals is told where there is one."""
+    appearance, goal = str(env.appearance), str(env.goal_appearance)
+    view = View(renderer, env.image_size, env.render_lag, appearance, None if goal == appearance else goal)
+    return {name: value for name, value in asdict(view).items() if name != "driver" and value is not None}
 
 
 def _code(planner: str | None) -> dict[str, str]:

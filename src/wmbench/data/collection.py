@@ -66,7 +66,7 @@ def make_manifest(settings: Mapping[str, Any], versions: Mapping[str, str | None
     if not isinstance(settings["seed"], int) or settings["seed"] < 0:
         raise ValueError(f"seed ({settings['seed']}) must be a whole number of at least 0")
     env = settings["env"]
-    world = PointMazes(env["maze"])
+    world = PointMazes(env["maze"], appearance=settings["appearance"])
     return {
         "format": "wmbench-episodes-1",
         "env": env["name"],
@@ -79,6 +79,7 @@ def make_manifest(settings: Mapping[str, Any], versions: Mapping[str, str | None
         "store_every": settings["store_every"],
         "renderer": resolve(env["renderer"]),
         "render_lag": env["render_lag"],
+        "appearance": str(world.appearance),
         "image_size": settings["image_size"],
         "rows": "y grows downwards (OpenGL order, as published)",
         "versions": dict(versions),
@@ -132,6 +133,7 @@ def report_existing(output: Path, manifest: dict[str, Any]) -> None:
 
 def refuse_other(output: Path, found: dict[str, Any], manifest: dict[str, Any]) -> None:
     """Raise where a value of the manifest differs from what is there; None matches anything."""
+    found = {"appearance": "clean"} | found  # as all data were before there was another
     if differing := [key for key, value in manifest.items() if value is not None and found.get(key) != value]:
         changes = ", ".join(f"{key} {found.get(key)!r} instead of {manifest[key]!r}" for key in differing)
         raise ValueError(f"{output} holds other data ({changes}); give another output= or delete it")
@@ -157,11 +159,10 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     if needed > free:
         raise ValueError(f"{output} needs {size(needed)}, the disk has {size(free)} free; lower num_episodes or image_size")
     print(f"{output} will take {size(needed)} ({size(free)} free)")
-    model = PointMazes(manifest["maze"]).physics.model
-    make_renderer(manifest["renderer"], model, manifest["image_size"])  # refuses frames larger than it can draw
-    renderer = make_renderer(manifest["renderer"], model, 8)
-    renderer.frames(np.ones((64, 2)))  # compiles
-    manifest["driver"] = renderer.driver
+    world = PointMazes(manifest["maze"], manifest["renderer"], 8, appearance=manifest["appearance"])
+    make_renderer(world.renderer.name, world.physics.model, manifest["image_size"])  # refuses frames larger than it can draw
+    world.frames(np.ones((64, 4)))  # compiles
+    manifest["driver"] = world.renderer.driver
     storage.create(partial, manifest)
     write_text(progress, json.dumps(manifest) + "\n")
     return {}
@@ -176,7 +177,13 @@ def start_worker(manifest: dict[str, Any]) -> None:
     global _world
     threading.Thread(target=end_with_parent, daemon=True).start()
     _world = PointMazes(
-        manifest["maze"], manifest["renderer"], manifest["image_size"], manifest["render_lag"], num_threads=1
+        manifest["maze"],
+        manifest["renderer"],
+        manifest["image_size"],
+        manifest["render_lag"],
+        num_threads=1,
+        appearance=manifest.get("appearance", "clean"),
+        look_seed=manifest["seed"],
     )
 
 
@@ -196,9 +203,9 @@ def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
     action = np.stack([rng.uniform(-1, 1, (length, 2)) for rng in rngs]).astype(np.float32)
     state = np.concatenate([start[:, None], _world.physics.rollout(start, action[:, :-1])], axis=1)
     shown = state[:, ::store_every]
-    was_set = np.tile(np.arange(shown.shape[1]) == 0, len(chunk))
+    step, episode = np.tile(np.arange(shown.shape[1]) * store_every, len(chunk)), np.repeat(chunk, shown.shape[1])
     columns = {
-        "pixels": _world.frames(shown.reshape(-1, 4), was_set),
+        "pixels": _world.frames(shown.reshape(-1, 4), step == 0, episode, step),
         "action": action.reshape(-1, 2),
         "state": state.reshape(-1, 4).astype(np.float32),
         "proprio": state.reshape(-1, 4).astype(np.float32),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,12 +104,13 @@ def run_episodes(
     states = [env.state.copy()]
     success, steps = np.zeros(len(tasks), bool), np.zeros(len(tasks), int)
     active, block = np.arange(len(tasks)), np.empty(0)
-    agent.reset(observe(env, tasks.goal, device, was_set=True), rules.blocks)
+    goal = observe(env, tasks.goal, device, was_set=True, episode=np.arange(len(tasks)), is_goal=True)
+    agent.reset(goal, rules.blocks)
     while len(active):
         step = len(states)  # the one to be taken, counted from 1
         if (step - 1) % rules.frameskip == 0:
             block = np.zeros((len(tasks), rules.frameskip, env.action_dim))
-            look = partial(observe, env, env.state[active], device, was_set=step == 1)
+            look = partial(observe, env, env.state[active], device, was_set=step == 1, episode=active, step=step - 1)
             block[active] = agent.act(look, active)
             if not np.isfinite(block).all():
                 raise ValueError(f"the actions of env step {step} are NaN or Inf; the model that gives them is not sound")
@@ -141,9 +143,13 @@ def seconds_of(decisions: Sequence[Decision]) -> tuple[float, float]:
     return plans / number, all_of_it / number
 
 
-def observe(env: PointMazes, state: Float[ndarray, "B 4"], device: torch.device, was_set: bool) -> Obs:
-    """Observations (B 1 ...) of any states, which were set or stepped to."""
+def observe(env: PointMazes, state: Float[ndarray, "B 4"], device: torch.device, was_set: bool, **look: Any) -> Obs:
+    """Observations (B 1 ...) of any states, which were set or stepped to.
+
+    Args:
+        look: episode, step and is_goal, as PointMazes.frames takes them.
+    """
     return Obs(
-        visual=torch.from_numpy(env.frames(state, was_set))[:, None].to(device),
+        visual=torch.from_numpy(env.frames(state, was_set, **look))[:, None].to(device),
         proprio=torch.from_numpy(state).float()[:, None].to(device),
     )

@@ -99,4 +99,5 @@ def _settings(name: str, words: str) -> Mapping[str, Any]:
     except HydraException as error:
         raise ValueError(f"study.evaluations: {name} ({words}): {explain(error, 'plan')}") from None
     assert isinstance(config, dict)
-    return {str(name): value for name, value in config.items() if name not in UNREAD}
+    unset = ("goal_appearance",) * (config["goal_appearance"] is None)  # as before there was such a setting
+    return {str(name): value for name, value in config.items() if name not in (*UNREAD, *unset)}
