@@ -294,7 +294,7 @@ def test_the_lag_moves_the_ball_back_by_a_hundredth_of_a_second_but_not_at_an_ep
 
 
 def test_another_appearance_changes_pictures_alone_and_a_frame_does_not_depend_on_what_is_stored(tmp_path: Path):
-    look = "ball_size+blur+wall_colour 0.1 changing"
+    look = "wall_colour+ball_size+blur 0.1 changing"
     clean = collect_here(tmp_path / "clean.h5", num_episodes=3)
     every = collect_here(tmp_path / "every.h5", num_episodes=3, appearance=look)
     some = collect_here(tmp_path / "some.h5", num_episodes=2, appearance=look, store_every=5)
