@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import PLAN, refuse, run
+from command_line import PLAN, run
+from in_process import refuse_here
 
 from wmbench.runs.find import SHIPPED
 
@@ -40,7 +41,7 @@ def test_the_same_command_finds_what_is_finished_and_says_it_again(tmp_path: Pat
     ],
 )
 def test_what_cannot_work_is_found_before_a_floor_is_played(setting: str, message: str, tmp_path: Path):
-    assert message in refuse(tmp_path, f"{COMMAND} {setting}")
+    assert message in refuse_here(tmp_path, f"{COMMAND} {setting}")
     assert not (tmp_path / "plan_outputs").exists()
 
 
