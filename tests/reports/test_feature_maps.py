@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wmbench.reports.feature_maps import CAPTION, GAP, SIZE, FeatureMap, feature_map, feature_sheet
+from wmbench.reports.feature_maps import CAPTION, GAP, SIZE, FeatureMap, feature_map, feature_sheet, spread_frames
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FRAMES, GRID = 2, (2, 3)
@@ -115,14 +115,14 @@ def script(monkeypatch: pytest.MonkeyPatch):
     return runpy.run_path(str(SCRIPTS / "feature_maps.py"))
 
 
-def test_the_frames_are_spread_over_the_collection(script, numbered_episodes):
-    frames = script["spread_frames"](numbered_episodes(num_episodes=3, length=12, store_every=3), 4)
+def test_the_frames_are_spread_over_the_collection(numbered_episodes):
+    frames = spread_frames(numbered_episodes(num_episodes=3, length=12, store_every=3), 4)
     # 4 frames an episode, of steps 0, 3, 6, 9; of these 12 the numbers 0, 3, 7 and 11, painted episode * 20 + step
     assert frames[:, 0, 0, 0].tolist() == [0, 9, 20 + 9, 40 + 9]
     few = numbered_episodes(num_episodes=1, length=3)
-    assert len(script["spread_frames"](few, 50)) == 3
+    assert len(spread_frames(few, 50)) == 3
     with pytest.raises(ValueError, match=r"frames \(0\) must be positive"):
-        script["spread_frames"](few, 0)
+        spread_frames(few, 0)
 
 
 def test_the_script_draws_encoders_with_a_grid_and_leaves_out_the_others(

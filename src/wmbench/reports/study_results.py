@@ -186,7 +186,7 @@ def contrasts(study: Study) -> Section:
     section.text(CONTRAST_NOTE, kind="note")
     for _, alike in sheet.frame.groupby("power", sort=False) if sheet.has("power") else ():
         pairs = [[", ", sheet.quote(index, "a"), " and ", sheet.quote(index, "b")] for index in alike.index]
-        section.text("Power", *chain(*pairs), ": ", sheet.quote(alike.index[0], "power"), kind="note")
+        section.text("Power", *chain(*pairs), ": ", sheet.quote(int(alike.index[0]), "power"), kind="note")
     return section
 
 
