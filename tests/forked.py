@@ -22,7 +22,8 @@ COLLECT = (
 TRAIN = (
     "train.py encoder=random_patch encoder.image_size=16 encoder.grid=2 encoder.embed_dim=6 env.data=maze.h5 model_name=a "
     "num_hist=2 device=cpu predictor.depth=1 predictor.num_heads=2 predictor.head_dim=4 predictor.mlp_dim=8 "
-    "training.batch_size=4 training.max_steps=12 training.save_every=2 training.valid_every=3 training.valid_batches=1"
+    "training.batch_size=4 training.max_steps=12 training.save_every=2 training.valid_every=3 training.valid_batches=1 "
+    "cache.enabled=true cache.dir=tokens"
 )
 PLAN = (
     "plan.py model_name=a device=cpu num_videos=0 baselines=false protocol.num_tasks=3 protocol.max_steps=20 "

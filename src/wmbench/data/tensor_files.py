@@ -38,8 +38,11 @@ class Folder:
         """Checksums that torch stored of a tensor's bytes; none in its old format."""
         if not self.can_map(name):
             return []
-        with zipfile.ZipFile(self.path / name) as file:
-            return [member.CRC for member in file.infolist()]
+        try:
+            with zipfile.ZipFile(self.path / name) as file:
+                return [member.CRC for member in file.infolist()]
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{self.locate(name)} is damaged ({error}); download it again") from None
 
 
 class Archive:
