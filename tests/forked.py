@@ -40,7 +40,7 @@ class Square:
     def __init__(self, size: int):
         self.size = size
 
-    def frames(self, position: np.ndarray) -> np.ndarray:
+    def frames(self, position: np.ndarray, scene: object = None) -> np.ndarray:
         frames = np.zeros((len(position), self.size, self.size, 3), np.uint8)
         for frame, (x, y) in zip(frames, position, strict=True):
             column, row = (int(np.clip((at + 1) / 4 * self.size, 0, self.size - 2)) for at in (x, y))
@@ -50,8 +50,7 @@ class Square:
 
 def quick(patch: pytest.MonkeyPatch) -> None:
     """Draw by squares, and fork the processes that collect; what is patched is as it was when the test ends."""
-    for module in ("wmbench.data.collection", "wmbench.envs.vector"):
-        patch.setattr(f"{module}.make_renderer", lambda kind, model, size: Square(size))
+    patch.setattr("wmbench.envs.rendering.WarpRenderer", lambda model, size, *_: Square(size))
     patch.setattr("wmbench.data.collection.get_context", lambda kind: multiprocessing.get_context("fork"))
     for command in LOOP:
         load_script(command.split()[0])  # imported once, here
