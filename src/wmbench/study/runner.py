@@ -236,11 +236,10 @@ class Costs:
     def seconds(self) -> dict[str, float]:
         """Nothing where the file is damaged: a forecast is then the study's own, and the next part is measured."""
         try:
-            found = json.loads(self.path.read_text())
-        except (OSError, ValueError):
+            found = dict(json.loads(self.path.read_text()))
+        except (OSError, TypeError, ValueError):
             return {}
-        known = found.items() if isinstance(found, dict) else ()
-        return {name: seconds for name, seconds in known if isinstance(seconds, int | float)}
+        return {name: cost for name, cost in found.items() if isinstance(cost, int | float)}
 
     def note(self, name: str, seconds: float) -> None:
         with in_turn(self.path):  # other shards note theirs
