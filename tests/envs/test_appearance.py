@@ -257,7 +257,7 @@ def test_gymnasium_draws_an_appearance_by_seed_and_by_reset_and_never_moves_the_
 
 def test_the_variation_space_holds_every_factor_and_a_sample_of_it_is_an_appearance():
     env = PointMaze(renderer="warp", image_size=8)
-    assert list(env.variation_space) == sorted(FACTORS) or set(env.variation_space) == set(FACTORS)
+    assert set(env.variation_space) == set(FACTORS)
     env.variation_space.seed(0)
     for _ in range(20):
         sample = env.variation_space.sample()

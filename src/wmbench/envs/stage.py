@@ -171,7 +171,8 @@ class Stage:
     def _colour(self, name: str) -> tuple[float, float, float]:
         """The usual colour of wall or ball, as bright as PointMaze's light makes it."""
         rgba = self.model.material("wall").rgba if name == "wall" else self._usual["geom_rgba"][self._ball]
-        return tuple(float(part) * BRIGHTER for part in rgba[:3])
+        red, green, blue = (float(part) * BRIGHTER for part in rgba[:3])
+        return red, green, blue
 
     def _light(self, scene: Fields, value: Values, details: dict[str, Any]) -> None:
         lamp, side = self.model.light("lamp").id, self.model.light("side").id
