@@ -1,5 +1,8 @@
 """Frames of one maze under any appearance: the scene that an episode draws, its rendering, and the sensor."""
 
+# mujoco's names come from a compiled module that pyright cannot read.
+# pyright: reportAttributeAccessIssue=false
+
 from typing import Any
 
 import mujoco

@@ -70,7 +70,7 @@ def checker(rng: np.random.Generator) -> Pattern:
 
 def noise(rng: np.random.Generator) -> Pattern:
     coarse = int(2 ** rng.integers(3, 6))
-    values = zoom(rng.random((coarse, coarse)), SIZE / coarse, order=1)
+    values = np.asarray(zoom(rng.random((coarse, coarse)), SIZE / coarse, order=1))
     return (values - values.min()) / (values.max() - values.min())
 
 

@@ -91,7 +91,8 @@ def load_run(
         raise ValueError(f"{run / 'config.yaml'} is damaged (its encoder is {cfg.encoder!r}); {ELSEWHERE}")
     trained_on = about["weights_hash"]  # None: an imported file does not say
     if encoder is not None and trained_on is not None:
-        raise ValueError(f"run {run.name} has its own encoder ({cfg.encoder._target_}); leave encoder= out")
+        own = OmegaConf.select(cfg, "encoder._target_")
+        raise ValueError(f"run {run.name} has its own encoder ({own}); leave encoder= out")
     if encoder is None and cfg.encoder is None:
         raise ValueError(f"{_wanted_encoder(cfg, provenance)}; name one that gives them, for example encoder=dino")
     if encoder is not None:
