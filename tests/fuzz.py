@@ -96,7 +96,7 @@ def corpus(root: Path) -> dict[str, Reader]:
     run, (result,) = root / "checkpoints/outputs/a", (root / "plan_outputs").glob("*_a_demo")
     (root / "data_only").mkdir()
     shutil.copy(root / "maze.h5", root / "data_only")
-    folders = {"study": root / "study", "tokens": root / "tokens", "targets": root / "targets", "weights": root / "weights"}
+    folders = {"study": root / "study", "tokens": root / "kept", "targets": root / "targets", "weights": root / "weights"}
     for folder in folders.values():
         folder.mkdir()
     write_study(folders["study"], result)

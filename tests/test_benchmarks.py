@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from wmbench.envs.vector import PointMazes
+from wmbench.envs import painter
 from wmbench.models.attention import Attention
 from wmbench.models.vit import FrameCausalViT
 
@@ -244,14 +244,16 @@ def test_rendering_and_collection_draw_as_many_frames(load, tmp_path: Path, monk
     rendering, drawn = load("rendering"), []
 
     class Noise:
-        def frames(self, position: np.ndarray) -> np.ndarray:
+        name = driver = "noise"
+
+        def frames(self, position: np.ndarray, scenes: None) -> np.ndarray:
             drawn.append(len(position))
             return np.zeros((len(position), 8, 8, 3), np.uint8)
 
     def pool(workers: int, context: object, start: Callable, given: tuple) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(workers, "", start, given)
 
-    monkeypatch.setattr(PointMazes, "renderer", Noise())
+    monkeypatch.setattr(painter, "make_renderer", lambda *given: Noise())
     monkeypatch.setattr(rendering, "ProcessPoolExecutor", pool)
     words = "--episodes 10 --image-size 8 --store-every 50 --workers 1 --repeats 1"
     monkeypatch.setattr(sys, "argv", ["rendering.py", *words.split(), "--output", str(tmp_path / "figures.json")])

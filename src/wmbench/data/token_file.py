@@ -26,6 +26,7 @@ from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import TOLERANCE, Packing
+from wmbench.data.token_facts import FORMAT, read_about
 from wmbench.data.windows import CPU, FrameNumbers, Source, StoredFrames, compute_ahead, fits, observe, send, upload
 from wmbench.files import try_lock, write_text
 from wmbench.machine import progress_bar
@@ -34,7 +35,6 @@ from wmbench.shapes import Obs
 CHUNK = 64  # frames that are encoded, written and checked together
 CHECKED_CHUNKS, CHECKED_FRAMES = 16, 4  # when a file is opened: read again, encoded again
 DONE = 1 << 32  # above a chunk's CRC-32
-FORMAT = 2  # 1 (without the key) held one row for each place in a window, of tokens that arms had changed
 POLL_S = 0.5  # between two looks at a file that another process writes
 
 Encode = Callable[[Obs], Tensor]  # observations (B T ..) as the episodes hold them -> tokens B T N D
@@ -277,17 +277,6 @@ class FreshTokens:
         file = self.file
         obs = observe(self.frames, file.episodes, steps, episode, file.lookback, file.frameskip, device)
         return file.packing.unpack(file.packing.pack(self.encode(obs)))
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """Facts of a file of tokens, from its JSON; empty where that is missing or damaged."""
-    try:
-        about = json.loads(path.with_suffix(".json").read_text())
-        key = about["key"]
-        counts = [key["frames"], key["chunk"], *key["tokens"], len(key["dtype"])]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return about if all(isinstance(count, int) and count > 0 for count in counts) and "data_path" in about else {}
 
 
 def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:

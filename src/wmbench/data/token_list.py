@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-from wmbench.data.token_file import read_about, read_journal
+from wmbench.data.token_facts import read_about
+from wmbench.data.token_file import read_journal
 from wmbench.files import try_lock
 from wmbench.machine import duration, size
 

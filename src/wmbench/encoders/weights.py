@@ -48,12 +48,16 @@ class Release:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", self.file or self.url.rpartition("/")[2])
-        if self.file != Path(self.file).name or self.file.startswith("."):
-            raise ValueError(f"release.file ({self.file!r}) must be the name of a file in the cache, such as model.pth")
 
     @property
     def path(self) -> Path:
-        """Where the file is: in its package, or torch.hub's folder (TORCH_HOME moves it), where DINO-WM left such files."""
+        """Where the file is: in its package, or torch.hub's folder (TORCH_HOME moves it), where DINO-WM left such files.
+
+        Raises:
+            ValueError: a name that leads out of that folder.
+        """
+        if self.file != Path(self.file).name or self.file.startswith("."):
+            raise ValueError(f"release.file ({self.file!r}) must be the name of a file in the cache, such as model.pth")
         with suppress(PackageNotFoundError):
             for brought in (self.package and distribution(self.package).files) or ():
                 if brought.name == self.file:
@@ -196,8 +200,9 @@ def check_state(complaint: str, state: Mapping[str, Tensor], shapes: Mapping[str
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Names of tensors with NaN or Inf in them; waits for the GPU once."""
-    numbers = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.itemsize > 1}
+    """Names of tensors with NaN or Inf in them (a tensor that is only a shape has none); waits for the GPU once."""
+    given = {name: tensor for name, tensor in tensors.items() if not tensor.is_meta}
+    numbers = {name: tensor for name, tensor in given.items() if tensor.is_floating_point() and tensor.itemsize > 1}
     if not numbers:
         return []
     device = next((tensor.device for tensor in numbers.values() if tensor.device.type != "cpu"), torch.device("cpu"))

@@ -77,7 +77,7 @@ def check_sizes(where: str, config: Mapping[str, Any]) -> None:
         ValueError: naming the setting.
     """
     for name, value in config.items():
-        least = 0 if name == "num_res_blocks" else 1
+        least = 0 if name in ("num_res_blocks", "concat_dim") else 1
         if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= LARGEST:
             raise ValueError(f"{where}.{name} ({value}) must be a whole number from {least} to {LARGEST}")
 

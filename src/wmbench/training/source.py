@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import Packing
-from wmbench.data.token_file import FORMAT, Encode, FreshTokens, KeptTokens, TokenFile, read_about
+from wmbench.data.token_facts import is_older
+from wmbench.data.token_file import Encode, FreshTokens, KeptTokens, TokenFile
 from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFrames, fits
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import unmatched
@@ -175,9 +176,5 @@ def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source
 
 def older_files(file: TokenFile) -> list[str]:
     """Names of files in which earlier versions kept the same frames' tokens for the same encoder."""
-    names = []
-    for path in sorted(file.path.parent.glob(f"*_{file.key['encoder']['name']}_*.latents")):
-        key = read_about(path).get("key", {})
-        if key.get("data") == file.key["data"] and key.get("format") != FORMAT:
-            names.append(path.stem)
-    return names
+    paths = sorted(file.path.parent.glob(f"*_{file.key['encoder']['name']}_*.latents"))
+    return [path.stem for path in paths if is_older(path, file.key["data"])]
