@@ -17,7 +17,7 @@ from wmbench.encoders.base import weights_hash
 from wmbench.models.base import Predictor
 from wmbench.models.world_model import WorldModel
 from wmbench.runs import find, store
-from wmbench.runs.build import build_decoder, build_world_model
+from wmbench.runs.build import build_decoder, build_world_model, check_sizes
 from wmbench.runs.find import SHIPPED, find_run, latest_step, list_runs, step_of, step_path
 from wmbench.runs.folder import open_run
 from wmbench.runs.load import load_run, save_weights
@@ -281,6 +281,14 @@ def test_a_configuration_that_cannot_work_is_refused_by_name(kind: dict, changed
     cfg = OmegaConf.create(REST | kind | changed)
     with pytest.raises(ValueError, match=message):
         build_world_model(cfg, Normalizer(*(torch.ones(size) for size in (2, 2, 4, 4))))
+
+
+@pytest.mark.parametrize("name", ["dropout", "concat_dim", "num_res_blocks"])
+def test_settings_that_may_be_zero_are_no_sizes(name: str):
+    """`predictor.dropout=0` on a command line is a whole number, as depth=0 is."""
+    check_sizes("predictor", {name: 0})
+    with pytest.raises(ValueError, match=rf"predictor\.{name} \(-1\) must be a whole number from 0"):
+        check_sizes("predictor", {name: -1})
 
 
 @pytest.mark.parametrize(

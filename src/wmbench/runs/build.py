@@ -16,6 +16,7 @@ from wmbench.models.projected import Projected
 from wmbench.models.world_model import WorldModel, proprio_part
 
 ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
+MAY_BE_ZERO = ("concat_dim", "dropout", "num_res_blocks")
 LARGEST = 2**16  # of a network's sizes; more layers than that would be built for ever
 UNMATCHED = {
     "pool": None,
@@ -77,7 +78,7 @@ def check_sizes(where: str, config: Mapping[str, Any]) -> None:
         ValueError: naming the setting.
     """
     for name, value in config.items():
-        least = 0 if name in ("num_res_blocks", "concat_dim") else 1
+        least = 0 if name in MAY_BE_ZERO else 1
         if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= LARGEST:
             raise ValueError(f"{where}.{name} ({value}) must be a whole number from {least} to {LARGEST}")
 
