@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wmbench.data.archives import load_saved
 from wmbench.encoders.download import download
-from wmbench.files import in_turn
+from wmbench.files import in_turn, put
 
 REMEDY = "; give weights= a file of this model, or choose the encoder that the file belongs to"
 
@@ -48,6 +48,13 @@ class Release:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file", self.file or self.url.rpartition("/")[2])
+        # An address in place of a model's name is refused by the encoder, which knows what it should have been.
+        if self.file != f"{self.name.partition('encoder.model=')[2]}.safetensors":
+            self._check_file()
+
+    def _check_file(self) -> None:
+        if self.file != Path(self.file).name or self.file.startswith("."):
+            raise ValueError(f"release.file ({self.file!r}) must be the name of a file in the cache, such as model.pth")
 
     @property
     def path(self) -> Path:
@@ -56,8 +63,7 @@ class Release:
         Raises:
             ValueError: a name that leads out of that folder.
         """
-        if self.file != Path(self.file).name or self.file.startswith("."):
-            raise ValueError(f"release.file ({self.file!r}) must be the name of a file in the cache, such as model.pth")
+        self._check_file()
         with suppress(PackageNotFoundError):
             for brought in (self.package and distribution(self.package).files) or ():
                 if brought.name == self.file:
@@ -249,7 +255,7 @@ def _download(release: Release, path: Path, unpinned: bool) -> None:
     except ValueError:
         partial.unlink()
         raise
-    partial.rename(path)
+    put(partial, path)
 
 
 def _check_allowed(release: Release, unpinned: bool) -> None:
