@@ -155,6 +155,10 @@ class Appearance:
 
     def __str__(self) -> str:
         """`clean`, `all 0.1`, `textured+ball_size 0.05 changing` or `clean camera_tilt=12`; `of` reads it."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:  # which every frame's draw is looked up by
         words = [next((name for name, factors in presets().items() if factors == self.factors), "+".join(self.factors))]
         if self.factors:
             words += [f"{self.scale:.10g}"] + ["changing"] * self.is_changing
@@ -170,7 +174,7 @@ class Appearance:
         return level_of(self.scale) if self.factors else 0
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash(self._text)
 
     @lru_cache(4096)  # noqa: B019 (an appearance is a value; few are made)
     def draw(self, seed: int, episode: int) -> dict[str, Draw]:

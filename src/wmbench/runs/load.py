@@ -109,8 +109,8 @@ def load_run(
     with _described_by(run / "config.yaml"):
         model = build_world_model(cfg, Normalizer(*blank))
     if encoder is not None and (model.encoder.num_tokens, model.encoder.embed_dim) != (
-        provenance["encoder"]["num_tokens"],
-        provenance["encoder"]["embed_dim"],
+        about["num_tokens"],
+        about["embed_dim"],
     ):
         gives = f"{model.encoder.num_tokens} of width {model.encoder.embed_dim}"
         raise ValueError(f"{_wanted_encoder(cfg, provenance)}; this encoder gives {gives}")

@@ -93,12 +93,13 @@ def check_names(config: Any, group: str, where: str, remedy: str) -> None:
     Raises:
         ValueError: a class, an address or a word of Hydra's that a run's file may not name.
     """
+    classes = _classes(group)
     for place, node in _mappings(config, group):
         for word in (name for name in node if re.fullmatch("_.*_", str(name))):
             shown = f"{where}: {place}.{word} ({node[word]})"
             if word not in ("_target_", "_partial_"):
                 raise ValueError(f"{shown} is no setting of a run, and nothing was run; {remedy}")
-            if word == "_target_" and str(node[word]) not in _classes(group):
+            if word == "_target_" and str(node[word]) not in classes:
                 raise ValueError(
                     f"{shown} is none of the classes that conf/{group} names, and a run may name no other: nothing was run; "
                     f"{remedy}, or name a class of your own in a file of conf/{group} or of the folder --config-dir"
