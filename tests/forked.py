@@ -107,12 +107,12 @@ def work_of(child: int) -> float:
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """All that the loop has left, but for times and places."""
+    """All that the loop has left, but for times, places and the hidden file that a kill can leave half written."""
     run = folder / "checkpoints/outputs/a"
     (result,) = (folder / "plan_outputs").glob("*_a_demo")
     metrics = [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]  # without the speed
     found: dict[str, Any] = {"data": (folder / "maze.h5").read_bytes(), "metrics": metrics}
-    for path in (*sorted(run.glob("*.safetensors")), *(folder / "data/tasks").glob("*"), result / "tasks.csv"):
+    for path in (*sorted(run.glob("[!.]*.safetensors")), *(folder / "data/tasks").glob("*"), result / "tasks.csv"):
         found[path.name] = path.read_bytes()
     found["resume"] = {name: tensor.tobytes() for name, tensor in load_file(run / "resume.safetensors").items()}
     found["paths"] = np.load(result / "paths.npz")["states"].tobytes()

@@ -4,6 +4,7 @@ import io
 import re
 import stat
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def load_arrays(path: Path) -> dict[str, ndarray]:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged or no file of arrays ({' '.join(str(error).split())})") from None
 
 
@@ -59,12 +60,12 @@ def load_saved(file: Path | io.BytesIO, mmap: bool = False) -> Any:
         ValueError: a zip whose members are compressed, which torch's are not.
         Exception: as torch.load, which may raise anything for a damaged file.
     """
-    if zipfile.is_zipfile(file):
-        try:
+    try:
+        if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 check_archive(archive, methods=(zipfile.ZIP_STORED,))
-        except zipfile.BadZipFile as error:
-            raise ValueError(str(error)) from None
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from None
     if isinstance(file, io.BytesIO):
         file.seek(0)
     return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)

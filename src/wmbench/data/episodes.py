@@ -125,7 +125,7 @@ def read_manifest(text: Any, where: str) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise ValueError(f"{where} must be facts by name, not {str(text)[:40]}; {remedy}")
     every = manifest.get("store_every", 1)
-    if type(every) is not int or every < 1:
+    if type(every) is not int or not 1 <= every < 2**31:
         raise ValueError(f"{where} says store_every {every!r}, which must be a whole number of at least 1; {remedy}")
     return manifest
 

@@ -32,7 +32,10 @@ class Folder:
 
     def can_map(self, name: str) -> bool:
         """Whether torch saved it as the zip that it has written by default since 2020."""
-        return zipfile.is_zipfile(self.path / name)
+        try:
+            return zipfile.is_zipfile(self.path / name)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{self.locate(name)} is damaged ({error}); download it again") from None
 
     def checksum(self, name: str) -> list[int]:
         """Checksums that torch stored of a tensor's bytes; none in its old format."""

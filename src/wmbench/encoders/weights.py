@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -177,7 +175,9 @@ def read_state(path: Path, entry: str | None = None) -> dict[str, Tensor]:
         else:
             mmap = entry is not None and is_zipfile(path)  # optimisers and other networks stay on the disk
             state = load_saved(path, mmap)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError):
+    except MemoryError:
+        raise
+    except Exception:  # a damaged file can raise anything
         raise ValueError(f"{path} is damaged or holds more than tensors; download it again") from None
     if entry is not None and isinstance(state, dict):
         state = state.get(entry, state)

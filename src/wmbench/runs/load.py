@@ -85,7 +85,8 @@ def load_run(
     provenance = load_mapping(run / "provenance.json", ELSEWHERE, ("data", "encoder"))
     cfg = read_config(run / "config.yaml", ELSEWHERE, NEEDED)
     about = provenance["encoder"]
-    if not isinstance(provenance["data"], dict) or not isinstance(about, dict) or "weights_hash" not in about:
+    has_hash = isinstance(about, dict) and isinstance(about.get("weights_hash", 0), str | None)
+    if not isinstance(provenance["data"], dict) or not has_hash:
         raise ValueError(f"{run / 'provenance.json'} is damaged (it lacks the data or the encoder's hash); {ELSEWHERE}")
     if not isinstance(cfg.encoder, DictConfig | None):
         raise ValueError(f"{run / 'config.yaml'} is damaged (its encoder is {cfg.encoder!r}); {ELSEWHERE}")

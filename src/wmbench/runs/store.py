@@ -1,6 +1,7 @@
 """What a run keeps on disk: written whole or not at all, and refused by name where it is damaged."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -189,6 +190,9 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], int]:
         raise ValueError(f"{path} holds numbers that are not finite ({bad[0]}), and nothing can go on from them; {ANEW}")
     if not metadata.get("step", "").isdecimal() or "rng.cpu" not in tensors:
         raise ValueError(f"{path} is no training state (it lacks the step or the random state); {ANEW}")
+    for name in tensors:
+        if name.startswith("optimizer.") and not re.fullmatch(r"optimizer\.\d+\.\w+", name):
+            raise ValueError(f"{path} is damaged ({name!r} is no number of the optimiser's); {ANEW}")
     return tensors, int(metadata["step"])
 
 
