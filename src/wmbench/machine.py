@@ -66,8 +66,8 @@ def keep_freed_memory() -> None:
     """
     trim, mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     if HUGE_PAGES.exists() and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        # PyTorch's word for large tensors that begin with a page. At its usual 64 bytes, malloc cuts up to 96 off the end of
-        # what it needs and keeps that little for small things: too short for the next tensor of this size, which takes new memory
+        # PyTorch's word for large tensors that begin with a page. At its usual 64 bytes, malloc cuts up to 96 off what it
+        # needs and keeps that little for small things: the rest is too short for the next tensor of this size
         os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
         mallopt(mmap, 2**30)
         mallopt(trim, 2**31 - 1)
