@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from gru_predictor import GRUPredictor
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from situations import ACTION, DIM, HORIZON, NUM_HIST, TOKENS, model_around, situation
+from tiny_predictor import TinyRecurrent
 from torch import Tensor, nn
 
 from wmbench.data.normalizer import Normalizer
@@ -24,20 +24,23 @@ from wmbench.models.world_model import WorldModel
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "conf" / "predictor").glob("*.yaml"))
 SMALL = {"depth": 2, "num_heads": 2, "head_dim": 6, "mlp_dim": 11, "projector_dim": 13, "concat_dim": 1}
+SMALL |= {"hidden_dim": 12, "forecast": 2, "group": 4, "num_codes": 13, "channels": 3, "width": 10}
+FILTERED = ("rssm", "rssm_v3")  # these see real frames otherwise than foreseen ones
 
 
 def of_file(path: Path) -> Predictor:
     cfg = OmegaConf.load(path)
     if "defaults" in cfg:
         cfg = OmegaConf.merge(OmegaConf.load(path.with_name(f"{cfg.pop('defaults')[0]}.yaml")), cfg)
+    cfg = cfg.get("predictor", cfg)  # of a file that also says how long a window is
     cfg = OmegaConf.merge(cfg, {name: value for name, value in SMALL.items() if name in cfg})
     return instantiate(cfg, dim=DIM, num_tokens=TOKENS, num_hist=NUM_HIST, action_dim=ACTION)
 
 
-@pytest.fixture(params=[*FILES, None], ids=[*(path.stem for path in FILES), "gru"])
+@pytest.fixture(params=[*FILES, None], ids=[*(path.stem for path in FILES), "tiny"])
 def predictor(request: pytest.FixtureRequest) -> Predictor:
     torch.manual_seed(0)
-    predictor = of_file(request.param) if request.param else GRUPredictor(DIM, TOKENS, NUM_HIST, ACTION, hidden_dim=11)
+    predictor = of_file(request.param) if request.param else TinyRecurrent(DIM, TOKENS, NUM_HIST, ACTION, hidden_dim=11)
     for module in predictor.modules():
         if isinstance(module, nn.Linear) and not module.weight.any():
             nn.init.normal_(module.weight)  # gates that are shut at first
@@ -49,12 +52,15 @@ def rollout(predictor: Predictor, z: Tensor, past: Tensor, plans: Tensor) -> Ten
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-def test_as_long_as_the_window_grows_a_rollout_is_what_training_teaches(predictor: Predictor, frames: int):
+def test_as_long_as_the_window_grows_a_rollout_is_what_training_teaches(
+    predictor: Predictor, frames: int, request: pytest.FixtureRequest
+):
     z, past, plans = situation(frames)
+    is_filtered = getattr(request.node.callspec.params["predictor"], "stem", "") in FILTERED
     found = rollout(predictor, z, past, plans)
     for task, plan in ((0, 0), (1, 3)):
         seen, blocks = z[task, None], torch.cat([past[task], plans[task, plan]])[None]
-        for step in range(NUM_HIST - frames + 1):
+        for step in range(1 if is_filtered else NUM_HIST - frames + 1):
             predicted = predictor(seen, blocks[:, : frames + step])[:, -1:]
             torch.testing.assert_close(found[task, plan, step], predicted[0, 0], rtol=1e-4, atol=1e-5)
             seen = torch.cat([seen, predicted], dim=1)
@@ -88,6 +94,9 @@ def test_every_block_of_a_plan_is_felt_from_its_own_frame_on(predictor: Predicto
 def test_its_loss_is_the_mean_square_unless_it_brings_its_own(predictor: Predictor):
     z, past, _ = situation(4)
     losses = predictor.loss(z[:, :3], past, z[:, 1:])
+    if type(predictor).loss is not Predictor.loss:
+        assert "prediction" in losses.parts and losses.total.isfinite()
+        return
     torch.testing.assert_close(losses.total, (predictor(z[:, :3], past) - z[:, 1:]).square().mean())
     assert losses.parts == {"prediction": losses.total}
 
@@ -109,10 +118,10 @@ def test_a_predictor_is_one_file_and_one_yaml(tmp_path: Path, numbered_episodes:
     for name in ("src", "conf", "train.py", "plan.py", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
-    shutil.copy(Path(__file__).with_name("gru_predictor.py"), tmp_path / "src" / "wmbench" / "models")
-    shutil.copy(Path(__file__).with_name("gru.yaml"), tmp_path / "conf" / "predictor")
+    shutil.copy(Path(__file__).with_name("tiny_predictor.py"), tmp_path / "src" / "wmbench" / "models")
+    shutil.copy(Path(__file__).with_name("tiny.yaml"), tmp_path / "conf" / "predictor")
     data = numbered_episodes(num_episodes=10, length=20).path
-    train = f"train.py encoder=state predictor=gru env.data={data} frameskip=3 device=cpu training.max_steps=2"
+    train = f"train.py encoder=state predictor=tiny env.data={data} frameskip=3 device=cpu training.max_steps=2"
     plan = "plan.py model_name=point_maze_state_native_s0 baselines=false num_videos=0 protocol.num_tasks=2"
     plan += " planner.num_iters=2 protocol.max_steps=12"
     for command in (f"{train} training.batch_size=4 training.valid_batches=1", plan, f"{plan} planner=gd precision=bf16"):

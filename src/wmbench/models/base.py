@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -49,3 +50,31 @@ class Predictor(nn.Module, ABC):
         Args:
             action: the plans of the first task, then those of the second, and so on.
         """
+
+    def unroll(self, z: Float[Tensor, "B R N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B _ N D"]:
+        """What follows the last of the real frames z under the blocks from it on, each latent from the one foreseen before.
+
+        Args:
+            action: the blocks between the real frames, then those to foresee.
+        """
+        state, latents = self.begin(z, action[:, : z.shape[1] - 1], num_plans=1), []
+        for block in action[:, z.shape[1] - 1 :].unbind(1):
+            latent, state = self.step(state, block)
+            latents.append(latent)
+        return torch.stack(latents, dim=1)
+
+    def place(self, z: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B M E"]:
+        """Where latents lie in a space of the predictor's own.
+
+        Raises:
+            ValueError: a predictor that has none.
+        """
+        raise ValueError(f"objective=own_space: {type(self).__name__} has no space of its own; use objective=uniform")
+
+    def doubt(self, state: Any) -> Float[Tensor, " BS"]:
+        """Standard deviation of the latent that led to a state, on average over its numbers.
+
+        Raises:
+            ValueError: a predictor that does not say.
+        """
+        raise ValueError(f"objective=cautious: {type(self).__name__} does not say how unsure it is; use objective=uniform")

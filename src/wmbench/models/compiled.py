@@ -44,6 +44,12 @@ class CompiledPredictor(Predictor):
                 torch._dynamo.mark_dynamic(tensor, 0)
         return self._steps[kind](state, action)
 
+    def place(self, z: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B M E"]:
+        return self.predictor.place(z)
+
+    def doubt(self, state: Any) -> Float[Tensor, " BS"]:
+        return self.predictor.doubt(state)
+
     def _compiled(self) -> Callable[[Any, Tensor], tuple[Tensor, Any]]:
         def step(state: Any, action: Tensor) -> tuple[Tensor, Any]:
             return self.predictor.step(state, action)

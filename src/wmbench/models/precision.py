@@ -111,6 +111,13 @@ class Bf16Predictor(Predictor):
             z, state = self.predictor.step(state, action)
         return z.float(), state
 
+    def place(self, z: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B M E"]:
+        with torch.autocast(z.device.type, torch.bfloat16):
+            return self.predictor.place(z).float()
+
+    def doubt(self, state: Any) -> Float[Tensor, " BS"]:
+        return self.predictor.doubt(state).float()
+
 
 def set_precision(model: WorldModel, precision: str, compiled: bool) -> None:
     """Make a trained model's predictions faster, for planning; its encoder stays as it is.

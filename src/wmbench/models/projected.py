@@ -22,7 +22,7 @@ class Projected(WindowPredictor):
         width: features of a token inside.
 
     Raises:
-        ValueError: a predictor without a window, whose state would keep latents of the inner width.
+        ValueError: a predictor without a window, whose state would keep latents of the inner width, or with another loss.
     """
 
     def __init__(self, build: Callable[..., Predictor], dim: int, width: int):
@@ -31,6 +31,11 @@ class Projected(WindowPredictor):
             raise ValueError(
                 f"matched.projection=learned needs a predictor that sees a window, such as vit or adaln, and "
                 f"{type(predictor).__name__} does not; set matched.projection=random"
+            )
+        if type(predictor).loss is not Predictor.loss:
+            raise ValueError(
+                f"matched.projection=learned trains by the squared error, and {type(predictor).__name__} has a loss of its "
+                "own; set matched.projection=random"
             )
         super().__init__(predictor.num_hist)
         self.slides = predictor.slides

@@ -52,7 +52,11 @@ class FrameCausalViT(WindowPredictor):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
-        return self.transform(self.join(z, action))[:, :, : self.num_tokens, : self.dim]
+        return self.answer(self.transform(self.join(z, action)))
+
+    def answer(self, x: Float[Tensor, "*B M W"]) -> Float[Tensor, "*B N D"]:
+        """The latent that follows a frame, from what the transformer makes of the frame's tokens."""
+        return x[..., : self.num_tokens, : self.dim]
 
     def join(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T M W"]:
         """z with the embedded actions: the original's latent."""
@@ -87,4 +91,4 @@ class FrameCausalViT(WindowPredictor):
             memory += [kept] if keep else []
             x = x[:, x.shape[1] - asked :] + seen
             x = x + feed_forward(x)
-        return self.norm(x)[:, : self.num_tokens, : self.dim], memory
+        return self.answer(self.norm(x)), memory

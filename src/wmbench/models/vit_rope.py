@@ -28,6 +28,11 @@ class RotaryAttention(Attention):
             return x
         return turned(x, torch.arange(1 - num_frames, 1, device=x.device).float().repeat_interleave(num_tokens))
 
+    @staticmethod
+    def one_back(keys: Float[Tensor, "B heads L d"]) -> Float[Tensor, "B heads L d"]:
+        """Keys as one frame later sees them."""
+        return turned(keys, -torch.ones(keys.shape[2], device=keys.device))
+
 
 class RotaryViT(FrameCausalViT):
     """FrameCausalViT with one learned position per token, the same in every frame.
@@ -55,6 +60,5 @@ class RotaryViT(FrameCausalViT):
         kept = (self.num_hist - 1) * self.tokens_inside
         if not kept:
             return []
-        memory = [(keys[:, :, -kept:], values[:, :, -kept:]) for keys, values in memory]
-        one_back = -torch.ones(memory[0][0].shape[2], device=memory[0][0].device)
-        return [(turned(keys, one_back), values) for keys, values in memory]
+        turn = self.attention.one_back  # type: ignore[attr-defined] - of a RotaryAttention
+        return [(turn(keys[:, :, -kept:]), values[:, :, -kept:]) for keys, values in memory]

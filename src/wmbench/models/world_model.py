@@ -1,5 +1,8 @@
 """The world model as the paper's verbs: encode, predict, rollout, loss."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float
@@ -93,12 +96,25 @@ class WorldModel(nn.Module):
             past: normalised blocks taken between the frames of z.
             plans: normalised blocks from the last frame on.
         """
+        latents = [latent for latent, _ in self._steps(z, past, plans)]
+        return rearrange(torch.stack(latents, dim=1), "(b s) h n d -> b s h n d", s=plans.shape[1])
+
+    def rollout_with_doubt(
+        self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], plans: Float[Tensor, "B S H A"]
+    ) -> tuple[Float[Tensor, "B S H N D"], Float[Tensor, "B S H"]]:
+        """Also the standard deviation of each latent, from a predictor that says how unsure it is."""
+        latents, doubts = zip(
+            *((latent, self.predictor.doubt(state)) for latent, state in self._steps(z, past, plans)), strict=True
+        )
+        doubt = rearrange(torch.stack(doubts, dim=1), "(b s) h -> b s h", s=plans.shape[1])
+        return rearrange(torch.stack(latents, dim=1), "(b s) h n d -> b s h n d", s=plans.shape[1]), doubt
+
+    def _steps(self, z: Tensor, past: Tensor, plans: Tensor) -> Iterator[tuple[Tensor, Any]]:
+        """Latents and states under each block of all plans."""
         state = self.predictor.begin(z, past, plans.shape[1])
-        latents = []
         for action in rearrange(plans, "b s h a -> h (b s) a"):
             latent, state = self.predictor.step(state, action)
-            latents.append(latent)
-        return rearrange(torch.stack(latents, dim=1), "(b s) h n d -> b s h n d", s=plans.shape[1])
+            yield latent, state
 
     def loss(self, batch: Batch) -> Losses:
         """Teacher forcing over num_hist + 1 frames: contexts of 1 to num_hist frames at once.

@@ -24,12 +24,14 @@ class Objective:
     alpha: weight of the embedded proprio; 0 leaves it out, also where the model has it. The goal's proprio holds the goal's
         velocity.
     needs: the field that is fitted on a run's training data, and comes with the run.
+    caution: what a plan's mean standard deviation weighs in its cost.
     """
 
     mode: str = "last"
     alpha: int | float = 0.0
     base: int | float = 2.0
     needs: ClassVar[str | None] = None
+    caution: ClassVar[int | float] = 0.0
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -136,3 +138,36 @@ class Learned(Objective):
 
     def compare(self, visual: Float[Tensor, "*B N D"], goal: Float[Tensor, "*#B N D"]) -> Float[Tensor, "*B"]:
         return self.distance(visual, goal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cautious(Objective):
+    """Squared distance plus what the model is unsure of, so that no plan wins by leaving what the model knows.
+
+    Raises:
+        ValueError: a weight that is none.
+    """
+
+    caution: int | float  # type: ignore[misc] - a field here, zero elsewhere
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.caution < math.inf:
+            raise ValueError(f"objective.caution ({self.caution}) must be positive; objective=uniform has none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSpace(Objective):
+    """Squared distance in a space of the predictor's own, in which both a plan's end and the goal are looked up.
+
+    Raises:
+        ValueError: a weight of proprio, which lies in no such space by itself.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha:
+            raise ValueError(f"objective.alpha ({self.alpha}) must be 0 with objective=own_space")
+
+    def _distance(self, model: Any, z: Float[Tensor, "*B N D"], goal: Float[Tensor, "*#B N D"]) -> Float[Tensor, "*B"]:
+        return self.compare(model.predictor.place(z), model.predictor.place(goal))

@@ -29,6 +29,7 @@ class RolloutCost:
         self.model, self.objective = model, objective
         self.num_context, self.horizon = num_context, horizon
         self.memory_gb, self.has_gradients = memory_gb, has_gradients
+        self.caution = getattr(objective, "caution", 0.0)
         self._room: int | None = None
         self._is_sound: Tensor | None = None  # whether all costs since the last check are finite
 
@@ -37,8 +38,8 @@ class RolloutCost:
 
         def score(tasks: slice, plans: Float[Tensor, "B S H A"]) -> tuple[Tensor, Tensor | None]:
             leaf = plans.detach().requires_grad_(plans.requires_grad)
-            rollout = self.model.rollout(z[tasks], past[tasks], leaf)
-            costs = self.objective(self.model, z[tasks, -1], rollout, goal[tasks])
+            rollout, doubt = self._foresee(z[tasks], past[tasks], leaf)
+            costs = self.objective(self.model, z[tasks, -1], rollout, goal[tasks]) + doubt
             if not costs.requires_grad:
                 return costs, None
             return costs.detach(), torch.autograd.grad(costs.sum(), leaf)[0]  # the graph ends with its chunk
@@ -72,6 +73,13 @@ class RolloutCost:
             return cost(plans)
 
         return cost
+
+    def _foresee(self, z: Tensor, past: Tensor, plans: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Latents of plans, and what being unsure of them costs."""
+        if not self.caution:
+            return self.model.rollout(z, past, plans), 0.0
+        latents, doubt = self.model.rollout_with_doubt(z, past, plans)
+        return latents, self.caution * doubt.mean(2)
 
     def check(self) -> None:
         """Ask, once for all costs of a plan since a GPU would be waited for, whether they are finite.

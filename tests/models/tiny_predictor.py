@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from wmbench.models.base import Predictor
 
 
-class GRUPredictor(Predictor):
+class TinyRecurrent(Predictor):
     def __init__(self, dim: int, num_tokens: int, num_hist: int, action_dim: int, hidden_dim: int):
         super().__init__()
         self.gru = nn.GRU(dim + action_dim, hidden_dim, batch_first=True)
