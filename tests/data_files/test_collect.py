@@ -23,6 +23,7 @@ from wmbench.data import episodes as storage
 from wmbench.data.episodes import Episodes
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
+from wmbench.envs.vector import PointMazes
 from wmbench.envs.view import View
 from wmbench.files import exclusive
 
@@ -156,7 +157,9 @@ def test_the_manifest_tells_how_the_file_came_about(collected: Path):
         "store_every": 1,
     }
     assert json.loads(storage.manifest_path(collected).read_text()) == manifest
-    assert View.from_manifest(manifest, "").driver.split()[0] in ("cpu", "cuda:0")
+    view = View.from_manifest(manifest, "")
+    assert view.driver.split()[0] in ("cpu", "cuda:0")
+    assert view.probe == PointMazes(umaze, "warp", view.image_size).probe()
 
 
 def test_nothing_but_the_data_and_its_manifest_is_left(collected: Path):

@@ -7,6 +7,7 @@ import pytest
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import build_model
 from wmbench.envs.rendering import WarpRenderer
+from wmbench.envs.vector import PointMazes
 from wmbench.envs.view import EnvSpec, View
 
 # What collections wrote before appearance and driver had names.
@@ -47,5 +48,14 @@ def test_another_driver_of_the_same_renderer_is_no_difference():
     assert View("egl", 8, False, driver="llvmpipe").differences(View("egl", 8, False, driver="NVIDIA")) == []
 
 
-def test_a_renderer_names_the_device_that_draws():
+def test_a_renderer_names_the_device_that_draws_which_is_the_one_asked_for():
     assert WarpRenderer(build_model(Maze("umaze")), 8).driver.split()[0] in ("cpu", "cuda:0")
+    assert WarpRenderer(build_model(Maze("umaze")), 8, device="cpu").driver.split()[0] == "cpu"
+    assert WarpRenderer(build_model(Maze("umaze")), 8, device="mps").driver.split()[0] == "cpu"
+    with pytest.raises(ValueError, match="cannot draw on device=cuda:63"):
+        WarpRenderer(build_model(Maze("umaze")), 8, device="cuda:63")
+
+
+def test_a_probe_frame_tells_ways_of_drawing_apart():
+    same, again, dark = (PointMazes("umaze", "warp", 16, appearance=look).probe() for look in ("clean", "clean", "all"))
+    assert same == again != dark

@@ -38,7 +38,7 @@ class Still(Floor):
     def thoughts(self):
         if self.error:
             raise self.error
-        return torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 4)
+        return np.zeros((2, 1, 2)), torch.zeros(0, 1, 4)
 
 
 def evaluation(num_videos: int = 0, **conditions) -> Evaluation:
@@ -107,10 +107,10 @@ def test_what_cannot_be_shown_costs_a_note_and_no_result(what: str, error: Excep
 
 def test_where_plans_were_imagined_to_end_is_kept_with_the_paths(tmp_path: Path):
     asked = evaluation()
-    asked.player.agent.thoughts = lambda: (torch.arange(24.0).view(2, 3, 1, 4), torch.zeros(2, 1, 4))
+    asked.player.agent.thoughts = lambda: (np.arange(12.0).reshape(2, 3, 2), torch.zeros(0, 1, 4))
     evaluate(asked, tmp_path)
     with np.load(tmp_path / asked.folder / "paths.npz") as paths:
-        assert paths["imagined"].tolist() == [[[8, 9]], [[20, 21]]]
+        assert paths["imagined"].tolist() == [[[4, 5]], [[10, 11]]]
 
 
 def test_thoughts_that_cannot_be_read_cost_a_note_and_no_result(tmp_path: Path, capsys):

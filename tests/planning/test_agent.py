@@ -186,6 +186,17 @@ def test_what_it_imagined_is_what_the_model_predicts_of_its_plan():
     torch.testing.assert_close(agent.imagined[:, -1, 0], world.position)
 
 
+def test_latents_are_kept_of_the_first_tasks_and_positions_of_all():
+    all_of_them, agent = make_agent(horizon=3), make_agent(horizon=3)
+    agent.watch(lambda z: z[..., 0, :].numpy(), num_kept=2)
+    for each in (all_of_them, agent):
+        World(4).run(each, blocks=2, actives=[[0, 1, 2, 3], [1, 3]])
+    positions, expected = agent.thoughts()
+    assert agent.imagined.shape[0] == len(expected) == 2
+    torch.testing.assert_close(expected, all_of_them.expected[:2], rtol=0, atol=0)
+    np.testing.assert_array_equal(positions, all_of_them.imagined[:, :, 0])
+
+
 def test_a_world_model_is_planned_with_like_any_other():
     """The agent's last plan and what it imagined of it are a rollout of the model from the frame that it saw."""
     torch.manual_seed(0)

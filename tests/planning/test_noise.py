@@ -77,3 +77,10 @@ def test_seeds_for_libraries_depend_on_every_part_of_the_name_and_not_on_the_bat
     assert KeyedNoise(1, np.array([9]), 3).seeds() == seeds[1:]
     others = [KeyedNoise(2, np.array([4]), 3).seeds(), KeyedNoise(1, np.array([4]), 2).seeds()]
     assert len({*seeds, *others[0], *others[1]}) == 4
+
+
+def test_noise_that_is_drawn_ahead_is_the_same_also_for_fewer_or_other_plans():
+    now, ahead = KeyedNoise(1, np.array([4, 9]), 3), KeyedNoise(1, np.array([4, 9]), 3, is_ahead=True)
+    for iteration, shape in enumerate([(7, 3, 2), (7, 3, 2), (5, 3, 2), (6, 3, 2), (6, 2, 2)]):
+        assert torch.equal(now(iteration, shape, CPU), ahead(iteration, shape, CPU))
+    assert torch.equal(now(0, (7, 3, 2), CPU), ahead(0, (7, 3, 2), CPU))

@@ -1,5 +1,6 @@
 """Who plans, and where: a trained model, a floor or the ceiling, and what it is asked, from plan.py's configuration."""
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ def load_trained(cfg: DictConfig) -> Player:
             f"run {cfg.model_name} was trained on frames drawn by {data['renderer']}, not {cfg.env.renderer}: "
             f"planning must see the same pixels; leave env.renderer out"
         )
-    env = PointMazes(spec.maze, data["renderer"], view.image_size, view.render_lag, **looks_of(cfg, view.appearance))
+    shape = spec.maze, data["renderer"], view.image_size, view.render_lag
+    env = PointMazes(*shape, device=str(device), **looks_of(cfg, view.appearance))
+    if view.probe and str(env.appearance) == view.appearance and view.probe != env.probe():
+        print(f"note: frames differ here from those of the training, which {view.driver} drew", file=sys.stderr)
     probe = optional("its probe", lambda: load_probe(run))
     decoder = optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, view.image_size))
 
@@ -284,7 +288,7 @@ def _view_of(env: PointMazes, renderer: str) -> dict[str, Any]:
     """What a model sees, of which another appearance of goals is told where there is one."""
     appearance, goal = str(env.appearance), str(env.goal_appearance)
     view = View(renderer, env.image_size, env.render_lag, appearance, None if goal == appearance else goal)
-    return {name: value for name, value in asdict(view).items() if name != "driver" and value is not None}
+    return {name: value for name, value in asdict(view).items() if name not in ("driver", "probe") and value is not None}
 
 
 def _code(planner: str | None) -> dict[str, str]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from wmbench.data import episodes as storage
 from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
-from wmbench.envs.rendering import make_renderer, resolve
+from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
 from wmbench.files import put, write_text
 from wmbench.machine import num_cores, progress_bar, size
@@ -159,10 +159,10 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     if needed > free:
         raise ValueError(f"{output} needs {size(needed)}, the disk has {size(free)} free; lower num_episodes or image_size")
     print(f"{output} will take {size(needed)} ({size(free)} free)")
-    world = PointMazes(manifest["maze"], manifest["renderer"], 8, appearance=manifest["appearance"])
-    make_renderer(world.renderer.name, world.physics.model, manifest["image_size"])  # refuses frames larger than it can draw
+    shape = manifest["maze"], manifest["renderer"], manifest["image_size"], manifest["render_lag"]
+    world = PointMazes(*shape, appearance=manifest["appearance"])  # refuses frames larger than it can draw
     world.frames(np.ones((64, 4)))  # compiles
-    manifest["driver"] = world.renderer.driver
+    manifest |= {"driver": world.renderer.driver, "probe": world.probe()}
     storage.create(partial, manifest)
     write_text(progress, json.dumps(manifest) + "\n")
     return {}

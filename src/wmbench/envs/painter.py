@@ -25,8 +25,8 @@ class Painter:
         model: of the physics. What only a sensor changes is drawn from it, as the usual look is.
     """
 
-    def __init__(self, maze: Maze, model: mujoco.MjModel, renderer: str, image_size: int):
-        self._maze, self._model, self._kind, self._size = maze, model, renderer, image_size
+    def __init__(self, maze: Maze, model: mujoco.MjModel, renderer: str, image_size: int, device: str = "auto"):
+        self._maze, self._model, self._kind, self._size, self._device = maze, model, renderer, image_size, device
         self._made: dict[tuple[Any, ...], tuple[Renderer, Stage | None]] = {}
 
     def renderer(self, appearance: Appearance) -> Renderer:
@@ -62,5 +62,5 @@ class Painter:
                 self._made.clear()
             stage = Stage(self._maze, appearance) if has_stage else None
             model, has_shadows = (stage.model, stage.has_shadows) if stage else (self._model, False)
-            self._made[key] = make_renderer(self._kind, model, self._size, has_shadows), stage
+            self._made[key] = make_renderer(self._kind, model, self._size, has_shadows, self._device), stage
         return self._made[key]

@@ -42,12 +42,15 @@ class Renderer(Protocol):
     def frames(self, position: Float[ndarray, "B 2"], scene: Scene | None = None) -> UInt8[ndarray, "B h w 3"]: ...
 
 
-def make_renderer(kind: str, model: mujoco.MjModel, image_size: int, has_shadows: bool = False) -> Renderer:
+def make_renderer(
+    kind: str, model: mujoco.MjModel, image_size: int, has_shadows: bool = False, device: str = "auto"
+) -> Renderer:
     """Make the renderer named `kind`, for square frames of image_size pixels; auto takes EGL, else OSMesa, else Warp.
 
     Args:
         model: one that nobody else writes to, where frames are asked for with a scene of their own.
         has_shadows: lights that cast shadows do so.
+        device: that Warp draws on, as PyTorch calls it; auto takes a GPU where there is one. GL takes what its driver does.
 
     Raises:
         ValueError: an unknown name, a renderer that this machine lacks, or frames larger than it can draw.
@@ -55,7 +58,7 @@ def make_renderer(kind: str, model: mujoco.MjModel, image_size: int, has_shadows
     check_image_size(image_size, least=1)
     kind = resolve(kind)
     if kind == "warp":
-        return WarpRenderer(model, image_size, has_shadows)
+        return WarpRenderer(model, image_size, has_shadows, device)
     return GLRenderer(kind, model, image_size)
 
 
@@ -164,13 +167,13 @@ def _gl_device() -> str:
 
 
 class WarpRenderer:
-    """MuJoCo Warp's ray tracer, batched, on the GPU where there is one and on one CPU core where there is none."""
+    """MuJoCo Warp's ray tracer, batched, on a GPU or on one CPU core."""
 
     name = "warp"
 
-    def __init__(self, model: mujoco.MjModel, image_size: int, has_shadows: bool = False):
+    def __init__(self, model: mujoco.MjModel, image_size: int, has_shadows: bool = False, device: str = "auto"):
         self._mjw, self._wp = _import_warp()
-        self._device = self._wp.get_preferred_device()
+        self._device = _warp_device(self._wp, device)
         self.driver = f"{self._device.alias} {self._device.name}"
         model = copy.copy(model)
         if model.vis.headlight.active:
@@ -233,6 +236,16 @@ class WarpRenderer:
             )
         self._batches[num_worlds] = worlds, context, worlds.geom_xpos.numpy().copy()
         return self._batches[num_worlds]
+
+
+def _warp_device(wp: Any, device: str) -> Any:
+    """Warp's name for PyTorch's device; auto is a GPU where Warp has one. Apple's are none of Warp's."""
+    if device == "auto":
+        return wp.get_preferred_device()
+    try:
+        return wp.get_device(device if device.startswith("cuda") else "cpu")
+    except ValueError as error:
+        raise ValueError(f"renderer 'warp' cannot draw on device={device} ({error}); use device=cpu") from None
 
 
 def _import_warp():

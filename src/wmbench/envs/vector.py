@@ -1,5 +1,6 @@
 """Many point mazes at once: states are stepped together, frames are drawn when asked for."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
 from wmbench.envs.appearance import GOAL_STEP, Appearance
-from wmbench.envs.mazes import Maze
+from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.painter import Painter
 from wmbench.envs.physics import SUBSTEP_S, Physics, check_rows
 from wmbench.envs.rendering import Renderer, check_image_size
@@ -27,6 +28,7 @@ class PointMazes:
         appearance: what frames look like, as Appearance.of reads it.
         look_seed: an episode's look follows from it and the episode's number.
         goal_appearance: of goals' frames; by default as the others.
+        device: that Warp draws on, as make_renderer takes it.
 
     Raises:
         ValueError: a maze, image size or appearance that cannot be.
@@ -45,6 +47,7 @@ class PointMazes:
         appearance: Any = "clean",
         goal_appearance: Any = None,
         look_seed: int = 0,
+        device: str = "auto",
     ):
         check_image_size(image_size, least=0)
         self.maze = Maze(maze)
@@ -54,8 +57,14 @@ class PointMazes:
         self.appearance = Appearance.of(appearance)
         self.goal_appearance = Appearance.of(self.appearance if goal_appearance is None else goal_appearance)
         self.look_seed = look_seed
-        self._painter = Painter(self.maze, self.physics.model, renderer, image_size)
+        self._painter = Painter(self.maze, self.physics.model, renderer, image_size, device)
         self.state: Float[ndarray, "B 4"] = np.empty((0, 4))
+
+    def probe(self) -> str:
+        """Twelve hex digits that name how this machine draws: of a frame with the ball in the maze's first free cell."""
+        first, number = np.argwhere(~self.maze.walls)[:1], np.zeros(1, np.int64)
+        frame = self._painter.frames(first - CELL_OFFSET, self.appearance, 0, number, number)
+        return hashlib.sha256(frame.tobytes()).hexdigest()[:12]
 
     @property
     def renderer(self) -> Renderer:

@@ -53,6 +53,7 @@ class View(Facts):
         goal_appearance: of goals' frames, where it is another one.
         driver: the device behind the renderer, such as llvmpipe or cuda:0, None where nobody wrote it down. It is told
             and not compared: on another device the same renderer differs by roundings, far less than another renderer.
+        probe: the hash of a frame (PointMazes.probe), which says whether it differs at all; likewise.
     """
 
     renderer: str
@@ -61,6 +62,7 @@ class View(Facts):
     appearance: str = "clean"
     goal_appearance: str | None = None
     driver: str | None = field(default=None, compare=False)
+    probe: str | None = field(default=None, compare=False)
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any], where: str) -> "View":

@@ -23,7 +23,7 @@ from wmbench.evaluation.scores import score_paths
 from wmbench.evaluation.tasks import Tasks
 from wmbench.files import exclusive, file_name, write_text
 from wmbench.machine import duration, optional, peak_memory, progress_bar, size
-from wmbench.planning.actor import Actor
+from wmbench.planning.actor import Actor, Read
 
 Plans = dict[int, Float[ndarray, "n H 2"]]  # block of actions -> imagined positions at the end of each planned block
 FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video
@@ -43,7 +43,7 @@ class Player:
     env: PointMazes
     frameskip: int
     device: torch.device
-    read_position: Callable[[Float[Tensor, "*B N D"]], Float[ndarray, "*B 2"]] | None = None
+    read_position: Read | None = None
     draw: Callable[[Float[Tensor, "F N D"]], UInt8[ndarray, "F h w 3"]] | None = None
     train_fraction: float = 0.9
     split_seed: int = 42
@@ -94,12 +94,13 @@ class Thoughts:
         """Keep what the actor had in mind in the block just over; returns whether there was anything."""
         if (thoughts := self.player.agent.thoughts()) is None:
             return False
-        if self.player.read_position is not None:
-            self.ends.append(self.player.read_position(thoughts[0][:, -1]))
-        if self.player.read_position is not None and is_filmed:
-            self.plans[block] = self.player.read_position(thoughts[0])
+        positions, expected = thoughts
+        if positions is not None:
+            self.ends.append(positions[:, -1])
+            if is_filmed:
+                self.plans[block] = positions
         if self.player.draw is not None and is_filmed:
-            self.expected.append(thoughts[1][:FILMABLE].cpu())
+            self.expected.append(expected.cpu())
         return True
 
     def imagine(self, task: int) -> UInt8[ndarray, "K h w 3"] | None:
@@ -162,6 +163,7 @@ def _play(evaluation: Evaluation, thoughts: Thoughts) -> Outcome:
         print(f"{player.row.row}: {limit} {duration(seconds)} on {player.device}, {memory} of memory, a few MB of disk")
     bar = progress_bar(total=blocks, desc=player.row.row, unit=" blocks")
     is_kept, is_filmed = True, evaluation.num_videos > 0
+    player.agent.watch(player.read_position, FILMABLE if player.draw and is_filmed else 0)
 
     def on_block(block: int, active: ndarray) -> None:
         nonlocal is_kept

@@ -10,6 +10,7 @@ from torch import Tensor
 from wmbench.shapes import Obs
 
 Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
+Read = Callable[[Float[Tensor, "*B N D"]], Float[ndarray, "*B 2"]]  # the ball's positions (x, y) [m] in latents
 
 
 class Decision(NamedTuple):
@@ -31,14 +32,17 @@ class Actor(Protocol):
     """Who acts in all tasks at once, and what it can tell of itself.
 
     decisions: what each plan took, of actors that plan.
-    thoughts: of actors that plan, latents of the newest plan and of what it expects at the end of the running block.
+    watch: says how positions are read in latents, and of how many tasks, the first ones, latents are kept.
+    thoughts: of actors that plan, the positions of the newest plan where they can be read, and of the kept tasks the latents
+        that it expects at the end of the running block.
     """
 
     @property
     def decisions(self) -> Sequence[Decision]: ...
     @property
     def evaluations_per_plan(self) -> float: ...
-    def thoughts(self) -> tuple[Float[Tensor, "B H N D"], Float[Tensor, "B N D"]] | None: ...
+    def watch(self, read: Read | None, num_kept: int) -> None: ...
+    def thoughts(self) -> tuple[Float[ndarray, "B H 2"] | None, Float[Tensor, "K N D"]] | None: ...
     def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float: ...
     def reset(self, goal: Obs, blocks: int | float) -> None: ...
     def act(self, look: Look, active: ndarray) -> ndarray: ...

@@ -11,7 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
-from wmbench.planning.actor import Decision, Look
+from wmbench.planning.actor import Decision, Look, Read
 from wmbench.planning.memory import MEASURED
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
@@ -97,6 +97,8 @@ class Agent:
             has_gradients=planner.needs_gradients,
         )
         self.decisions: list[Decision] = []
+        self._read: Read | None = None
+        self._num_kept: int | None = None  # all
 
     @torch.no_grad()
     def forecast(self, example: Obs, num_tasks: int, blocks: int) -> float:
@@ -142,7 +144,10 @@ class Agent:
         self._queue = 0  # blocks of it to execute before replanning
         self._num_plans = 0
         self._look_seconds = 0.0  # since the last decision
-        self.imagined = self._goal.new_zeros(self._num_tasks, 0, *self._goal.shape[1:])  # latents of the newest plan
+        # of the newest plan: latents of the first tasks, positions of all
+        self.imagined = self._goal[: self._num_kept, None].repeat(1, 0, 1, 1).to(self._device)
+        self._positions: Float[ndarray, "B H 2"] | None = None
+        self._goal_position = self._read(self._goal) if self._read else None
 
     @torch.no_grad()
     def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
@@ -167,16 +172,19 @@ class Agent:
         actions = self.model.normalizer.denormalize_action(block[torch.as_tensor(active, device=self._device)])
         return rearrange(actions, "b (f a) -> b f a", f=self.model.frameskip).cpu().numpy()
 
-    def thoughts(self) -> tuple[Float[Tensor, "B H N D"], Float[Tensor, "B N D"]]:
-        """Latents of the newest plan, and those that it expects at the end of the block that `act` gave last."""
-        return self.imagined, self.expected
+    def watch(self, read: Read | None, num_kept: int) -> None:
+        self._read, self._num_kept = read, num_kept
+
+    def thoughts(self) -> tuple[Float[ndarray, "B H 2"] | None, Float[Tensor, "K N D"]]:
+        """The newest plan's positions, and latents that it expects at the end of the block that `act` gave last."""
+        return self._positions, self.expected
 
     @property
     def evaluations_per_plan(self) -> float:
         return self.planner.budget.evaluations_per_plan
 
     @property
-    def expected(self) -> Float[Tensor, "B N D"]:
+    def expected(self) -> Float[Tensor, "K N D"]:
         return self.imagined[:, self.imagined.shape[1] - self._plan.shape[1] - 1]
 
     def cost(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], goal: Float[Tensor, "B N D"]) -> Cost:
@@ -223,18 +231,24 @@ class Agent:
         past = torch.stack(self._past, 1) if self._past else mean[:, :0]
         room = self._costs.room(z[:1, -1].to(self._device))
         chunk = max(1, room // self.planner.num_samples)
-        imagined = self._goal[:, None].repeat(1, horizon, 1, 1)
+        self.imagined = self._goal[: self._num_kept, None].repeat(1, horizon, 1, 1).to(self._device)
+        if self._goal_position is not None:
+            self._positions = self._goal_position[:, None].repeat(horizon, 1)
         for first in range(0, len(active), chunk):
             tasks = active[first : first + chunk]
             here, which = torch.as_tensor(tasks), torch.as_tensor(tasks, device=self._device)
             seen, goal = z[here].to(self._device), self._goal[here].to(self._device)
-            noise = KeyedNoise(self.seed, tasks, self._num_plans)
+            noise = KeyedNoise(self.seed, tasks, self._num_plans, is_ahead=self._device.type != "cpu")
             guess = self.planner.first_guess(zero[which], noise)
             guess[:, :rest] = self._plan[which, :horizon]  # warm start from the unexecuted tail
             mean[which] = self.propose(Situation(seen, past[which], goal), guess, noise)
-            imagined[here] = self.model.rollout(seen, past[which], mean[which][:, None])[:, 0].cpu()
+            imagined = self.model.rollout(seen, past[which], mean[which][:, None])[:, 0]
+            kept = torch.from_numpy(np.flatnonzero(tasks < len(self.imagined)))
+            self.imagined[which[kept]] = imagined[kept]
+            if self._read and self._positions is not None:
+                self._positions[tasks] = self._read(imagined)
         self._costs.check()
-        self._plan, self.imagined = mean, imagined
+        self._plan = mean
         self._queue = min(self.num_taken, horizon)
         self._num_plans += 1
 

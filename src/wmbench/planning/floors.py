@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from wmbench.planning.actor import Decision, Look
+from wmbench.planning.actor import Decision, Look, Read
 from wmbench.shapes import Obs
 
 
@@ -15,6 +15,9 @@ class Floor:
 
     decisions: Sequence[Decision] = ()
     evaluations_per_plan = 0.0
+
+    def watch(self, read: Read | None, num_kept: int) -> None:
+        pass
 
     def thoughts(self) -> None:
         return None
