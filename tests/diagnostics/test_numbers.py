@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from wmbench.diagnostics.effective_rank import effective_rank
 from wmbench.diagnostics.estimate import mean, ratio
 from wmbench.diagnostics.predictors import features, predictors_of_success
 from wmbench.diagnostics.ranking import regret, spearman
 from wmbench.diagnostics.straightness import straightness
+from wmbench.models.effective_rank import effective_rank
 
 
 def test_latents_along_one_direction_have_rank_one_and_equal_directions_count_whole():

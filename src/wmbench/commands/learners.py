@@ -1,35 +1,25 @@
 """What train.py and pretrain.py train, and where, from their configurations."""
 
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from wmbench.commands import command_line
 from wmbench.commands.wandb_log import wandb_log, wandb_mode
-from wmbench.data.episodes import EpisodeSet
-from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.windows import FrameNumbers, StoredFrames, Windows
-from wmbench.diagnostics.probe import fit_probe
-from wmbench.encoders.base import Encoder, weights_hash
+from wmbench.encoders.base import Encoder
 from wmbench.encoders.matched import Matched
-from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.machine import optional
 from wmbench.models.world_model import WorldModel
 from wmbench.reports.figures import draw_decoder
 from wmbench.runs.build import build_decoder
 from wmbench.runs.find import step_path
-from wmbench.runs.folder import PARTS, check_same, note_source
+from wmbench.runs.folder import PARTS, note_source
 from wmbench.runs.load import save_weights
-from wmbench.runs.provenance import git_commit, versions
 from wmbench.runs.recipe import Recipe
-from wmbench.runs.store import load_mapping, load_resume, save_mapping, steps_done
+from wmbench.runs.store import load_resume, steps_done
 from wmbench.training import loop
 from wmbench.training.cost import RandomTokens, evening, forecast, seconds_of
 from wmbench.training.decoder import DecoderTrainee, draw_samples
@@ -130,70 +120,3 @@ def train_decoder(
     optional(picture.name, lambda: draw_decoder(picture, draw_samples(model, decoder, valid, count=6)))
     if picture.exists():
         print(f"what it draws: {picture}")
-
-
-def new_tokenizer(cfg: DictConfig) -> Tokenizer:
-    """Build a tokenizer with a head to train.
-
-    Raises:
-        ValueError: an encoder that is no tokenizer.
-    """
-    if not issubclass(get_class(cfg.encoder._target_), Tokenizer):
-        raise ValueError(
-            f"{cfg.encoder._target_} has no head to train: encoder= dino_tok, dino_tok_s, dino_tok_vq or vfm_vae_pointmaze"
-        )
-    return instantiate(cfg.encoder, for_training=True)
-
-
-def head_file(cfg: DictConfig) -> Path:
-    """Where the trained head goes; its training's folder is of the same name without the suffix."""
-    output = Path(cfg.output).expanduser()
-    if output.suffix != ".safetensors":
-        raise ValueError(f"output ({output}) must end in .safetensors")
-    return output
-
-
-def open_pretraining(run: Path, cfg: DictConfig, tokenizer: Tokenizer, episodes: EpisodeSet) -> dict[str, Any]:
-    """Begin a head's training, or go on with the same one; returns what its provenance.json says.
-
-    Raises:
-        ValueError: the folder holds a training of another configuration, on other data or over another backbone.
-    """
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    known = {
-        "config": {name: value for name, value in config.items() if name not in ("device", "output", "deterministic")},
-        "data_hash": episodes.hash,
-        "backbone": tokenizer.backbone.source,
-        "backbone_hash": weights_hash(tokenizer.backbone),
-    }
-    path, remedy = run / "provenance.json", "delete it or give another output="
-    begun = {
-        "source": tokenizer.source,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git_commit(),
-        "versions": versions(("wmbench", "torch", "timm")),
-    }
-    if path.exists():
-        begun = load_mapping(path, remedy, tuple(known))
-        before, now = ({**node["config"], **{n: node[n] for n in known if n != "config"}} for node in (begun, known))
-        check_same(f"{run} holds a training with another", now, before, steps_done(run), remedy, free=())
-    provenance = begun | known
-    if provenance != begun or not path.exists():
-        save_mapping(path, provenance)
-    return provenance
-
-
-def ball_position_r2(tokenizer: Tokenizer, train: Windows, valid: Windows) -> float:
-    """R2 of the ball's position, read linearly from a frame's tokens."""
-    looks = WorldModel(
-        tokenizer, None, fit_normalizer(train.episodes), proprio="none", proprio_embed_dim=0, frameskip=1, num_hist=1
-    )
-    return fit_probe(looks.to(next(tokenizer.parameters()).device).eval(), train, valid, PROBED).r2
-
-
-def next_command(cfg: DictConfig) -> str:
-    """The command that trains a world model on this tokenizer."""
-    settings = {"encoder": HydraConfig.get().runtime.choices["encoder"], "env.data": cfg.env.data}
-    if not cfg.encoder.pretrained or cfg.output != cfg.encoder.file:
-        settings |= {"encoder.pretrained": str(cfg.encoder.pretrained).lower(), "encoder.weights": cfg.output}
-    return command_line("train.py", settings)

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from wmbench.diagnostics.effective_rank import effective_rank
 from wmbench.diagnostics.estimate import Values, mean, ratio
 from wmbench.diagnostics.linear_probes import linear_probes
 from wmbench.diagnostics.objectives import of_positions
@@ -23,6 +22,7 @@ from wmbench.diagnostics.straightness import straightness
 from wmbench.diagnostics.subject import Subject
 from wmbench.diagnostics.two_by_two import two_by_two
 from wmbench.diagnostics.untouched import touched, untouched_share
+from wmbench.models.effective_rank import effective_rank
 from wmbench.planning.rollout_cost import Distance
 
 GROUP = 12  # plans of a kind whose order is asked for

@@ -53,12 +53,32 @@ class Codebook(nn.Module):
         self.embed.copy_(self.embed_avg / smoothed)
 
 
-class WeightedCodebook(Codebook):
-    """Nearest along the latents' principal axes, each weighted by its variance; codes that nobody uses begin anew.
+class RevivedCodebook(Codebook):
+    """One in which codes that nobody uses begin anew, each as a random latent of the batch.
+
+    So do nearly all of them after the first step.
+    """
+
+    @property
+    def perplexity(self) -> float:
+        """How many codes training uses, as if it used that many equally often."""
+        return torch.special.entr(self.cluster_size / self.cluster_size.sum()).sum().exp().item()
+
+    @torch.no_grad()
+    def follow(self, flat: Float[Tensor, "K D"], nearest: Int[Tensor, " K"]) -> None:
+        super().follow(flat, nearest)
+        is_dead = self.cluster_size < DEAD
+        latents = flat[torch.randint(len(flat), is_dead.shape, device=flat.device)].T
+        self.embed.copy_(torch.where(is_dead, latents, self.embed))
+        self.embed_avg.copy_(torch.where(is_dead, DEAD * latents, self.embed_avg))
+        self.cluster_size.clamp_(min=DEAD)
+
+
+class WeightedCodebook(RevivedCodebook):
+    """Nearest along the latents' principal axes, each weighted by its variance.
 
     That distance is (x - c)' C (x - c), with the latents' covariance C. DINO-Tok's abstract names it (global PCA
     reweighting) without its exponent or the frames it is measured on: here, the variance itself and the training so far.
-    An unused code becomes a random latent of the batch, and so do nearly all of them after the first step.
     """
 
     mean: Tensor
@@ -71,11 +91,6 @@ class WeightedCodebook(Codebook):
         self.register_buffer("covariance", torch.eye(dim))
         self.register_buffer("half_square", self.embed.square().sum(dim=0) / 2)  # c' C c / 2 of each code c, less the mean
 
-    @property
-    def perplexity(self) -> float:
-        """How many codes training uses, as if it used that many equally often."""
-        return torch.special.entr(self.cluster_size / self.cluster_size.sum()).sum().exp().item()
-
     def nearest(self, flat: Float[Tensor, "K D"]) -> Int[Tensor, " K"]:
         with full_precision(flat.device):  # bfloat16 would confuse neighbouring codes
             weighted = ((flat - self.mean) @ self.covariance).split(COMPARED_AT_ONCE)
@@ -85,11 +100,6 @@ class WeightedCodebook(Codebook):
     def follow(self, flat: Float[Tensor, "K D"], nearest: Int[Tensor, " K"]) -> None:
         rate = 1 - EMA_DECAY if self.cluster_size.any() else 1.0
         super().follow(flat, nearest)
-        is_dead = self.cluster_size < DEAD
-        latents = flat[torch.randint(len(flat), is_dead.shape, device=flat.device)].T
-        self.embed.copy_(torch.where(is_dead, latents, self.embed))
-        self.embed_avg.copy_(torch.where(is_dead, DEAD * latents, self.embed_avg))
-        self.cluster_size.clamp_(min=DEAD)
         with full_precision(flat.device):
             self.mean.lerp_(flat.mean(dim=0), rate)
             centred = flat - self.mean

@@ -1,18 +1,15 @@
 """What tokenizers trained here share: a frozen backbone, a small head over it, and the head's file."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, weights_hash
+from wmbench.encoders.trained import check_conditions, save_trained
 from wmbench.encoders.weights import file_hash, load_strictly, read_state
-from wmbench.files import whole
 
 
 class Tokenizer(Encoder):
@@ -88,10 +85,7 @@ class Tokenizer(Encoder):
 
     def save_head(self, path: Path, provenance: Mapping[str, Any]) -> None:
         """Write only the head, with what it is tied to and where it comes from; whole or not at all."""
-        text = json.dumps({"conditions": self.conditions(), "provenance": dict(provenance)})
-        tensors = {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}
-        with whole(path) as temporary:
-            save_file(tensors, temporary, {"wmbench": text})  # one entry: safetensors writes several in any order
+        save_trained(path, self.head, self.conditions(), provenance)
 
     def load_head(self, path: Path) -> None:
         """Fill the head from save_head's file or, by the names in `official`, from the authors'; from no other."""
@@ -99,18 +93,7 @@ class Tokenizer(Encoder):
         names = self.official if any(name in state for name in self.official.values()) else None
         load_strictly(self.head, state, f"{path} is not this tokenizer's head", names, remedy=self.remedy)
         if names is None:
-            self.check_conditions(path)
-
-    def check_conditions(self, path: Path) -> None:
-        """Refuse a head that was trained with something else than this backbone, or does not say with what."""
-        text = "{}"
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                text = (file.metadata() or {}).get("wmbench", text)
-        trained, own = json.loads(text).get("conditions", {}), self.conditions()
-        others = [f"{name} ({trained.get(name)}, here {own[name]})" for name in own if trained.get(name) != own[name]]
-        if others:
-            raise ValueError(f"{path} was trained with another {', another '.join(others)}{self.remedy}")
+            check_conditions(path, self.conditions(), self.remedy)
 
 
 def head_file(pretrained: bool, weights: str | None, file: str, for_training: bool) -> Path | None:

@@ -11,12 +11,14 @@ from torch import nn
 from wmbench.data.normalizer import Normalizer
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.matched import matched
+from wmbench.encoders.scratch import Scratch
 from wmbench.envs.view import EnvSpec
 from wmbench.models.projected import Projected
 from wmbench.models.world_model import WorldModel, proprio_part
+from wmbench.pretraining.base import Pretraining
 
 ACTION_DIM, PROPRIO_DIM = EnvSpec.action_dim, EnvSpec.proprio_dim
-MAY_BE_ZERO = ("concat_dim", "dropout", "num_res_blocks")
+MAY_BE_ZERO = ("concat_dim", "dropout", "num_res_blocks", "num_small")
 LARGEST = 2**16  # of a network's sizes; more layers than that would be built for ever
 UNMATCHED = {
     "pool": None,
@@ -95,3 +97,15 @@ def build_head(config: Mapping[str, Any], model: WorldModel) -> nn.Module:
     module = {name: value for name, value in config.items() if name not in ("training", "horizon")}
     build = instantiate(module, _partial_=True, dim=model.encoder.embed_dim, num_tokens=model.encoder.num_tokens)
     return build(action_dim=model.frameskip * ACTION_DIM) if "action_dim" in signature(build.func).parameters else build()
+
+
+def build_pretraining(config: Mapping[str, Any], encoder: Scratch, decoder: Mapping[str, Any]) -> Pretraining:
+    """Build the objective that a configuration describes around an encoder, with what it takes of decoder and actions."""
+    check_sizes("pretraining", config)
+    build = instantiate(config, _partial_=True, _convert_="all")
+    wanted, given = signature(build.func).parameters, {}
+    if "decoder" in wanted:
+        given["decoder"] = build_decoder(decoder, encoder.embed_dim, encoder.map_grid, encoder.image_size)
+    if "action_dim" in wanted:
+        given["action_dim"] = config["frameskip"] * ACTION_DIM
+    return build(encoder=encoder, **given)

@@ -1,6 +1,6 @@
 """A tokenizer as a trainee: its head and a decoder learn together to draw a frame from the frame's tokens."""
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -16,10 +16,10 @@ from wmbench.models.base import Losses
 from wmbench.models.decoder import decode_frames, frames_to_pixels
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Batch
-from wmbench.training.trainee import Trainee, autocast
+from wmbench.training.trainee import EncoderTrainee, autocast
 
 
-class TokenizerTrainee(Trainee):
+class TokenizerTrainee(EncoderTrainee):
     """Learns with the decoder, which nobody needs once the head is trained.
 
     Args:
@@ -28,7 +28,7 @@ class TokenizerTrainee(Trainee):
         l1_weight: of the mean absolute error of pixels, which is added to the mean squared one.
     """
 
-    what, shown, anew = "training tokenizer", "PSNR {valid_psnr:.1f} dB", "with another output="
+    what, shown = "training tokenizer", "PSNR {valid_psnr:.1f} dB"
 
     def __init__(
         self,
@@ -43,7 +43,8 @@ class TokenizerTrainee(Trainee):
         module = nn.ModuleDict({"head": tokenizer.head, "decoder": decoder})
         optimizer = torch.optim.AdamW(module.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
         super().__init__(module, optimizer, train, recipe, seed)
-        self.tokenizer, self.decoder, self.valid, self.l1_weight = tokenizer, decoder, valid, l1_weight
+        self.encoder = self.tokenizer = tokenizer
+        self.decoder, self.valid, self.l1_weight = decoder, valid, l1_weight
 
     def forward(self, batch: Batch) -> Losses:
         visual = batch.obs["visual"]
@@ -59,8 +60,14 @@ class TokenizerTrainee(Trainee):
         error = validate_tokenizer(self.tokenizer, self.decoder, self.valid, self.recipe)
         return {"valid_reconstruction": error, "valid_psnr": psnr(error), **self.tokenizer.usage()}
 
-    def save(self, run: Path, step: int) -> None:
-        """The head is written once, when it is finished."""
+    def told(self, results: Mapping[str, float]) -> str:
+        return (
+            f"held-out frames: mean squared error {results['valid_reconstruction']:.5f} (pixels in [-1, 1]), "
+            f"PSNR {results['valid_psnr']:.2f} dB"
+        )
+
+    def picture(self) -> Image.Image:
+        return above_and_below(reconstruct(self.tokenizer, self.decoder, self.valid, count=6))
 
 
 @torch.no_grad()
@@ -93,9 +100,9 @@ def reconstruct(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count:
     return np.stack([visual[:, 0].cpu().numpy(), drawn])
 
 
-def draw_picture(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows, count: int = 6) -> Image.Image:
-    """Draw a picture of real frames above and drawn ones below."""
-    return Image.fromarray(rearrange(reconstruct(tokenizer, decoder, valid, count), "rows n h w c -> (rows h) (n w) c"))
+def above_and_below(frames: UInt8[ndarray, "rows n h w 3"]) -> Image.Image:
+    """One picture of rows of frames."""
+    return Image.fromarray(rearrange(frames, "rows n h w c -> (rows h) (n w) c"))
 
 
 def frames(windows: Windows, index: ndarray, device: torch.device) -> UInt8[Tensor, "F 1 h w 3"]:

@@ -1,13 +1,14 @@
 """What the loop asks of everything that learns."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy import ndarray
+from PIL import Image
 from torch import nn
 
 from wmbench.data.windows import Windows, compute_ahead
@@ -54,6 +55,29 @@ class Trainee(ABC):
     def num_files(self, num_saves: int) -> int:
         """Number of files of weights that this many saves leave."""
         return 1
+
+
+class EncoderTrainee(Trainee):
+    """An encoder in pretraining, which is written once, when it is finished.
+
+    encoder: what is kept; valid: windows to validate with; learns: False for one that stays as it is.
+    """
+
+    anew = "with another output="
+    encoder: Any  # an Encoder with save_head
+    valid: Windows
+    learns: bool = True
+
+    def save(self, run: Path, step: int) -> None:
+        """Nothing: see above."""
+
+    @abstractmethod
+    def told(self, results: Mapping[str, float]) -> str:
+        """What validation measured, in words."""
+
+    @abstractmethod
+    def picture(self) -> Image.Image | None:
+        """Held-out frames above, as they are drawn from their tokens below; None where nothing is drawn."""
 
 
 def autocast(device: torch.device) -> AbstractContextManager:
