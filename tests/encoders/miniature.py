@@ -15,6 +15,7 @@ from wmbench.encoders import dinov2, dinov3, efficientnet, timm_vit
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.lewm import LeWM
 from wmbench.encoders.resnet import ResNet18
+from wmbench.encoders.scratch import Scratch
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.encoders.vfm_vae import VFMVAE
 from wmbench.encoders.vjepa2 import VJEPA2, Architecture
@@ -148,6 +149,13 @@ def as_tokenizer(encoder: DictConfig, folder: Path) -> None:
     encoder.weights = str(folder / "head.safetensors")
 
 
+def as_scratch(encoder: DictConfig, folder: Path) -> None:
+    """In the file that pretrain.py writes."""
+    encoder.image_size = 32
+    instantiate(encoder, for_training=True).save_head(folder / "scratch.safetensors", {})
+    encoder.weights = str(folder / "scratch.safetensors")
+
+
 def as_lewm(encoder: DictConfig, folder: Path) -> None:
     encoder.update(LEWM)
 
@@ -164,6 +172,7 @@ FAMILIES: dict[type[Encoder], Callable[[Any, Path], None]] = {
     efficientnet.EfficientNetLite0: as_efficientnet,
     Tokenizer: as_tokenizer,
     LeWM: as_lewm,
+    Scratch: as_scratch,
 }
 
 

@@ -62,7 +62,8 @@ class RevivedCodebook(Codebook):
     @property
     def perplexity(self) -> float:
         """How many codes training uses, as if it used that many equally often."""
-        return torch.special.entr(self.cluster_size / self.cluster_size.sum()).sum().exp().item()
+        share = self.cluster_size / self.cluster_size.sum().clamp_min(DEAD)  # of nothing before the first step
+        return torch.special.entr(share).sum().exp().item()
 
     @torch.no_grad()
     def follow(self, flat: Float[Tensor, "K D"], nearest: Int[Tensor, " K"]) -> None:

@@ -35,12 +35,12 @@ class DINO(Pretraining):
         encoder: Scratch,
         num_prototypes: int,
         hidden_dim: int,
-        decay: float,
-        teacher_temperature: float,
-        student_temperature: float,
-        centre_decay: float,
-        large: Sequence[float],
-        small: Sequence[float],
+        decay: int | float,
+        teacher_temperature: int | float,
+        student_temperature: int | float,
+        centre_decay: int | float,
+        large: Sequence[int | float],
+        small: Sequence[int | float],
         num_small: int,
     ):
         super().__init__(encoder)

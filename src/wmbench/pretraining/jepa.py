@@ -25,7 +25,9 @@ class JEPA(Pretraining):
         depth, num_heads: of the predictor, a transformer as wide as the tokens.
     """
 
-    def __init__(self, encoder: Scratch, hidden: float, decay: float, depth: int, num_heads: int):
+    def __init__(self, encoder: Scratch, hidden: int | float, decay: int | float, depth: int, num_heads: int):
+        if encoder.embed_dim % num_heads:
+            raise ValueError(f"num_heads ({num_heads}) must divide the encoder's embed_dim ({encoder.embed_dim})")
         super().__init__(encoder)
         (self.side, columns), dim = encoder.map_grid, encoder.embed_dim
         self.num_hidden = num_hidden(self.side * columns, hidden)

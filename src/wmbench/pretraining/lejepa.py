@@ -31,8 +31,8 @@ class LeJEPA(Pretraining):
         regularizer: SIGReg,
         embed_dim: int,
         hidden_dim: int,
-        large: Sequence[float],
-        small: Sequence[float],
+        large: Sequence[int | float],
+        small: Sequence[int | float],
         num_small: int,
     ):
         super().__init__(encoder)

@@ -23,7 +23,7 @@ class MAE(Pretraining):
         hidden: share of them that is hidden, rounded to whole ones.
     """
 
-    def __init__(self, encoder: Scratch, patch: int, hidden: float):
+    def __init__(self, encoder: Scratch, patch: int, hidden: int | float):
         super().__init__(encoder)
         self.side = square_grid(encoder.image_size, patch, "patch")[0]
         self.num_hidden = num_hidden(self.side**2, hidden)
@@ -42,7 +42,7 @@ class MAE(Pretraining):
         return rearrange(parts, "f (r c) (rgb h w) -> f rgb (r h) (c w)", r=rows, h=self.size, w=self.size)
 
 
-def num_hidden(count: int, share: float) -> int:
+def num_hidden(count: int, share: int | float) -> int:
     """Cells that a share of them is.
 
     Raises:

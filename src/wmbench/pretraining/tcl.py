@@ -20,7 +20,9 @@ class TCL(Pretraining):
         embed_dim, hidden_dim: of a projector that is dropped afterwards.
     """
 
-    def __init__(self, encoder: Scratch, far: int, frameskip: int, temperature: float, embed_dim: int, hidden_dim: int):
+    def __init__(
+        self, encoder: Scratch, far: int, frameskip: int, temperature: int | float, embed_dim: int, hidden_dim: int
+    ):
         if far < 2:
             raise ValueError(f"far ({far}) must be at least 2: the near frame is 1 step away")
         super().__init__(encoder)
@@ -35,7 +37,7 @@ class TCL(Pretraining):
 
 
 def contrast(
-    here: Float[Tensor, "B D"], near: Float[Tensor, "B D"], far: Float[Tensor, "B D"], temperature: float
+    here: Float[Tensor, "B D"], near: Float[Tensor, "B D"], far: Float[Tensor, "B D"], temperature: int | float
 ) -> Float[Tensor, ""]:
     """Mean negative log probability of the own near frame among the near frames of all windows and the own far one."""
     here, near, far = (nn.functional.normalize(z, dim=-1) for z in (here, near, far))

@@ -13,7 +13,7 @@ class Teacher(nn.Module):
         decay: part of the average that a step keeps.
     """
 
-    def __init__(self, student: nn.Module, decay: float):
+    def __init__(self, student: nn.Module, decay: int | float):
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"decay ({decay}) must be at least 0 and below 1")

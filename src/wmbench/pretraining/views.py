@@ -11,12 +11,12 @@ from torch import Tensor, nn
 BRIGHTNESS, CONTRAST, COLOUR = 0.2, 0.2, 0.1  # most that pixels in [-1, 1] move by, or are scaled by
 
 
-def view(pixels: Float[Tensor, "F 3 h w"], least: float, most: float) -> Float[Tensor, "F 3 h w"]:
+def view(pixels: Float[Tensor, "F 3 h w"], least: int | float, most: int | float) -> Float[Tensor, "F 3 h w"]:
     """A random part of each frame, least to most of its area, in slightly other colours."""
     return jitter(crop(pixels, least, most))
 
 
-def crop(pixels: Float[Tensor, "F 3 h w"], least: float, most: float) -> Float[Tensor, "F 3 h w"]:
+def crop(pixels: Float[Tensor, "F 3 h w"], least: int | float, most: int | float) -> Float[Tensor, "F 3 h w"]:
     """A random square of each frame that has a share from least to most of its area, drawn at the frame's own size."""
     count, device = len(pixels), pixels.device
     side = (least + (most - least) * torch.rand(count, device=device)).sqrt()
@@ -33,8 +33,8 @@ def jitter(pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F 3 h w"]:
         return middle + most * (2 * torch.rand(len(pixels), channels, 1, 1, device=pixels.device) - 1)
 
     mean = pixels.mean((1, 2, 3), keepdim=True)
-    contrasted = (pixels - mean) * around(1, CONTRAST) + mean + around(0, BRIGHTNESS)
-    return ((contrasted + 1) * around(1, COLOUR, channels=3) - 1).clamp(-1, 1)
+    contrasted = (pixels - mean) * around(1.0, CONTRAST) + mean + around(0.0, BRIGHTNESS)
+    return ((contrasted + 1) * around(1.0, COLOUR, channels=3) - 1).clamp(-1, 1)
 
 
 def hidden_cells(count: int, side: int, num_hidden: int, device: torch.device) -> Bool[Tensor, "F side side"]:

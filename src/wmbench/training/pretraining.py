@@ -1,6 +1,7 @@
 """An objective for pretraining as a trainee: what it minimises, and whether the encoder's tokens collapse under it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class PretrainingTrainee(EncoderTrainee):
         loss = {"valid_loss": torch.stack(losses).mean().item()} if self.objective.learns else {}
         return loss | spread(torch.cat(tokens).flatten(1).double().numpy()) | self.objective.measured()
 
-    def told(self, results: Mapping[str, float]) -> str:
+    def told(self, results: Mapping[str, Any]) -> str:
         """How much of their space held-out frames fill; that they have collapsed comes first where they have."""
         rank, share = results["effective_rank"], results["token_std"]
         collapsed = f"note: collapsed: a rank below {FEW} cannot tell where the ball is\n" if rank < FEW else ""

@@ -1,6 +1,7 @@
 """A tokenizer as a trainee: its head and a decoder learn together to draw a frame from the frame's tokens."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class TokenizerTrainee(EncoderTrainee):
         error = validate_tokenizer(self.tokenizer, self.decoder, self.valid, self.recipe)
         return {"valid_reconstruction": error, "valid_psnr": psnr(error), **self.tokenizer.usage()}
 
-    def told(self, results: Mapping[str, float]) -> str:
+    def told(self, results: Mapping[str, Any]) -> str:
         return (
             f"held-out frames: mean squared error {results['valid_reconstruction']:.5f} (pixels in [-1, 1]), "
             f"PSNR {results['valid_psnr']:.2f} dB"

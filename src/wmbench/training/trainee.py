@@ -72,7 +72,7 @@ class EncoderTrainee(Trainee):
         """Nothing: see above."""
 
     @abstractmethod
-    def told(self, results: Mapping[str, float]) -> str:
+    def told(self, results: Mapping[str, Any]) -> str:
         """What validation measured, in words."""
 
     @abstractmethod
