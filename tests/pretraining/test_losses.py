@@ -77,7 +77,8 @@ def test_a_teacher_is_the_weighted_mean_of_all_students():
             student.weight.fill_(value)
             teacher.follow(student)
     expected = 0.75**3 * 8 + 0.25 * (0.75**2 * 4 + 0.75 * 0 + 16)
-    assert teacher.network.weight.item() == expected and not teacher.network.weight.requires_grad
+    (weight,) = teacher.network.parameters()
+    assert weight.item() == expected and not weight.requires_grad
 
 
 @pytest.mark.parametrize("name", ["jepa", "dino"])

@@ -169,10 +169,7 @@ def test_the_untrained_floor_is_a_file_without_training(numbered_episodes: Calla
         ("encoder=random_patch pretraining=vae", "RandomPatch has no head to train"),
         ("encoder=scratch pretraining=mae pretraining.patch=7", "image_size (64) must be a multiple of the patch (7)"),
         ("encoder=scratch pretraining=jepa pretraining.hidden=0.01", "hidden (0.01) must leave some of the 16 cells seen"),
-        (
-            "encoder=scratch pretraining=jepa pretraining.num_heads=5",
-            "num_heads (5) must divide the encoder's embed_dim",
-        ),
+        ("encoder=scratch pretraining=jepa pretraining.num_heads=5", "num_heads (5) must divide the encoder's embed_dim"),
         ("encoder=scratch pretraining=vq pretraining.num_codes=0", "pretraining.num_codes (0) must be a whole number"),
         ("encoder=scratch pretraining=tcl pretraining.far=1", "far (1) must be at least 2"),
         ("encoder=scratch pretraining=dino pretraining.decay=1", "decay (1) must be at least 0 and below 1"),

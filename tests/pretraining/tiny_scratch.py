@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from wmbench.commands import CONF
 from wmbench.encoders.scratch import ConvTrunk, Scratch, ViTTrunk
-from wmbench.pretraining.base import Pretraining
 from wmbench.runs.build import build_pretraining
 
 NAMES = sorted(path.stem for path in Path(CONF, "pretraining").glob("*.yaml") if path.stem != "none")
@@ -36,7 +35,7 @@ def tiny_encoder(trunk: str = "conv", output: str = "patches", **given: Any) -> 
     return Scratch(TRUNKS[trunk], image_size=8, output=output, embed_dim=5, **settings)
 
 
-def tiny_objective(name: str, encoder: Scratch | None = None, **changed: Any) -> Pretraining:
+def tiny_objective(name: str, encoder: Scratch | None = None, **changed: Any) -> Any:
     cfg = compose("pretrain", f"encoder=scratch pretraining={name} {DECODER}")
     config: Any = OmegaConf.to_container(cfg.pretraining)
     for key in config.keys() & SMALLER:
