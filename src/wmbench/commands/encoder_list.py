@@ -42,8 +42,8 @@ def describe(name: str, device: torch.device | None) -> dict[str, str]:
         encoder = build(config)
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     if "pretrained" in config:
-        weights = "cached" if files and all(file.path.exists() for file in files) else "not cached"
-        if weights == "cached" and "file" in config and not Path(config["file"]).exists():
+        weights = "cached" if all(file.path.exists() for file in files) else "not cached"
+        if not files or (weights == "cached" and "file" in config and not Path(config["file"]).exists()):
             weights = "not trained"
     else:
         weights = "none" if encoder.frozen else "with the model"
