@@ -46,6 +46,8 @@ ROWS = {
         "LeWM: one CEM iteration, tasks x samples": "{lewm_tasks} x {lewm_samples}",
         "LeWM: ours, fp32": "{lewm_speedup_fp32:.1f} times as fast",
         "LeWM: over a plain way that encodes the start once": "{lewm_speedup_over_start_encoded_once:.1f} times as fast",
+        "LeWM: over our older rollout": "{speedup_lewm_previous:.2f} times as fast ({lewm_fastest})",
+        "LeWM: of the machine's fp32 matrix peak": "{lewm_fraction_of_peak_fp32:.0%}",
         "LeWM: 50 tasks, one MPC round of 300 x 10 [s]": "{lewm_round_seconds:.2f}",
     },
     "training": {

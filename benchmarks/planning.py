@@ -9,6 +9,7 @@ iteration encodes the start for each sample, as the original does. The original'
 mean leads to, is timed separately (plain_with_decoder): with few samples it would be much of an iteration.
 """
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import original
 import pandas as pd
 import torch
 from machine import has_bf16, machine, matmul_peak, medians, seconds_of, settings, shown, where_time_goes
-from operations import rollout_flops
+from operations import operations_of, rollout_flops
 from torch import Tensor, nn
 
 from wmbench.commands.configuration import compose
@@ -181,17 +182,28 @@ def fast_ways(device: torch.device) -> list[str]:
 
 
 def lewm_iteration(iteration: Iteration, repeats: int) -> dict[str, Any]:
-    """Time LeWM's released sizes: one token per frame."""
+    """Time LeWM's released sizes: one token per frame.
+
+    What fp32 computes has not changed since 2026-11-21, so it is the previous way; speedup_lewm_previous is over it.
+    """
+    device, rounded = iteration.device, copy.deepcopy(iteration.model)
     dense = original.densely(iteration.model.predictor, NUM_HIST)  # type: ignore[arg-type]
     ways = {
         "plain": partial(iteration.plain, dense),
         "plain_start_encoded_once": partial(iteration.plain, dense, encode_start=False),
         "fp32": iteration.ours(iteration.model),
     }
-    seconds = medians(ways, iteration.device, repeats)
+    if has_bf16(device) is None:
+        set_precision(rounded, "bf16", compiled=False)
+        ways["bf16"] = iteration.ours(rounded)
+    seconds = medians(ways, device, repeats)
     figures: dict[str, Any] = {"lewm_tasks": len(iteration.plans), "lewm_samples": iteration.plans.shape[1]}
     figures |= {f"lewm_seconds_{name}": value for name, value in seconds.items()}
     figures["lewm_speedup_fp32"] = seconds["plain"] / seconds["fp32"]
+    figures["lewm_fastest"] = min(ways, key=seconds.__getitem__)
+    figures["speedup_lewm_previous"] = seconds["fp32"] / seconds[figures["lewm_fastest"]]
+    work, peak = operations_of(ways["fp32"]), matmul_peak(device, torch.float32)
+    figures["lewm_fraction_of_peak_fp32"] = work / seconds["fp32"] / peak
     figures["lewm_speedup_over_start_encoded_once"] = seconds["plain_start_encoded_once"] / seconds["fp32"]
     differences = iteration.differences(dense, ways["fp32"](), ways["plain"]())
     return figures | {f"lewm_{name}": value for name, value in differences.items()}

@@ -170,6 +170,8 @@ def test_the_planning_benchmark_finds_equal_plans_and_writes_its_figures(load, t
     assert figures["cost_difference_fp32"] <= 1e-5 and figures["lewm_cost_difference"] <= 1e-5
     assert figures["plan_difference_fp32"] <= 1e-4 and figures["lewm_plan_difference"] <= 1e-4
     assert figures["plans_changed_fp32"] == figures["lewm_plans_changed"] == 0
+    assert figures["speedup_lewm_previous"] >= 1 and figures["lewm_fastest"] in ("fp32", "bf16")
+    assert 0 < figures["lewm_fraction_of_peak_fp32"] < 2
     assert figures["speedup_fp32"] == figures["seconds_plain"] / figures["seconds_fp32"]
     assert (figures["speedup_bf16"] is None) == (figures["bf16_reason"] is not None)
     assert figures["fraction_of_peak_fp32"] == figures["flops_per_s_fp32"] / 1e12

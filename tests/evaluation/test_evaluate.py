@@ -113,6 +113,14 @@ def test_where_plans_were_imagined_to_end_is_kept_with_the_paths(tmp_path: Path)
         assert paths["imagined"].tolist() == [[[4, 5]], [[10, 11]]]
 
 
+def test_a_probe_that_does_not_fit_costs_a_note_and_no_result(tmp_path: Path, capsys):
+    asked = evaluation()
+    asked.player.read_position = lambda z: z @ torch.zeros(7, 2)
+    asked.player.agent.watch = lambda read, num_kept: read(torch.zeros(2, 1, 4))
+    assert evaluate(asked, tmp_path)
+    assert capsys.readouterr().err.count("note: what the model has in mind left out (") == 1
+
+
 def test_thoughts_that_cannot_be_read_cost_a_note_and_no_result(tmp_path: Path, capsys):
     asked = evaluation(num_videos=1)
     asked.player.agent.error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")

@@ -163,7 +163,11 @@ def _play(evaluation: Evaluation, thoughts: Thoughts) -> Outcome:
         print(f"{player.row.row}: {limit} {duration(seconds)} on {player.device}, {memory} of memory, a few MB of disk")
     bar = progress_bar(total=blocks, desc=player.row.row, unit=" blocks")
     is_kept, is_filmed = True, evaluation.num_videos > 0
-    player.agent.watch(player.read_position, FILMABLE if player.draw and is_filmed else 0)
+    read = player.read_position
+    player.agent.watch(
+        read and (lambda z: optional("what the model has in mind", lambda: read(z))),
+        FILMABLE if player.draw and is_filmed else 0,
+    )
 
     def on_block(block: int, active: ndarray) -> None:
         nonlocal is_kept

@@ -10,7 +10,7 @@ from torch import Tensor
 from wmbench.shapes import Obs
 
 Look = Callable[[], Obs]  # observations (B 1 ...) of the tasks that still run
-Read = Callable[[Float[Tensor, "*B N D"]], Float[ndarray, "*B 2"]]  # the ball's positions (x, y) [m] in latents
+Read = Callable[[Float[Tensor, "*B N D"]], Float[ndarray, "*B 2"] | None]  # positions (x, y) [m] in latents, if it can
 
 
 class Decision(NamedTuple):
