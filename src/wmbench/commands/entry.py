@@ -2,15 +2,18 @@
 
 import functools
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
@@ -21,7 +24,7 @@ from wmbench.commands.checks import check_settings, given_words
 from wmbench.commands.configuration import CONF
 from wmbench.commands.help import help_text
 from wmbench.commands.messages import explain, fail, told
-from wmbench.commands.words import read
+from wmbench.commands.words import launcher_among, read
 from wmbench.files import PACKAGE
 
 PARENT = "WMBENCH_ENDS_WITH"  # its value: the number of the process to end with
@@ -30,12 +33,11 @@ PARENT = "WMBENCH_ENDS_WITH"  # its value: the number of the process to end with
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorator: hydra.main over conf/, with errors that a user can act on and no traceback.
 
-    A job of a sweep that fails does not keep the others from running. HYDRA_FULL_ERROR=1 shows the traceback.
+    A job of a sweep that fails does not keep the others from running, wherever they run. SIGTERM stops a command as Ctrl-C
+    does. HYDRA_FULL_ERROR=1 shows the traceback.
     """
 
     def decorate(run: Callable[[DictConfig], None]) -> Callable[[], None]:
-        failed: list[str] = []
-
         @functools.wraps(run)
         def precisely(cfg: DictConfig) -> None:
             with computing(cfg):
@@ -46,23 +48,29 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             if {"--help", "-h"} & set(sys.argv[1:]):
                 return print(help_text(run.__globals__["__doc__"], config_name))
             end_with_parent()
-            warnings.formatwarning = as_note
             wrap = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
             try:
                 sys.argv[1:] = read(sys.argv[1:], config_name)
                 if os.environ.get("HYDRA_FULL_ERROR") == "1":
                     return wrap(precisely)()
                 os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
-                wrap(job)()
+                with sigterm_stops(), returned_by_jobs() as returned:
+                    wrap(job)()
             except KeyboardInterrupt:
                 fail("stopped; nothing that was saved is lost, and the same command goes on from it", code=130)
             except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
                 fail(explain(error, config_name) if isinstance(error, HydraException) else told(error))
-            if failed:
+            except Exception as error:  # our own come back from the jobs
+                if (launcher := launcher_among(sys.argv)) is None:
+                    raise
+                fail(f"hydra/launcher={launcher}: {type(error).__name__}: {told(error)}")
+            if failed := list(filter(None, returned)):
                 fail(f"{len(failed)} of the sweep's jobs failed:\n" + "\n".join(failed))
 
         @functools.wraps(run)
-        def job(cfg: DictConfig) -> None:
+        def job(cfg: DictConfig) -> str | None:
+            """Run one job; returns what went wrong in one of a sweep, which may run in another process."""
+            warnings.formatwarning = as_note
             is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
             try:
                 check_settings(cfg, config_name)
@@ -77,12 +85,40 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 problem = unforeseen(error, cfg)
             if not is_sweep:
                 fail(problem)
-            failed.append(f"{' '.join(given_words())}: {problem}")
-            print(f"error: {failed[-1]}; the sweep goes on", file=sys.stderr)
+            problem = f"{' '.join(given_words())}: {problem}"
+            print(f"error: {problem}; the sweep goes on", file=sys.stderr)
+            return problem
 
         return main
 
     return decorate
+
+
+@contextmanager
+def returned_by_jobs() -> Iterator[list[Any]]:
+    """What the jobs of a sweep return, filled in when it ends: Hydra gathers it from all launchers and then drops it."""
+    returned: list[Any] = []
+    multirun = Hydra.multirun
+
+    def keep(*given: Any, **options: Any) -> None:
+        batches = multirun(*given, **options)
+        returned.extend(job.return_value for batch in batches for job in batch)
+
+    Hydra.multirun = keep  # type: ignore[method-assign]
+    try:
+        yield returned
+    finally:
+        Hydra.multirun = multirun  # type: ignore[method-assign]
+
+
+@contextmanager
+def sigterm_stops() -> Iterator[None]:
+    """Let SIGTERM, which a machine sends before it is taken away, stop the block as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def end_with_parent() -> None:

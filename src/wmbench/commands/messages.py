@@ -41,6 +41,8 @@ def explain(error: Exception, config_name: str) -> str:
     if message.startswith("Cannot find primary config"):
         known = sorted(path.stem for path in Path(CONF).glob("*.yaml"))
         return f"no configuration {error.missing_cfg_file!r}; known: {', '.join(known)}"  # type: ignore[attr-defined]
+    if match := re.search(r"Could not (?:find|load) 'hydra/launcher/((joblib|submitit|ray)(?:_\w+)?)'", message):
+        return f"hydra/launcher={match[1]} comes with a package: pip install hydra-{match[2]}-launcher"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, wrong = str(error.missing_cfg_file).rpartition("/")
         known = sorted(error.options)

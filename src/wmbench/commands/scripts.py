@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+from wmbench.commands.entry import sigterm_stops
 from wmbench.commands.messages import explain, fail, told
 from wmbench.files import ROOT
 
@@ -30,7 +31,8 @@ def door(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def guarded() -> None:
         try:
-            main()
+            with sigterm_stops():
+                main()
         except KeyboardInterrupt:
             fail("stopped; nothing half-written is left, and the same command starts again", code=130)
         except InstantiationException as error:

@@ -22,6 +22,9 @@ def read(arguments: list[str], config_name: str) -> list[str]:
     options = [word for word in arguments if word not in settings]
     check_options(options, config_name)
     is_sweep = not {"-m", "--multirun"}.isdisjoint(options)
+    if (launcher := launcher_among(settings)) is not None and not is_sweep:
+        options, is_sweep = [*options, "-m"], True
+        settings += shards(settings, launcher) if config_name == "study" else []
     settings = [quoted(setting, is_sweep) for setting in settings]
     if config_name == "plan":
         settings, several = expand_globs(settings)
@@ -29,6 +32,25 @@ def read(arguments: list[str], config_name: str) -> list[str]:
     for setting in settings:
         check_grammar(setting)
     return [*options, *settings]
+
+
+def launcher_among(words: list[str]) -> str | None:
+    """What starts the jobs of a sweep, where it is not this process."""
+    given = [value for key, _, value in (word.partition("=") for word in words) if key == "hydra/launcher"]
+    return next((name for name in given if name != "basic"), None)
+
+
+def shards(settings: list[str], launcher: str) -> list[str]:
+    """A study's jobs where none are given: a part for each core."""
+    if any(setting.startswith(("shard=", "status=", "dry_run=")) for setting in settings):
+        return []
+    if "slurm" in launcher:
+        fail(f"hydra/launcher={launcher} submits a job for each part of the study; say how many: shard=1/4,2/4,3/4,4/4")
+    from wmbench.machine import num_cores  # after --help, which does not wait for PyTorch
+
+    parts = ",".join(f"{part}/{num_cores()}" for part in range(1, num_cores() + 1))
+    print(f"note: shard={parts}, a part for each core", file=sys.stderr)
+    return [f"shard={parts}"]
 
 
 def check_options(options: list[str], config_name: str) -> None:
