@@ -87,8 +87,9 @@ def dino_wm(
         file = TokenFile(
             Path(folder), windows.episodes, identity(model.encoder), packing, model.encoder.lookback, cfg.frameskip
         )
-        encode_s = seconds_of(lambda: file.write(make_encode(model, device)), device)
-        kept = windows.showing(file.open(device))
+        encode = make_encode(model, device)
+        encode_s = seconds_of(lambda: file.write(encode), device)
+        kept = windows.showing(file.open(device, encode))
         plain = plainly(model)
         figures = {
             "batch_size": batch_size,

@@ -194,8 +194,8 @@ def read_tokens(episodes: Episodes) -> Callable[[Path], None]:
         for path in folder.glob("*.latents"):
             token_list.describe(path)
         file = tokens(folder, episodes)
-        file.check(lambda obs: torch.ones(len(obs["visual"]), 1, 4, 6))
-        file.open(torch.device("cpu"))
+        file.check(encode := lambda obs: torch.ones(len(obs["visual"]), 1, 4, 6))
+        file.open(torch.device("cpu"), encode)
 
     return read
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def test_a_window_shows_the_tokens_of_its_frames_to_the_dtypes_rounding(
     """Of a pair encoder also those of first frames, which differ where the window begins with its episode."""
     encoder = ENCODERS[name]()
     windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP).looking_back(encoder.lookback)
-    kept = windows.showing(written(tmp_path, episodes, encoder, dtype).open(CPU))
+    kept = windows.showing(written(tmp_path, episodes, encoder, dtype).open(CPU, encode_of(encoder)))
     index = np.random.default_rng(1).permutation(len(windows))
     frames, shown = windows.get(index), kept.get(index)
     tokens = encode_of(encoder)(frames.obs)
@@ -169,10 +170,10 @@ def test_tokens_on_a_device_are_those_on_disk(episodes: EpisodeSet, tmp_path: Pa
     file = written(tmp_path, episodes, encoder, "int8")
     windows = Windows(episodes, np.arange(4), num_frames=3, frameskip=FRAMESKIP)
     index = np.arange(len(windows))
-    on_disk = file.open(CPU)
+    on_disk = file.open(CPU, encode_of(encoder))
     monkeypatch.setattr(latents, "fits", lambda num_bytes, device: True)
     monkeypatch.setattr(windows_module, "UPLOADED_AT_ONCE", 5)
-    on_device = file.open(CPU)
+    on_device = file.open(CPU, encode_of(encoder))
     assert isinstance(on_device.rows, Tensor) and not isinstance(on_disk.rows, Tensor)
     for source, other in ((on_disk, on_device), (StoredFrames(episodes), ResidentFrames(episodes, CPU))):
         shown, same = (windows.showing(s).get(index).obs["visual"] for s in (source, other))
@@ -197,7 +198,8 @@ def test_training_from_tokens_is_training_from_frames(name: str, dtype: str, num
         Windows(episodes, np.array(which), NUM_HIST + 1, FRAMESKIP).looking_back(lookback)
         for which in ([0, 1, 3, 5], [2, 4])
     ]
-    source = written(tmp_path, episodes, ENCODERS[name](), dtype).open(CPU)
+    encoder = ENCODERS[name]()
+    source = written(tmp_path, episodes, encoder, dtype).open(CPU, encode_of(encoder))
     recipe = Recipe(9, 4, 0.01, 0.01, 0.2, True, 1.0, save_every=9, valid_every=1, valid_batches=2)
     losses = []
     for shown in (windows, [w.showing(source) for w in windows]):
@@ -338,15 +340,39 @@ def test_what_a_writer_left_undone_is_encoded_by_the_one_who_waited(
     file.check(encode)
 
 
-def test_damage_is_noticed_in_any_row(numbered_episodes: Callable, tmp_path: Path):
+def flipped(contents: bytes, at: int) -> bytes:
+    return contents[:at] + bytes([contents[at] ^ 1]) + contents[at + 1 :]
+
+
+@pytest.mark.parametrize("checked", [0, 16], ids=["while training reads", "when it is opened"])
+@pytest.mark.parametrize("place", ["row", "checksum"])
+def test_a_damaged_chunk_is_encoded_again_with_a_note(
+    place: str, checked: int, numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    file, encode = written(tmp_path, numbered_episodes(), patches()), encode_of(patches())
+    whole = file.path.read_bytes()
+    file.path.write_bytes(flipped(whole, 17 * file.row_bytes + 5 if place == "row" else file.rows_bytes + 8 * 2))
+    monkeypatch.setattr(latents, "CHECKED_CHUNKS", checked)
+    file.check(encode)
+    kept = file.open(CPU, encode)
+    kept.visual(np.array([[2]]), np.array([[1]]), CPU)  # frame 14 of episodes of 12
+    assert file.path.read_bytes() == whole
+    assert capsys.readouterr().err.count("frames 14 to 20 are damaged and encoded again") == 1
+
+
+def test_a_file_that_was_cut_off_is_made_anew_with_a_note(numbered_episodes: Callable, tmp_path: Path, capsys: Any):
     file = written(tmp_path, numbered_episodes(), patches())
     whole = file.path.read_bytes()
-    at = 17 * file.row_bytes + 5
-    file.path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    assert "is damaged: frames 14 to 20 have another checksum" in refusal(file, patches())
     file.path.write_bytes(whole[:-50])
-    assert "truncated" in refusal(file, patches())
-    file.path.write_bytes(whole)
+    again = new_file(tmp_path, file.episodes, patches())
+    assert "truncated, so it is made anew" in capsys.readouterr().err
+    assert again.missing_bytes == file.rows_bytes
+    again.write(encode_of(patches()))
+    assert file.path.read_bytes() == whole
+
+
+def test_a_file_that_does_not_say_what_it_is_is_refused(numbered_episodes: Callable, tmp_path: Path):
+    file = written(tmp_path, numbered_episodes(), patches())
     file.path.with_suffix(".json").write_text("{")
     assert "is missing or damaged" in refusal(file, patches())
 

@@ -1,8 +1,9 @@
 """Tokens kept on disk: what a frozen encoder makes of every stored frame, computed once and read many times.
 
 NAME.latents holds a row of bytes for each stored frame and, behind the rows, eight bytes for every CHUNK rows: 0 until they
-are written, then a 1 above the rows' CRC-32. So a kill costs the chunk in progress. NAME.json says what the rows are. The
-name ends in a hash of that: other data, weights, pixels or rounding make another file.
+are written, then a 1 above the rows' CRC-32. So a kill costs the chunk in progress, and a chunk that is damaged later is
+encoded again, with a note. NAME.json says what the rows are. The name ends in a hash of that: other data, weights, pixels or
+rounding make another file.
 
 A row holds the tokens of its frame; an encoder that looks back also reads the frames `frameskip` steps earlier for them.
 """
@@ -10,6 +11,7 @@ A row holds the tokens of its frame; an encoder that looks back also reads the f
 import hashlib
 import json
 import os
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -84,12 +86,18 @@ class TokenFile:
         self.rows_bytes = len(self.numbers) * self.row_bytes
         self.num_chunks = -(-len(self.numbers) // CHUNK)
         self.remedy = f"delete it and run the command again: rm {self.path}"
-        if self.is_begun:
+        if self.path.exists() and (found := self.path.stat().st_size):
             self._check_key()
+            if found != self.num_bytes:
+                print(
+                    f"note: {self.path} has {found:,} bytes instead of {self.num_bytes:,}: truncated, so it is made anew",
+                    file=sys.stderr,
+                )
 
     @property
     def is_begun(self) -> bool:
-        return self.path.exists() and self.path.stat().st_size > 0
+        """Whether some of its rows may be there; of a file that was cut off, nothing is."""
+        return self.path.exists() and self.path.stat().st_size == self.num_bytes
 
     @property
     def num_bytes(self) -> int:
@@ -129,6 +137,7 @@ class TokenFile:
             if not self.is_begun:
                 about = {"key": self.key, "row_bytes": self.row_bytes, "data_path": str(self.episodes.path)}
                 write_text(self.about_path, json.dumps(about | {"source": self.source}, indent=2) + "\n")
+                file.truncate(0)
                 file.truncate(self.num_bytes)  # zeros that take no space yet
             todo = np.flatnonzero(self.journal() == 0).tolist()
             bar = progress_bar(total=len(self.numbers), initial=self.num_done, desc="encoding frames", unit=" frames")
@@ -145,18 +154,17 @@ class TokenFile:
                     written.result()
 
     def check(self, encode: Encode) -> None:
-        """Check on some chunks and frames that the file is whole and holds what the encoder makes of its frames.
+        """Check on some frames that the file holds what the encoder makes of them; mends some chunks, if they are damaged.
 
         Raises:
-            ValueError: it is incomplete, damaged, or the tokens are another encoder's.
+            ValueError: it is incomplete, or the tokens are another encoder's.
         """
-        journal = self.journal()
-        if not journal.all():
+        if not self.is_begun or not self.journal().all():
             raise ValueError(f"{self.path} is not complete; run the command that writes it again to finish it")
         rng = np.random.default_rng()  # other places each time
         rows = self._map()
         for k in rng.permutation(self.num_chunks)[:CHECKED_CHUNKS].tolist():
-            self._checked(rows, k, journal)
+            self.mended(rows, k, encode)
         number = np.sort(rng.permutation(len(self.numbers))[:CHECKED_FRAMES])
         found = self.packing.unpack(torch.from_numpy(rows[number])[:, None])
         expected = self.packing.unpack(self.packing.pack(encode(self.observations(number))).cpu())
@@ -168,17 +176,29 @@ class TokenFile:
                 f"{TOLERANCE[self.packing.dtype]}; {self.remedy}"
             )
 
-    def open(self, device: torch.device) -> "KeptTokens":
+    def open(self, device: torch.device, encode: Encode) -> "KeptTokens":
         """Open the tokens, in the device's memory where they fit."""
-        rows, journal = self._map(), self.journal()
+        rows = self._map()
         if not fits(self.rows_bytes, device):
-            return KeptTokens(self, rows)
+            return KeptTokens(self, rows, encode)
+        chunks = (self.mended(rows, k, encode) for k in range(self.num_chunks))
+        return KeptTokens(self, upload(chunks, rows.shape, device, "tokens to the GPU"), encode)
 
-        def chunks() -> Iterator[ndarray]:
-            for k in range(self.num_chunks):
-                yield self._checked(rows, k, journal)
+    def mended(self, rows: ndarray, k: int, encode: Encode) -> UInt8[ndarray, "F bytes"]:
+        """Read the rows of a chunk, encoded again where their checksum is not the one that they were written with."""
+        number = self._chunk(k)
+        if not self._is_whole(rows, k):
+            print(f"note: {self.path}: frames {number[0]} to {number[-1]} are damaged and encoded again", file=sys.stderr)
+            with self._locked() as file:
+                if not self._is_whole(rows, k):  # another process may have mended it just now
+                    packed = self.packing.pack(encode(self.observations(number))).cpu().numpy()
+                    self._write_chunk(file, k, packed.reshape(-1, self.row_bytes))
+        return rows[number]
 
-        return KeptTokens(self, upload(chunks(), rows.shape, device, "tokens to the GPU"))
+    def _is_whole(self, rows: ndarray, k: int) -> bool:
+        with self.path.open("rb") as file:
+            entry = os.pread(file.fileno(), 8, self.rows_bytes + 8 * k)
+        return int.from_bytes(entry, "little") == DONE + zlib.crc32(rows[self._chunk(k)].data)
 
     def observations(self, number: Int[ndarray, " F"]) -> Obs:
         """Observations of single frames by number, each with the `lookback` frames before it."""
@@ -198,17 +218,6 @@ class TokenFile:
         os.pwrite(file.fileno(), rows.tobytes(), k * CHUNK * self.row_bytes)
         os.fsync(file.fileno())
         os.pwrite(file.fileno(), np.int64(DONE + zlib.crc32(rows.data)).tobytes(), self.rows_bytes + 8 * k)
-
-    def _checked(self, rows: ndarray, k: int, journal: Int[ndarray, " chunks"]) -> UInt8[ndarray, "F bytes"]:
-        """Read the rows of a chunk, and refuse them if their checksum is another."""
-        number = self._chunk(k)
-        chunk = rows[number]
-        if DONE + zlib.crc32(chunk.data) != journal[k]:
-            raise ValueError(
-                f"{self.path} is damaged: frames {number[0]} to {number[-1]} have another checksum than when they were "
-                f"written; {self.remedy}"
-            )
-        return chunk
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
@@ -236,21 +245,21 @@ class TokenFile:
         if key != self.key:
             differs = ", ".join(name for name in self.key if key.get(name) != self.key[name])
             raise ValueError(f"{self.path} holds tokens of another {differs}; {self.remedy}")
-        if (found := self.path.stat().st_size) != self.num_bytes:
-            raise ValueError(f"{self.path} has {found:,} bytes instead of {self.num_bytes:,}: truncated; {self.remedy}")
 
 
 class KeptTokens:
     """Tokens from the file in place of frames, as windows ask for them.
 
     Args:
-        rows: mapped from the file, or on a GPU.
+        rows: mapped from the file, whose chunks are checked when they are first read, or on a GPU.
+        encode: for a chunk that is damaged.
     """
 
     encoded = True
 
-    def __init__(self, file: TokenFile, rows: ndarray | Tensor):
-        self.file, self.rows = file, rows
+    def __init__(self, file: TokenFile, rows: ndarray | Tensor, encode: Encode):
+        self.file, self.rows, self.encode = file, rows, encode
+        self.checked: set[int] = set()
 
     def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
         """Tokens (B T N D) float32; rows are uint8 until they are on the device."""
@@ -258,6 +267,9 @@ class KeptTokens:
         if isinstance(self.rows, Tensor):
             stored = self.rows[send(torch.from_numpy(number), self.rows.device)]
             return self.file.packing.unpack(stored.to(device))
+        for k in set((number // CHUNK).flat) - self.checked:
+            self.file.mended(self.rows, int(k), self.encode)
+            self.checked.add(k)
         return self.file.packing.unpack(send(torch.from_numpy(np.asarray(self.rows[number])), device))
 
 

@@ -168,7 +168,7 @@ def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source
             print(f"files of an earlier version are not read; python scripts/latents.py --prune {' '.join(older)}")
         file.write(encode)
     file.check(encode)
-    source = file.open(device)
+    source = file.open(device, encode)
     where = "GPU memory" if isinstance(source.rows, Tensor) else "disk"
     print(f"training reads {size(file.num_bytes)} of tokens from {where}: {file.path}")
     return source
