@@ -107,7 +107,7 @@ def work_of(child: int) -> float:
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """All that the loop has left, but for times, places and the hidden file that a kill can leave half written."""
+    """All that the loop has left, but for times and places."""
     run = folder / "checkpoints/outputs/a"
     (result,) = (folder / "plan_outputs").glob("*_a_demo")
     metrics = [line.rpartition(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]  # without the speed

@@ -10,6 +10,8 @@ import os
 import pickle
 import resource
 import shutil
+import signal
+import socket
 import sys
 import tempfile
 import time
@@ -48,6 +50,8 @@ from wmbench.study.runner import Costs
 from wmbench.training.metrics import Metrics
 
 SECONDS, BYTES = 4.0, 1_000_000_000  # of processor time, and of memory beyond what was taken before: most for one case
+WAIT_S = 60.0  # that a case may wait for
+KINDS = ("FIFO", "folder", "device", "socket")
 DECODER = " decoder=vqvae decoder.channel=4 decoder.res_channel=2 decoder.num_res_blocks=1 decoder.num_codes=3"
 DECODER += " decoder.training.max_steps=2 decoder.training.batch_size=4"
 ENV: dict[str, Any] = {"name": "point_maze", "maze": "umaze", "renderer": "warp", "render_lag": False}
@@ -276,11 +280,14 @@ def bytes_of(rng: np.random.Generator, contents: bytearray) -> bytes:
 
 def fault(reader: Reader, name: str, case: int) -> str | None:
     """What is wrong with how a case ended; None where all is well."""
-    rng = np.random.default_rng([case, *name.encode()])
+    rng = np.random.default_rng([max(case, 0), *name.encode()])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "case")
         shutil.copytree(reader.folder, folder)
-        damaged(rng, name, folder / reader.file)
+        if case < 0:
+            no_file(KINDS[-case - 1], folder / reader.file)
+        else:
+            damaged(rng, name, folder / reader.file)
         began, problem = time.process_time(), None
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
@@ -298,10 +305,28 @@ def fault(reader: Reader, name: str, case: int) -> str | None:
     return f"{grown / 1e6:.0f} MB, then {problem}" if grown > BYTES else problem
 
 
+def no_file(kind: str, path: Path) -> None:
+    """Put something else in a file's place."""
+    path.unlink()
+    match kind:
+        case "FIFO":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "socket":
+            here = os.open(path.parent, os.O_RDONLY)  # a socket's path may have 107 bytes
+            socket.socket(socket.AF_UNIX).bind(f"/proc/self/fd/{here}/{path.name}")
+
+
 def faults(readers: dict[str, Reader], cases: int) -> Iterator[tuple[str, int, str]]:
-    """Every case of every reader that does not end as it should, each reader's in a child that may crash."""
+    """Every case of every reader that does not end as it should, each reader's in a child that may crash.
+
+    In negative cases there is no file but one of KINDS.
+    """
     for name, reader in readers.items():
-        first = 0
+        first = -len(KINDS)
         while first < cases:
             ended, found = in_child(reader, name, range(first, cases))
             yield from ((name, case, problem) for case, problem in found)
@@ -321,6 +346,7 @@ def in_child(reader: Reader, name: str, cases: range) -> tuple[int, list[tuple[i
             resource.setrlimit(resource.RLIMIT_AS, (address_space() + 8 * BYTES, limit))
             with os.fdopen(sink, "w") as told:
                 for case in cases:
+                    signal.setitimer(signal.ITIMER_REAL, WAIT_S)  # ends a child that waits
                     print(json.dumps([case, fault(reader, name, case)]), file=told, flush=True)
         finally:
             os._exit(0)

@@ -1,14 +1,16 @@
 """Locks between processes, and files that appear whole."""
 
+import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from wmbench import files
-from wmbench.files import _is_at, exclusive, in_turn, put, whole, write_text
+from wmbench.files import _is_at, exclusive, in_turn, put, regular, whole, write_text
 
 
 def test_a_full_disk_is_named_with_the_path_and_leaves_no_lock(tmp_path, monkeypatch):
@@ -127,3 +129,37 @@ def test_a_folder_gets_its_name_when_every_file_in_it_is_on_the_disk(tmp_path, m
     assert put(tmp_path / "fresh", tmp_path / "run") == tmp_path / "run"
     assert (tmp_path / "run/deep/weights").read_text() == "whole" and not (tmp_path / "fresh").exists()
     assert set(settled) == inodes and settled[-1] == tmp_path.stat().st_ino
+
+
+def test_what_a_killed_writer_left_is_deleted_by_the_next_one_and_what_is_being_written_stays(tmp_path: Path):
+    path, others = tmp_path / "run.json", [tmp_path / ".runs.json", tmp_path / ".run.json.lock", tmp_path / "run.1-2.json"]
+    for other in others:
+        other.touch()
+    writer = "import os, sys, time; from pathlib import Path; from wmbench.files import whole\n"
+    writer += "with whole(Path(sys.argv[1])) as part: part.write_text('half'); print(part, flush=True); time.sleep(60)"
+    left = []
+    processes = [subprocess.Popen([sys.executable, "-c", writer, path], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in processes:
+        assert process.stdout is not None
+        left.append(Path(process.stdout.readline().strip()))
+    processes[0].kill()
+    processes[0].wait()
+    elsewhere = [left[0].with_name(f".run.{name}-1.json") for name in ("new", "old")]  # of other machines
+    for file in elsewhere:
+        file.touch()
+    os.utime(elsewhere[1], (0, 0))
+    write_text(path, "{}")
+    assert [file.exists() for file in (*left, *elsewhere, *others)] == [False, True, True, False, True, True, True]
+    processes[1].kill()
+    processes[1].wait()
+    write_text(path, "{}")
+    assert not left[1].exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "FIFO", "device"])
+def test_what_is_no_file_is_refused_before_it_is_waited_for(kind: str, tmp_path: Path):
+    path = tmp_path / "data"
+    {"folder": path.mkdir, "FIFO": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero")}[kind]()
+    with pytest.raises(ValueError, match=f"{path} is a {kind}, not a file; give a file"):
+        regular(path)
+    assert regular(tmp_path / "none") == tmp_path / "none"  # whose reader says what it is for

@@ -1,4 +1,4 @@
-"""Damaged files of every kind end in an error of ours, within bounds of time and memory."""
+"""Damaged files of every kind, and what is no file, end in an error of ours, within bounds of time and memory."""
 
 from pathlib import Path
 

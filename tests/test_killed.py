@@ -26,7 +26,7 @@ def assert_same(folder: Path, expected: dict[str, Any]) -> None:
     found = numbers(folder)
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
-    assert not list(folder.rglob(".*.tmp*")) and not (folder / "maze.h5.progress").exists()
+    assert not list(folder.rglob(".*-*")) and not (folder / "maze.h5.progress").exists()
 
 
 @pytest.mark.parametrize("moments", [4, pytest.param(50, marks=pytest.mark.slow)])

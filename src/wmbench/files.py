@@ -7,13 +7,18 @@ import re
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parents[1]
+DAY_S = 86_400
 WAIT_S = 0.5  # between two looks at a file that another process holds
 
 
@@ -25,6 +30,18 @@ def shipped(name: str) -> Path:
 def file_name(text: str) -> str:
     """A text as the name of one file or folder, which cannot lead elsewhere."""
     return re.sub(r"[^\w.=+-]+|^\.", "_", text)
+
+
+def regular(path: Path) -> Path:
+    """The path, unless something is there that is no file: reading a FIFO or a device could wait, or go on, without end.
+
+    Raises:
+        ValueError: a folder, a FIFO, a socket or a device.
+    """
+    if path.exists() and not path.is_file():
+        kinds = {"folder": path.is_dir(), "FIFO": path.is_fifo(), "socket": path.is_socket()}
+        raise ValueError(f"{path} is a {next((kind for kind in kinds if kinds[kind]), 'device')}, not a file; give a file")
+    return path
 
 
 @contextmanager
@@ -124,16 +141,37 @@ def _named(path: Path) -> Iterator[None]:
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path whose file becomes `path` when the block ends without an error: whole on the disk, or not at all.
 
-    Its name is this process's own and keeps the suffix, so that two writers do not mix and writers by suffix work.
+    Its name is this process's own and keeps the suffix, so that two writers do not mix and writers by suffix work. What
+    writers of the path that were killed have left is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    _sweep(path)
+    temporary = path.with_name(f".{path.stem}.{_machine()}-{os.getpid()}{path.suffix}")
     try:
         with _named(path):
             yield temporary
             put(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Delete temporary files of the path whose process has ended, or of another machine's where they are a day old."""
+    name = re.compile(rf"\.{re.escape(path.stem)}\.(\w+)-(\d+){re.escape(path.suffix)}")
+    for left in path.parent.iterdir():
+        if match := name.fullmatch(left.name):
+            with suppress(OSError):
+                is_old = time.time() - left.stat().st_mtime > DAY_S
+                if is_old or (match[1] == _machine() and not psutil.pid_exists(int(match[2]))):
+                    left.unlink()
+
+
+@cache
+def _machine() -> str:
+    """Names what numbers processes: the machine, and of it the container."""
+    namespace = Path("/proc/self/ns/pid")
+    number = namespace.stat().st_ino if namespace.exists() else 0
+    return f"{zlib.crc32(f'{socket.gethostname()} {number}'.encode()):08x}"
 
 
 def put(finished: Path, path: Path) -> Path:

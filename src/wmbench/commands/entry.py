@@ -27,6 +27,7 @@ from wmbench.commands.messages import explain, fail, told
 from wmbench.commands.words import launcher_among, read
 from wmbench.files import PACKAGE
 
+MULTIRUN = Hydra.multirun
 PARENT = "WMBENCH_ENDS_WITH"  # its value: the number of the process to end with
 
 
@@ -49,21 +50,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 return print(help_text(run.__globals__["__doc__"], config_name))
             end_with_parent()
             wrap = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
-            try:
+            with told_in_a_line(config_name):
                 sys.argv[1:] = read(sys.argv[1:], config_name)
                 if os.environ.get("HYDRA_FULL_ERROR") == "1":
                     return wrap(precisely)()
                 os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
                 with sigterm_stops(), returned_by_jobs() as returned:
                     wrap(job)()
-            except KeyboardInterrupt:
-                fail("stopped; nothing that was saved is lost, and the same command goes on from it", code=130)
-            except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-                fail(explain(error, config_name) if isinstance(error, HydraException) else told(error))
-            except Exception as error:  # our own come back from the jobs
-                if (launcher := launcher_among(sys.argv)) is None:
-                    raise
-                fail(f"hydra/launcher={launcher}: {type(error).__name__}: {told(error)}")
             if failed := list(filter(None, returned)):
                 fail(f"{len(failed)} of the sweep's jobs failed:\n" + "\n".join(failed))
 
@@ -95,20 +88,34 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
 
 
 @contextmanager
+def told_in_a_line(config_name: str) -> Iterator[None]:
+    """Fail with one line where the block is stopped or refuses."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("stopped; nothing that was saved is lost, and the same command goes on from it", code=130)
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        fail(explain(error, config_name) if isinstance(error, HydraException) else told(error))
+    except Exception as error:  # a fault of ours, unless a launcher has started the jobs, which return theirs
+        if (launcher := launcher_among(sys.argv)) is None:
+            raise
+        fail(f"hydra/launcher={launcher}: {type(error).__name__}: {told(error)}")
+
+
+@contextmanager
 def returned_by_jobs() -> Iterator[list[Any]]:
     """What the jobs of a sweep return, filled in when it ends: Hydra gathers it from all launchers and then drops it."""
     returned: list[Any] = []
-    multirun = Hydra.multirun
+    before = Hydra.multirun
 
     def keep(*given: Any, **options: Any) -> None:
-        batches = multirun(*given, **options)
-        returned.extend(job.return_value for batch in batches for job in batch)
+        returned.extend(job.return_value for batch in MULTIRUN(*given, **options) for job in batch)
 
     Hydra.multirun = keep  # type: ignore[method-assign]
     try:
         yield returned
     finally:
-        Hydra.multirun = multirun  # type: ignore[method-assign]
+        Hydra.multirun = before  # type: ignore[method-assign]
 
 
 @contextmanager

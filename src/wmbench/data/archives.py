@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy import ndarray
 
+from wmbench.files import regular
+
 LARGEST = 2**32  # bytes of one member, unpacked
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others cannot be read up to a size
 
@@ -42,6 +44,7 @@ def load_arrays(path: Path) -> dict[str, ndarray]:
         FileNotFoundError: no such file.
         ValueError: damage, too large, or objects, which only unpickling could read.
     """
+    regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive)
@@ -60,6 +63,8 @@ def load_saved(file: Path | io.BytesIO, mmap: bool = False) -> Any:
         ValueError: a zip whose members are compressed, which torch's are not.
         Exception: as torch.load, which may raise anything for a damaged file.
     """
+    if isinstance(file, Path):
+        regular(file)
     try:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:

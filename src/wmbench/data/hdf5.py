@@ -7,6 +7,8 @@ from pathlib import Path
 
 import h5py
 
+from wmbench.files import regular
+
 HARD = 0  # H5L_TYPE_HARD: a name of the data themselves
 INTO_ONE = "write its numbers into the file, as h5repack does"
 
@@ -19,6 +21,8 @@ def reading(path: Path) -> Iterator[h5py.File]:
         OSError: the file may be well and cannot be read now: in use, permission denied, a folder.
         ValueError: truncated, damaged or another kind of file.
     """
+    if not path.is_dir():
+        regular(path)
     try:
         with h5py.File(path, "r") as file:
             yield file

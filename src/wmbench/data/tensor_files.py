@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 
 from wmbench.data.archives import check_archive, load_saved
+from wmbench.files import regular
 
 EXPECTED = "states.pth, actions.pth, seq_lengths.pth and obses/episode_000.pth, ..."
 
@@ -59,7 +60,7 @@ class Archive:
     def __init__(self, path: Path):
         self.path = path
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(regular(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"no folder or zip {path}; it should hold {EXPECTED}") from None
         except zipfile.BadZipFile as error:

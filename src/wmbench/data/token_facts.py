@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from wmbench.files import regular
+
 FORMAT = 2  # 1 (without the key) held one row for each place in a window, of tokens that arms had changed
 
 
@@ -26,7 +28,7 @@ def is_older(path: Path, data: str) -> bool:
 def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a file of tokens says of itself, and the key in it."""
     try:
-        about = json.loads(path.with_suffix(".json").read_text())
+        about = json.loads(regular(path.with_suffix(".json")).read_text())
     except (OSError, ValueError):
         return {}, {}
     key = about.get("key") if isinstance(about, dict) else None

@@ -30,7 +30,7 @@ from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import TOLERANCE, Packing
 from wmbench.data.token_facts import FORMAT, read_about
 from wmbench.data.windows import CPU, FrameNumbers, Source, StoredFrames, compute_ahead, fits, observe, send, upload
-from wmbench.files import try_lock, write_text
+from wmbench.files import regular, try_lock, write_text
 from wmbench.machine import progress_bar
 from wmbench.shapes import Obs
 
@@ -86,7 +86,7 @@ class TokenFile:
         self.rows_bytes = len(self.numbers) * self.row_bytes
         self.num_chunks = -(-len(self.numbers) // CHUNK)
         self.remedy = f"delete it and run the command again: rm {self.path}"
-        if self.path.exists() and (found := self.path.stat().st_size):
+        if regular(self.path).exists() and (found := self.path.stat().st_size):
             self._check_key()
             if found != self.num_bytes:
                 print(
@@ -293,7 +293,7 @@ class FreshTokens:
 
 def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:
     """The entries at the end of a file; zeros where it is not that long yet."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         file.seek(max(0, path.stat().st_size - 8 * num_chunks))
         entries = np.frombuffer(file.read(), "<i8")
     return entries if len(entries) == num_chunks else np.zeros(num_chunks, np.int64)

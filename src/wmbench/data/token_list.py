@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wmbench.data.token_facts import read_about
 from wmbench.data.token_file import read_journal
-from wmbench.files import try_lock
+from wmbench.files import regular, try_lock
 from wmbench.machine import duration, size
 
 
@@ -54,5 +54,5 @@ def on_disk(path: Path) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return not try_lock(file)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wmbench.data.archives import load_saved
 from wmbench.encoders.download import download
-from wmbench.files import in_turn, put
+from wmbench.files import in_turn, put, regular
 
 REMEDY = "; give weights= a file of this model, or choose the encoder that the file belongs to"
 
@@ -234,7 +234,7 @@ def load_strictly(
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

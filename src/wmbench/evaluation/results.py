@@ -22,7 +22,7 @@ from wmbench.evaluation.row import BASELINES, Row
 from wmbench.evaluation.scores import NAMES, summarise
 from wmbench.evaluation.statistics import wilson
 from wmbench.evaluation.tasks import Tasks
-from wmbench.files import whole, write_text, writing
+from wmbench.files import regular, whole, write_text, writing
 
 Summary = dict[str, Any]  # what summary.json holds
 Scores = Mapping[str, np.ndarray]  # of each task, by name: see scores.score_paths
@@ -192,7 +192,7 @@ def read_summary(folder: Path) -> Summary:
     """
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text())
+        summary = json.loads(regular(path).read_text())
         if not isinstance(summary, dict):
             raise ValueError(f"a {type(summary).__name__} instead of a mapping")
         result = Result.of(summary)
@@ -200,7 +200,7 @@ def read_summary(folder: Path) -> Summary:
         raise ValueError(f"{path} is damaged or something else: {error}") from None
     path = folder / "tasks.csv"
     try:
-        solved = np.array([pd.read_csv(path)[name] for name in ("success", "steps")])[0].astype(bool)
+        solved = np.array([pd.read_csv(regular(path))[name] for name in ("success", "steps")])[0].astype(bool)
         if (len(solved), int(solved.sum())) != (result.score.n_tasks, round(result.score.success * result.score.n_tasks)):
             raise ValueError(f"{solved.sum()} of {len(solved)} tasks are solved in it, summary.json says otherwise")
     except (ValueError, KeyError) as error:
@@ -244,4 +244,4 @@ def note_asked(root: Path, folder: Path) -> None:
 
 def read_asked(root: Path) -> list[str]:
     path = root / "asked.txt"
-    return path.read_text().splitlines() if path.exists() else []
+    return regular(path).read_text().splitlines() if path.exists() else []

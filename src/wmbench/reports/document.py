@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from wmbench.files import regular
+
 Frame = Any  # a DataFrame, of which type checkers say that any part may be anything
 
 
@@ -111,7 +113,7 @@ class Sheet:
     def read(cls, path: Path) -> "Sheet":
         """Read a csv file; raises ValueError, by its name, where it is none."""
         try:
-            return cls(path.name, pd.read_csv(path))
+            return cls(path.name, pd.read_csv(regular(path)))
         except (ValueError, OSError) as error:
             raise ValueError(f"{path} is damaged or no csv file ({error}); python study.py writes it again") from None
 

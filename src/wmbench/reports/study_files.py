@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from wmbench.evaluation.row import BASELINES
+from wmbench.files import regular
 from wmbench.reports.document import Number, Sheet
 
 NEEDED = {
@@ -131,7 +132,7 @@ def _read(path: Path, columns: Sequence[str]) -> Sheet:
 def _read_lock(path: Path) -> Sheet:
     """lock.json as lines of name and value; raises ValueError where it is damaged."""
     try:
-        lock = json.loads(path.read_text()) if path.exists() else {}
+        lock = json.loads(regular(path).read_text()) if path.exists() else {}
         return Sheet("lock.csv", pd.DataFrame(list(flat_json(lock)), columns=["name", "value"]).astype(str))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error})") from None

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from wmbench.encoders.matched import Matched
 from wmbench.encoders.weights import check_state, not_finite
-from wmbench.files import whole
+from wmbench.files import regular, whole
 from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.trust import plain
@@ -63,6 +64,7 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
     Raises:
         ValueError: a damaged file; the message ends with the remedy.
     """
+    regular(path)
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -82,7 +84,7 @@ def load_mapping(path: Path, remedy: str, needed: tuple[str, ...] = ()) -> dict[
         ValueError: a damaged file; both messages end with the remedy.
     """
     try:
-        text = path.read_text()
+        text = regular(path).read_text()
         found = json.loads(text) if path.suffix == ".json" else plain(text)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; {remedy}") from None
@@ -122,11 +124,21 @@ def save_resume(run: Path, step: int, model: nn.Module, optimizer: torch.optim.O
     tensors["rng.cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
+    tensors["crc32"] = torch.tensor(checksum(tensors))
     path = run / name
     with saving(path) as temporary:
         save_file(tensors, temporary, {"step": str(step)})
         if path.exists():
             path.replace(_before(path))
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of tensors' names and bytes."""
+    crc = 0
+    for name in sorted(tensors):
+        contents = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        crc = zlib.crc32(contents.data, zlib.crc32(name.encode(), crc))
+    return crc
 
 
 def load_resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = RESUME) -> int:
@@ -186,6 +198,7 @@ def _newest_state(path: Path) -> tuple[dict[str, Tensor], int] | None:
 
 def _read_state(path: Path) -> tuple[dict[str, Tensor], int]:
     tensors, metadata = load_tensors(path, ANEW)
+    written = tensors.pop("crc32", None)  # states of earlier versions have none
     if bad := not_finite(tensors):
         raise ValueError(f"{path} holds numbers that are not finite ({bad[0]}), and nothing can go on from them; {ANEW}")
     if not metadata.get("step", "").isdecimal() or "rng.cpu" not in tensors:
@@ -193,6 +206,8 @@ def _read_state(path: Path) -> tuple[dict[str, Tensor], int]:
     for name in tensors:
         if name.startswith("optimizer.") and not re.fullmatch(r"optimizer\.\d+\.\w+", name):
             raise ValueError(f"{path} is damaged ({name!r} is no number of the optimiser's); {ANEW}")
+    if written is not None and not (written.dtype == torch.int64 and written.tolist() == checksum(tensors)):
+        raise ValueError(f"{path} is damaged (it has another checksum than when it was written); {ANEW}")
     return tensors, int(metadata["step"])
 
 
@@ -207,7 +222,7 @@ def steps_done(run: Path, name: str = RESUME) -> int:
     for place in (path, _before(path)):
         if place.exists():
             try:
-                with safe_open(place, "pt") as file:
+                with safe_open(regular(place), "pt") as file:
                     return int((file.metadata() or {})["step"])
             except (SafetensorError, KeyError, ValueError) as error:
                 problem = problem or ValueError(f"{place} is damaged or truncated ({error}); {ANEW}")

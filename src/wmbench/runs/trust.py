@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from wmbench.files import shipped
+from wmbench.files import regular, shipped
 
 MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCausalViT"}  # a run names classes by these
 # Groups of conf/ whose classes a run or a result is made of.
@@ -50,7 +50,7 @@ def plain(text: str) -> Any:
 def read_plain(path: Path) -> Any:
     """Read a YAML file as `plain` does; its errors name the file."""
     try:
-        return plain(path.read_text())
+        return plain(regular(path).read_text())
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as YAML of plain values: {' '.join(str(error).split())}") from None
 

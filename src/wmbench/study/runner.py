@@ -13,7 +13,7 @@ from typing import Any
 from wmbench.commands.entry import PARENT
 from wmbench.diagnostics.diagnose import FILE as DIAGNOSTICS
 from wmbench.evaluation.results import Summary, find_summaries
-from wmbench.files import ROOT, in_turn, write_text
+from wmbench.files import ROOT, in_turn, regular, write_text
 from wmbench.machine import duration, progress_bar, size
 from wmbench.study.grid import Cell, Study, run_name
 
@@ -236,7 +236,7 @@ class Costs:
     def seconds(self) -> dict[str, float]:
         """Nothing where the file is damaged: a forecast is then the study's own, and the next part is measured."""
         try:
-            found = dict(json.loads(self.path.read_text()))
+            found = dict(json.loads(regular(self.path).read_text()))
         except (OSError, TypeError, ValueError):
             return {}
         return {name: cost for name, cost in found.items() if isinstance(cost, int | float)}

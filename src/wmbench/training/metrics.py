@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+from wmbench.files import regular
 from wmbench.runs.store import saving
 
 Row = dict[str, float | int]
@@ -42,7 +43,7 @@ class Metrics:
 def _read(path: Path) -> list[dict[str, str | float | int]]:
     if not path.exists():
         return []
-    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    lines = regular(path).read_text(errors="replace").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         del lines[-1]
     rows: list[dict[str, str | float | int]] = []
