@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
         learn(trainee, run, f"{run}: {len(train):,} windows of {len(train.which)} episodes", cfg, cfg.model_name)
         probe = fit_probe(model, trainee.windows, trainee.valid)
         probe.save(run)
-        print(f"the ball's position can be read linearly from a frame's latent with R2 {probe.r2:.4f}")
+        print(f"a frame's latent tells the ball's position linearly with R2 {probe.r2:.4f}; effective rank {probe.rank:.1f}")
         train_heads(cfg, heads, trainee, run)
         if decoder is not None:
             train_decoder(cfg, model, decoder, frames, valid, run)

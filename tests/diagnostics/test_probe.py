@@ -1,6 +1,7 @@
 """The linear probe: it recovers a linear map, and says so when there is none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,14 @@ def test_a_position_that_is_linear_in_the_latent_is_read_exactly(windows: tuple[
     train, valid = windows
     model = state_model(proprio_std=2.0)
     probe = fit_probe(model, train, valid)
-    assert probe.r2 == pytest.approx(1, abs=1e-6)
+    assert probe.r2 == pytest.approx(1, abs=1e-6) and 1 < probe.rank <= 4  # four numbers, lifted to seven
     obs = valid.get(np.arange(len(valid))).obs
     np.testing.assert_allclose(probe(model.encode(obs)), obs["proprio"][..., :2], atol=1e-4)
 
 
 def test_a_latent_that_knows_nothing_scores_no_better_than_the_mean(windows: tuple[Windows, Windows]):
-    assert fit_probe(state_model(proprio_std=float("inf")), *windows).r2 <= 1e-6
+    probe = fit_probe(state_model(proprio_std=float("inf")), *windows)
+    assert probe.r2 <= 1e-6 and probe.rank == 0  # collapsed
 
 
 def test_few_frames_are_enough_where_features_outnumber_them(windows: tuple[Windows, Windows]):
@@ -101,6 +103,9 @@ def test_a_saved_probe_is_loaded_as_it_was(tmp_path: Path):
     probe.save(tmp_path)
     loaded = load_probe(tmp_path)
     assert torch.equal(loaded.weight, probe.weight) and torch.equal(loaded.bias, probe.bias) and loaded.r2 == 0.75
+    assert loaded.rank is None  # as of an older run
+    replace(probe, rank=3.5).save(tmp_path)
+    assert load_probe(tmp_path).rank == 3.5
 
 
 def test_a_run_without_a_probe_has_none(tmp_path: Path):

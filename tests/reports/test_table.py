@@ -10,7 +10,7 @@ from in_process import load_script
 from scipy.stats import binomtest
 
 from wmbench.evaluation.scores import NAMES
-from wmbench.reports.table import make_table, missing_baselines, to_html, to_markdown, write_table
+from wmbench.reports.table import make_table, missing_baselines, readable, to_html, to_markdown, write_table
 
 
 @pytest.fixture
@@ -48,6 +48,15 @@ def test_of_equal_results_the_newest_stays_and_other_seeds_or_weights_are_rows_o
         ]
     )
     assert list(table["success"]) == [1.0, 0.75, 0.5]
+
+
+def test_a_row_shows_how_many_directions_its_latents_fill_where_that_was_measured(summary):
+    rows = [summary("a", "++--", effective_rank=6.28), summary("b", "+---")]
+    assert {row: text for row, text in readable(make_table(rows))[["row", "effective rank"]].to_numpy()} == {
+        "a": "6.3",
+        "b": "-",
+    }
+    assert "effective rank" not in readable(make_table(rows[1:]))
 
 
 def test_a_row_names_its_planner_with_the_evaluations_of_a_plan(summary):

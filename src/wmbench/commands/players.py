@@ -16,7 +16,7 @@ from wmbench.commands.arms import note_of
 from wmbench.commands.budgets import settle
 from wmbench.commands.goals import head_facts, load_objective, objective_class
 from wmbench.data.official import PUBLISHED, recorded_path
-from wmbench.diagnostics.probe import load_probe
+from wmbench.diagnostics.probe import Probe, load_probe
 from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
@@ -89,7 +89,7 @@ def load_trained(cfg: DictConfig) -> Player:
         assert decoder is not None
         return decode_frames(decoder.to(device), model.split(z.to(device))[0])
 
-    row = describe(cfg, model, train_cfg, provenance, file_hash(step_path(run, provenance["step"])), probe and probe.r2)
+    row = describe(cfg, model, train_cfg, provenance, file_hash(step_path(run, provenance["step"])), probe)
     set_precision(model.to(device), cfg.precision, cfg.compile)
     match cfg.actor:
         case "planner":
@@ -106,18 +106,13 @@ def load_trained(cfg: DictConfig) -> Player:
 
 
 def describe(
-    cfg: DictConfig,
-    model: WorldModel,
-    train_cfg: DictConfig,
-    provenance: dict[str, Any],
-    weights: str,
-    position_r2: float | None,
+    cfg: DictConfig, model: WorldModel, train_cfg: DictConfig, provenance: dict[str, Any], weights: str, probe: Probe | None
 ) -> Row:
     """Gather what a table says of a run.
 
     Args:
         weights: hash of the file of weights.
-        position_r2: R2 of the run's probe.
+        probe: the run's.
     """
     config: dict[str, Any] = OmegaConf.to_container(train_cfg, resolve=True)  # type: ignore[assignment]
     encoder, settings, data = model.encoder, config["encoder"], provenance["data"]
@@ -154,7 +149,8 @@ def describe(
         data_hash=data["hash"][:12],
         renderer=data["renderer"],
         image_size=data["image_size"],
-        position_r2=position_r2,
+        position_r2=probe and probe.r2,
+        effective_rank=probe and probe.rank,
         note=", ".join(filter(None, notes)),
         code=source_version(*(type(part).__module__ for part in (unmatched(encoder), model.predictor, model))),
     )

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wmbench.data.windows import Windows
+from wmbench.diagnostics.effective_rank import effective_rank
 from wmbench.encoders.weights import not_finite
 from wmbench.files import whole
 from wmbench.models.world_model import WorldModel
@@ -23,11 +24,12 @@ PENALTIES = np.logspace(-9, 1, 11)  # in units of the features' mean variance
 
 @dataclass(frozen=True)
 class Probe:
-    """position = folded(z) @ weight + bias, with its R2 on validation frames."""
+    """position = folded(z) @ weight + bias, with its R2 on validation frames and the effective rank of their latents."""
 
     weight: Float[Tensor, "F 2"]
     bias: Float[Tensor, "2"]
     r2: float
+    rank: float | None = None  # of an older run's: not known
 
     def __call__(self, z: Float[Tensor, "*B N D"]) -> Float[ndarray, "*B 2"]:
         """Read positions (x, y) [m] from latents."""
@@ -35,6 +37,7 @@ class Probe:
 
     def save(self, run: Path) -> None:
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous(), "r2": torch.tensor(self.r2)}
+        tensors |= {} if self.rank is None else {"rank": torch.tensor(self.rank)}
         with whole(run / "probe.safetensors") as path:
             save_file(tensors, path)
 
@@ -47,7 +50,8 @@ def load_probe(run: Path) -> Probe | None:
     tensors, _ = load_tensors(path, remedy := "delete it and train.py fits it again")
     if not {"weight", "bias", "r2"} <= tensors.keys() or not_finite(tensors):
         raise ValueError(f"{path} is damaged (it is no probe, or holds NaN or Inf); {remedy}")
-    return Probe(tensors["weight"], tensors["bias"], float(tensors["r2"]))
+    rank = float(tensors["rank"]) if "rank" in tensors else None
+    return Probe(tensors["weight"], tensors["bias"], float(tensors["r2"]), rank)
 
 
 @torch.no_grad()
@@ -60,7 +64,7 @@ def fit_probe(model: WorldModel, train: Windows, valid: Windows, num_frames: int
     weight, bias = fit_ridge(z, position, episode)
     z_valid, position_valid, _ = _frames(model, valid, num_frames)
     r2 = _r2(z_valid @ weight + bias, position_valid)
-    return Probe(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), r2)
+    return Probe(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), r2, effective_rank(z_valid))
 
 
 def fit_ridge(

@@ -23,6 +23,7 @@ ELSEWHERE = (
     "frameskip",
 )
 ELSEWHERE += ("model_name", "ckpt_base_path", "device", "wandb")
+UNNAMED = ("data", "position_r2", "effective_rank")  # facts of a row that do not say who it is
 UNREAD = ("save_every", "valid_every", "valid_batches")  # of conf/training
 
 
@@ -38,6 +39,7 @@ class Row:
     recipe: settings of the training that decide the model.
     cache_dtype: of the tokens that the model was trained on; None without a cache.
     data, image_size, renderer: the episodes, and their frames.
+    position_r2, effective_rank: of its latents: how well the ball is read from them, and how many directions they fill.
     fitted: settings and weights' hash of what an objective or an inverse model learned from the run's data.
     note: what is not as the encoder's name says, in words.
     code: version of the actor's own code.
@@ -68,6 +70,7 @@ class Row:
     renderer: str | None = None
     image_size: int | None = None
     position_r2: float | None = None
+    effective_rank: float | None = None
     fitted: Facts = field(default_factory=dict)
     note: str = ""
     code: str | None = None
@@ -79,7 +82,7 @@ class Row:
     @property
     def hash(self) -> str:
         """Names who acts. Where its data are and how well its latents are read do not count."""
-        return digest({name: value for name, value in flat(asdict(self)) if name not in ("data", "position_r2")})
+        return digest({name: value for name, value in flat(asdict(self)) if name not in UNNAMED})
 
     @property
     def facts(self) -> Facts:

@@ -23,7 +23,16 @@ OF_TASKS = (
     *("steps", "final_distance"),
 )
 OF_ROWS = ("encoder", "encoder_name", "arm", "note", "input_size", "parameters", "renderer", "image_size", "data_hash")
-MEANS = ("position_r2", "evaluations_per_plan", "seconds_per_decision", "seconds_per_plan", "steps", "spl", "final_distance")
+MEANS = (
+    "position_r2",
+    "effective_rank",
+    "evaluations_per_plan",
+    "seconds_per_decision",
+    "seconds_per_plan",
+    "steps",
+    "spl",
+    "final_distance",
+)
 
 Played = Mapping[Cell, Conditions]  # what decided the outcome of each cell
 
