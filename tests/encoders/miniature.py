@@ -143,7 +143,8 @@ def official_efficientnet() -> dict[str, Tensor]:
 
 def as_tokenizer(encoder: DictConfig, folder: Path) -> None:
     """Its head in the file that pretrain.py writes."""
-    shrink(encoder.backbone, folder)
+    if "backbone" in encoder:
+        shrink(encoder.backbone, folder)
     tokenizer = instantiate(encoder, for_training=True)
     tokenizer.save_head(folder / "head.safetensors", {})
     encoder.weights = str(folder / "head.safetensors")

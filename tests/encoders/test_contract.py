@@ -63,7 +63,8 @@ def cfg(request: pytest.FixtureRequest) -> DictConfig:
         cfg.encoder.architecture = {"depth": 1, "embed_dim": 48, "num_heads": 3}  # its own size is tested by name
     if "dims" in cfg.encoder:
         cfg.encoder.depths, cfg.encoder.dims = [1] * 4, [8, 12, 20, 24]
-    cfg.predictor.depth = 1  # for speed: it stands behind the encoder
+    if "depth" in cfg.predictor:
+        cfg.predictor.depth = 1  # for speed: it stands behind the encoder
     return cfg
 
 

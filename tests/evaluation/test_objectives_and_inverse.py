@@ -23,6 +23,9 @@ HEADS = (
 HEADS += " policy=inverse policy.training.max_steps=2 policy.training.batch_size=4 policy.training.valid_batches=1"
 
 
+ASK_THE_PREDICTOR = ("cautious", "own_space")  # what this run's does not say; test_families plans by them
+
+
 class Black:
     """Frames that need no renderer."""
 
@@ -60,7 +63,8 @@ def plan(folder: Path, settings: str, planner: str = CEM) -> Result:
 
 def test_every_objective_and_the_inverse_model_have_conditions_of_their_own(run: Callable, tmp_path: Path):
     run(HEADS)
-    ways = {name: f" objective={name}" for name in choices("objective")} | {"inverse": " actor=inverse"}
+    ways = {name: f" objective={name}" for name in choices("objective") if name not in ASK_THE_PREDICTOR}
+    ways["inverse"] = " actor=inverse"
     ways["top_1"] = " objective=top_k objective.k=1"
     results = {name: plan(tmp_path, words) for name, words in ways.items()}
     assert len({result.conditions.hash for result in results.values()}) == len(results) == 7

@@ -97,7 +97,9 @@ def load_trained(cfg: DictConfig) -> Player:
             agent = make_agent(cfg, model, env.maze, objective)
         case "inverse":
             agent, fitted = make_inverse(cfg, run, model, env.maze), head_facts(run, "policy")
-            row = replace(row, actor="inverse", note=", ".join(filter(None, (row.note, "inverse model, no planner"))))
+            row = replace(
+                row, actor="inverse", note=", ".join(filter(None, (row.note, f"{agent.policy.called}, no planner")))
+            )
         case _:
             raise ValueError(f"actor ({cfg.actor!r}) must be planner or inverse")
     split = {name: train_cfg[name] for name in ("train_fraction", "split_seed") if name in train_cfg}

@@ -55,15 +55,16 @@ def new_trainee(cfg: DictConfig, episodes: EpisodeSet, recipe: Recipe, device: t
         return PretrainingTrainee(objective, *windows, recipe, cfg.seed)
     if not issubclass(kind, Tokenizer):
         raise ValueError(
-            f"{cfg.encoder._target_} has no head to train: encoder= dino_tok, dino_tok_s, dino_tok_vq or vfm_vae_pointmaze; "
-            "encoder=scratch or scratch_vit is trained as a whole"
+            f"{cfg.encoder._target_} has no head to train: encoder= dino_tok, dino_tok_s, dino_tok_vq, "
+            "vfm_vae_pointmaze or conv_vae; encoder=scratch or scratch_vit is trained as a whole"
         )
     if cfg.pretraining:
         raise ValueError(f"encoder={name} learns to draw frames; pretraining= is for encoder=scratch, leave it out")
     windows = split_windows(episodes, 1, episodes.store_every, cfg.train_fraction, cfg.split_seed)
     tokenizer = instantiate(cfg.encoder, for_training=True).to(device)
-    decoder = build_decoder(cfg.decoder, tokenizer.embed_dim, tokenizer.grid, episodes.image_size).to(device)
-    return TokenizerTrainee(tokenizer, decoder, *windows, recipe, cfg.seed, cfg.l1_weight)
+    own = tokenizer.own_decoder(episodes.image_size)
+    decoder = own or build_decoder(cfg.decoder, tokenizer.embed_dim, tokenizer.grid, episodes.image_size)
+    return TokenizerTrainee(tokenizer, decoder.to(device), *windows, recipe, cfg.seed, cfg.l1_weight)
 
 
 def output_file(cfg: DictConfig) -> Path:

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wmbench.data.windows import Windows
-from wmbench.diagnostics.effective_rank import effective_rank
 from wmbench.encoders.weights import not_finite
 from wmbench.files import whole
+from wmbench.models.effective_rank import effective_rank
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.store import load_tensors
 from wmbench.shapes import Obs

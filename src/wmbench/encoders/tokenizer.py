@@ -70,6 +70,10 @@ class Tokenizer(Encoder):
         """Tokens as a decoder in training gets them, and what the head adds to the loss."""
         return self.tokens(pixels), pixels.new_zeros(())
 
+    def own_decoder(self, image_size: int) -> nn.Module | None:
+        """A decoder that belongs to the method, untrained; None: the configured one."""
+        return None
+
     def usage(self) -> dict[str, float]:
         """What training logs of the head, in addition to the error of the frames."""
         return {}

@@ -71,6 +71,19 @@ class Predictor(nn.Module, ABC):
         """
         raise ValueError(f"objective=own_space: {type(self).__name__} has no space of its own; use objective=uniform")
 
+    @property
+    def memory_dim(self) -> int:
+        """Numbers that a state remembers in addition to its latent.
+
+        Raises:
+            ValueError: a predictor that remembers frames rather than numbers.
+        """
+        raise ValueError(f"policy=controller needs a recurrent predictor, and {type(self).__name__} is none")
+
+    def memory(self, state: Any) -> Float[Tensor, "BS M"]:
+        """These numbers."""
+        raise NotImplementedError
+
     def doubt(self, state: Any) -> Float[Tensor, " BS"]:
         """Standard deviation of the latent that led to a state, on average over its numbers.
 

@@ -47,6 +47,13 @@ class CompiledPredictor(Predictor):
     def place(self, z: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B M E"]:
         return self.predictor.place(z)
 
+    @property
+    def memory_dim(self) -> int:
+        return self.predictor.memory_dim
+
+    def memory(self, state: Any) -> Float[Tensor, "BS M"]:
+        return self.predictor.memory(state).float()
+
     def doubt(self, state: Any) -> Float[Tensor, " BS"]:
         return self.predictor.doubt(state)
 

@@ -83,5 +83,12 @@ class GRUPredictor(Recurrent):
         log_std = low + (high - low) * torch.sigmoid(self.log_std(x.detach()))
         return z, Remembered(z, torch.stack(hidden, 1), rearrange(log_std.exp(), "b (n d) -> b n d", n=self.num_tokens))
 
+    @property
+    def memory_dim(self) -> int:
+        return len(self.cells) * self.hidden_dim
+
+    def memory(self, state: Remembered) -> Float[Tensor, "B M"]:
+        return state.hidden.flatten(1)
+
     def doubt(self, state: Remembered) -> Float[Tensor, " B"]:
         return state.std.mean((1, 2))

@@ -20,6 +20,8 @@ class InverseModel(nn.Module):
         token_width, width: of the Reader.
     """
 
+    called = "inverse model"
+
     def __init__(self, dim: int, num_tokens: int, action_dim: int, token_width: int, width: int):
         super().__init__()
         self.reader = Reader(dim, 2 * num_tokens, token_width, width)  # of both frames together, to see their difference

@@ -73,6 +73,13 @@ class MDNRNN(Recurrent):
         z = (weight.softmax(-1) * mean).sum(-1)
         return z, Mixture(z, hidden, cell, log_weight, mean, log_std.clamp(*LOG_STD))
 
+    @property
+    def memory_dim(self) -> int:
+        return self.lstm.hidden_size
+
+    def memory(self, state: Mixture) -> Float[Tensor, "B M"]:
+        return state.hidden
+
     def doubt(self, state: Mixture) -> Float[Tensor, " B"]:
         weight = state.log_weight.exp()
         square = (weight * (state.mean.square() + (2 * state.log_std).exp())).sum(-1)

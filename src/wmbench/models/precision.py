@@ -115,6 +115,13 @@ class Bf16Predictor(Predictor):
         with torch.autocast(z.device.type, torch.bfloat16):
             return self.predictor.place(z).float()
 
+    @property
+    def memory_dim(self) -> int:
+        return self.predictor.memory_dim
+
+    def memory(self, state: Any) -> Float[Tensor, "BS M"]:
+        return self.predictor.memory(state).float()
+
     def doubt(self, state: Any) -> Float[Tensor, " BS"]:
         return self.predictor.doubt(state).float()
 

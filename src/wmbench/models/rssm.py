@@ -144,6 +144,13 @@ class RSSM(Predictor):
         belief = Belief(hidden, self.distribution(self.prior(hidden)).mean.flatten(1))
         return self.tokens(*belief), belief
 
+    @property
+    def memory_dim(self) -> int:
+        return self.hidden_dim
+
+    def memory(self, state: Belief) -> Float[Tensor, "B M"]:
+        return state.hidden
+
     def place(self, z: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B 1 S"]:
         """The expected stochastic part of a frame that was looked at a few times, with nothing before it."""
         frame = z.flatten(0, -3)

@@ -1,9 +1,11 @@
-"""An actor without a planner: a goal-conditioned inverse model says the action."""
+"""An actor without a planner: a goal-conditioned policy says the action."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wmbench.models.base import Predictor
+from wmbench.models.controller import LinearController
 from wmbench.models.inverse import InverseModel
 from wmbench.planning.agent import Agent, Dynamics, Situation
 from wmbench.planning.noise import KeyedNoise
@@ -13,8 +15,8 @@ from wmbench.shapes import Obs
 
 
 class InverseAgent(Agent):
-    """Looks as often as an agent that plans, and acts as the inverse model says; between two looks it goes by what the
-    world model expects to see.
+    """Looks as often as an agent that plans, and acts as the policy says; between two looks it goes by what the world model
+    expects to see.
 
     Args:
         num_taken: blocks between two looks; the others are Agent's.
@@ -23,7 +25,7 @@ class InverseAgent(Agent):
     def __init__(
         self,
         model: Dynamics,
-        policy: InverseModel,
+        policy: InverseModel | LinearController,
         *,
         num_taken: int,
         num_context: int,
@@ -50,6 +52,8 @@ class InverseAgent(Agent):
 
     def propose(self, here: Situation, guess: Float[Tensor, "B H A"], noise: KeyedNoise) -> Float[Tensor, "B H A"]:
         """The policy's blocks, one for each of the guess."""
+        if isinstance(self.policy, LinearController):
+            return self._remembering(self.policy, here, guess.shape[1])
         latent, wanted = here.z[:, -1], self.model.split(here.goal)[0]
         blocks: list[Tensor] = []
         while len(blocks) < guess.shape[1]:
@@ -57,4 +61,15 @@ class InverseAgent(Agent):
                 latent = self.model.rollout(here.z, here.past, torch.stack(blocks, 1)[:, None])[:, 0, -1]
             block = self.policy(self.model.split(latent)[0], wanted)
             blocks.append(block.clamp(*self._limits) if self.clip_actions else block)
+        return torch.stack(blocks, 1)
+
+    def _remembering(self, policy: LinearController, here: Situation, num_blocks: int) -> Float[Tensor, "B H A"]:
+        """Blocks of a policy that is also told what the predictor remembers."""
+        predictor: Predictor = self.model.predictor  # type: ignore[attr-defined] - no simulator has a policy
+        wanted, blocks = self.model.split(here.goal)[0], []
+        state, latent = predictor.begin(here.z, here.past, 1), here.z[:, -1]
+        for _ in range(num_blocks):
+            block = policy(self.model.split(latent)[0], predictor.memory(state), wanted)
+            blocks.append(block.clamp(*self._limits) if self.clip_actions else block)
+            latent, state = predictor.step(state, blocks[-1])
         return torch.stack(blocks, 1)

@@ -203,7 +203,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "of it planning [ms]": [_number(1000 * x, "{:.1f}") if x else "-" for x in table["seconds_per_plan"]],
         "parameters": ["-" if pd.isna(x) else f"{x / 1e6:.1f} M" for x in table["parameters"]],
         "position R2": [_number(x, "{:.3f}") for x in table["position_r2"]],
-        **({"effective rank": [_number(x, "{:.1f}") for x in ranks]} if ranks.notna().any() else {}),
+        **({"effective rank": [_number(x, "{:.1f}") for x in ranks]} if bool(ranks.notna().any()) else {}),
         "protocol": [
             _with_budget(*limits) for limits in zip(table["protocol"], table["max_rounds"], table["max_steps"], strict=True)
         ],

@@ -96,7 +96,12 @@ def build_head(config: Mapping[str, Any], model: WorldModel) -> nn.Module:
     """Build the untrained distance or policy that a configuration describes, on the visual latents of a model."""
     module = {name: value for name, value in config.items() if name not in ("training", "horizon")}
     build = instantiate(module, _partial_=True, dim=model.encoder.embed_dim, num_tokens=model.encoder.num_tokens)
-    return build(action_dim=model.frameskip * ACTION_DIM) if "action_dim" in signature(build.func).parameters else build()
+    asked, given = signature(build.func).parameters, {}
+    if "action_dim" in asked:
+        given["action_dim"] = model.frameskip * ACTION_DIM
+    if "memory_dim" in asked:
+        given["memory_dim"] = model.predictor.memory_dim
+    return build(**given)
 
 
 def build_pretraining(config: Mapping[str, Any], encoder: Scratch, decoder: Mapping[str, Any]) -> Pretraining:
