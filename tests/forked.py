@@ -56,8 +56,9 @@ def quick(patch: pytest.MonkeyPatch) -> None:
         load_script(command.split()[0])  # imported once, here
 
 
-def begin(folder: Path, commands: tuple[str, ...] = LOOP) -> int:
-    """Run commands in a child, which writes what they print to folder.log; returns its process number."""
+def begin(folder: Path, commands: tuple[str, ...] = LOOP, told: Path | None = None) -> int:
+    """Run commands in a child, which writes what they print to told.log, or folder.log; returns its process number."""
+    log_file = (told or folder).with_suffix(".log")
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -66,14 +67,14 @@ def begin(folder: Path, commands: tuple[str, ...] = LOOP) -> int:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        with folder.with_suffix(".log").open("w") as log:
+        with log_file.open("w") as log:
             for command in commands:
                 code, out, err = enter(folder, command)
                 print(command, out, err, file=log)
                 if code:
                     break
     except BaseException:
-        folder.with_suffix(".log").write_text(traceback.format_exc())
+        log_file.write_text(traceback.format_exc())
     finally:
         os._exit(code)
 

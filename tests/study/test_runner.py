@@ -1,5 +1,6 @@
 """What a study runs, what it does not run again, and what it says of cells that failed."""
 
+import json
 import os
 import signal
 import threading
@@ -159,3 +160,22 @@ def test_the_last_line_counts_cells_and_the_exit_status_tells_of_failures(tmp_pa
     assert ended == status
     assert out.splitlines()[-1] == f"{7 - status} of 7 cells done"
     assert ("error: b_s1 open: error: model_name=b_s1: memory ran out" in err) == bool(failing)
+
+
+def test_two_studies_in_processes_on_one_folder_make_every_cell_once(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(files, "WAIT_S", 0.01)
+    made, children = study(tmp_path / "study"), []
+    for number in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            code = 1
+            try:
+                commands = run(monkeypatch, made, Commands())
+                (tmp_path / f"calls_{number}.json").write_text(json.dumps(commands.calls))
+                code = 0
+            finally:
+                os._exit(code)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    calls = [tuple(call) for number in range(2) for call in json.loads((tmp_path / f"calls_{number}.json").read_text())]
+    assert sorted(calls) == sorted(run(monkeypatch, study(tmp_path / "alone"), Commands()).calls)
+    assert set(finished(made)) == set(made.cells)
