@@ -1,5 +1,8 @@
 """What rollouts take is counted from the tensors that live, and how many fit follows from it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -79,3 +82,17 @@ def test_only_a_lack_of_memory_is_taken_for_one():
     assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_what_is_not_compiled_does_not_wait_for_the_compiler_to_load():
+    """Seconds of every command; torch loads it for its deterministic switch and for modes that see each operator."""
+    program = """
+import sys, torch
+from wmbench.models.precision import Precision
+from wmbench.planning.memory import rollouts_at_once
+with Precision().applied():
+    rollouts_at_once(lambda count: torch.ones(count, 3).sum(), torch.device("cpu"), 1.0)
+print(sorted(sys.modules.keys() & {"torch._dynamo", "torch._inductor"}))
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert told == "[]\n"

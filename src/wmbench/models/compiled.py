@@ -1,6 +1,8 @@
 """Rollouts through torch.compile, one graph for each shape of a step."""
 
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ class CompiledPredictor(Predictor):
 
     def __init__(self, predictor: Predictor, backend: str | Callable[..., Any] = "inductor"):
         super().__init__()
+
         self.predictor, self.backend = predictor, backend
         self._steps: dict[Any, Callable[[Any, Tensor], tuple[Tensor, Any]]] = {}
 
@@ -63,6 +66,11 @@ class CompiledPredictor(Predictor):
 
         step.__code__ = step.__code__.replace()  # the compiler's limit of 8 graphs counts those of one code object
         return torch.compile(step, fullgraph=True, backend=self.backend)
+
+
+def as_written() -> AbstractContextManager[Any]:
+    """Context in which nothing is compiled: for what is only tried."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _own(tensor: Tensor) -> Tensor:

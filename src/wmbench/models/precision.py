@@ -153,4 +153,5 @@ def _switch(matmul: str, cudnn: bool, deterministic: bool) -> None:
     torch.backends.cudnn.allow_tf32 = cudnn
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it is first used
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # for which torch loads its compiler, for seconds
+        torch.use_deterministic_algorithms(deterministic)

@@ -11,6 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from wmbench.data.normalizer import Normalizer
+from wmbench.models.compiled import as_written
 from wmbench.planning.actor import Decision, Look, Read
 from wmbench.planning.memory import MEASURED
 from wmbench.planning.noise import KeyedNoise
@@ -111,7 +112,7 @@ class Agent:
                 break  # more at once would take long to try, and a rollout hardly less time
             plans = z.new_zeros(1, at_once, self.horizon, block_dim(self.model))
             began = time.perf_counter()
-            with torch.compiler.set_stance("force_eager"):  # compiling, a minute once, says nothing of the rest
+            with as_written():  # compiling, a minute once, says nothing of the rest
                 self.model.rollout(z, plans[:, 0, :0], plans).sum().item()
             seconds = time.perf_counter() - began
         plans_made, steps, rest, left = 0, 0, 0, blocks

@@ -9,6 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wmbench.models.compiled import as_written
+
 MEASURED = (2, 4)  # rollouts; from the difference follows what one of them takes
 
 
@@ -18,7 +20,7 @@ def rollouts_at_once(run: Callable[[int], Any], device: torch.device, memory_gb:
     Args:
         run: makes the given number of rollouts at once.
     """
-    with torch.compiler.set_stance("force_eager"):  # what is measured is not worth a graph
+    with as_written():  # what is measured is not worth a graph
         run(MEASURED[0])  # libraries take their workspaces, which are none of the rollouts' own
         few, more = (peak_bytes(lambda count=count: run(count), device) for count in MEASURED)
     each = (more - few) // (MEASURED[1] - MEASURED[0])
@@ -68,6 +70,11 @@ class _LiveTensors(TorchDispatchMode):
         super().__init__()
         self.peak = self._now = 0
         self._known: set[int] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say no to PyTorch, which would load its compiler for this class, for seconds."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {_storage(tensor)._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor)}
