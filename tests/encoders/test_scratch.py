@@ -69,6 +69,16 @@ def test_weights_of_another_trunk_or_of_nobody_are_refused(file: Path, tmp_path:
         new(file=Path("x.pth"), for_training=True)
 
 
+@pytest.mark.parametrize("facts", [None, "[1]", "{", '{"provenance": 3}'])
+def test_a_damaged_file_is_refused_by_name(facts: str | None, tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    save_file(new().state_dict(), path, {"wmbench": facts or ""})
+    if facts is None:
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(Exception, match=r"weights\.safetensors is damaged"):
+        new(file=path)
+
+
 def test_codes_come_with_the_file_and_are_the_tokens(tmp_path: Path):
     encoder = new()
     encoder.with_codes(4)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -21,12 +21,20 @@ def save_trained(path: Path, module: nn.Module, conditions: Mapping[str, Any], p
 
 
 def facts_of(path: Path) -> dict[str, dict[str, Any]]:
-    """Conditions and provenance of a file of save_trained; both are empty where the file was written by others."""
+    """Conditions and provenance of a file of save_trained; both are empty where the file was written by others.
+
+    Raises:
+        ValueError: a damaged file.
+    """
     text = "{}"
-    if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("wmbench", text)
-    return {"conditions": {}, "provenance": {}} | json.loads(text)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                text = (file.metadata() or {}).get("wmbench", text)
+        found = json.loads(text)
+        return {name: dict(found.get(name, {})) for name in ("conditions", "provenance")}
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError):  # any JSON may stand there
+        raise ValueError(f"{path} is damaged: what it says of itself cannot be read; train it again") from None
 
 
 def check_conditions(path: Path, own: Mapping[str, Any], remedy: str) -> None:

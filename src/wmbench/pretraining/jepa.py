@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from wmbench.encoders.scratch import Scratch
 from wmbench.models.base import Losses
 from wmbench.pretraining.base import Pretraining
-from wmbench.pretraining.mae import num_hidden
 from wmbench.pretraining.teacher import Teacher
-from wmbench.pretraining.views import cover, hidden_cells
+from wmbench.pretraining.views import cover, hidden_cells, num_hidden
 from wmbench.shapes import Batch
 
 

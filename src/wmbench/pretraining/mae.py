@@ -11,7 +11,7 @@ from wmbench.encoders.base import square_grid
 from wmbench.encoders.scratch import Scratch
 from wmbench.models.base import Losses
 from wmbench.pretraining.base import Pretraining, mlp
-from wmbench.pretraining.views import as_pixels, cover, hidden_cells
+from wmbench.pretraining.views import as_pixels, cover, hidden_cells, num_hidden
 from wmbench.shapes import Batch
 
 
@@ -40,15 +40,3 @@ class MAE(Pretraining):
     def draw(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F 3 h w"]:
         parts, rows = self.drawing(self.encoder.map(pixels)), self.encoder.map_grid[0]
         return rearrange(parts, "f (r c) (rgb h w) -> f rgb (r h) (c w)", r=rows, h=self.size, w=self.size)
-
-
-def num_hidden(count: int, share: int | float) -> int:
-    """Cells that a share of them is.
-
-    Raises:
-        ValueError: none of them, or all.
-    """
-    hidden = round(share * count)
-    if not 0 < hidden < count:
-        raise ValueError(f"hidden ({share}) must leave some of the {count} cells seen and hide some, such as 0.5")
-    return hidden

@@ -37,6 +37,18 @@ def jitter(pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F 3 h w"]:
     return ((contrasted + 1) * around(1.0, COLOUR, channels=3) - 1).clamp(-1, 1)
 
 
+def num_hidden(count: int, share: int | float) -> int:
+    """Cells that a share of them is.
+
+    Raises:
+        ValueError: none of them, or all.
+    """
+    hidden = round(share * count)
+    if not 0 < hidden < count:
+        raise ValueError(f"hidden ({share}) must leave some of the {count} cells seen and hide some, such as 0.5")
+    return hidden
+
+
 def hidden_cells(count: int, side: int, num_hidden: int, device: torch.device) -> Bool[Tensor, "F side side"]:
     """Which cells of a square grid are hidden: exactly num_hidden of each frame's, at random."""
     order = torch.rand(count, side**2, device=device).argsort(1)
