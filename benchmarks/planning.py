@@ -110,7 +110,7 @@ class Iteration:
         return lambda: self.planner(cost, self.guess, self.noise)
 
     def plain(self, dense: nn.Module, decoder: nn.Module | None = None, encode_start: bool = True) -> Tensor:
-        model = self.model if encode_start else Encoded(self.model, self.z)
+        model = self.model if encode_start else original.Encoded(self.model, self.z)
         goal = self.model.split(self.target)[0]
         return original.cem_iteration(model, dense, self.obs, goal, self.plans, self.planner.num_elites, decoder)
 
@@ -207,18 +207,6 @@ def lewm_iteration(iteration: Iteration, repeats: int) -> dict[str, Any]:
     figures["lewm_speedup_over_start_encoded_once"] = seconds["plain_start_encoded_once"] / seconds["fp32"]
     differences = iteration.differences(dense, ways["fp32"](), ways["plain"]())
     return figures | {f"lewm_{name}": value for name, value in differences.items()}
-
-
-class Encoded(nn.Module):
-    """A model whose start latents are known."""
-
-    def __init__(self, model: WorldModel, z: Tensor):
-        super().__init__()
-        self.num_hist, self.split, self.left = model.num_hist, model.split, list(z)
-
-    def encode(self, obs: Obs) -> Tensor:
-        """Latents of the next task."""
-        return self.left.pop(0).expand(len(obs["visual"]), -1, -1, -1)
 
 
 def rounds(device: torch.device) -> dict[str, Any]:
