@@ -10,7 +10,7 @@ import pandas as pd
 from wmbench.evaluation.bootstrap import Estimate
 from wmbench.evaluation.multiplicity import ENOUGH_SEEDS, MARGIN, adjusted, verdict
 from wmbench.evaluation.statistics import detectable, welch
-from wmbench.study.outcomes import NOT_KNOWN, OUTCOMES, SMALLER_IS_BETTER, Cell, Known, Outcomes, difference
+from wmbench.study.outcomes import NOT_KNOWN, OUTCOMES, SMALLER_IS_BETTER, Cell, Known, Outcomes, change, difference
 
 EXPECTATIONS = {
     "a > b": {"superior": "supported", "inferior": "contradicted", "equivalent": "equivalent"},
@@ -19,7 +19,7 @@ EXPECTATIONS = {
 }
 
 COLUMNS = [
-    *("name", "a", "b", "evaluation", "outcome", "expect", "question", "difference", "low", "high", "t_low", "t_high"),
+    *("name", "a", "b", "evaluation", "against", "outcome", "expect", "question", "difference", "low", "high", "t_low", "t_high"),
     *("p", "p_holm", "verdict", "reason", "margin", "n_seeds_a", "n_seeds_b", "n_tasks", "power"),
 ]
 
@@ -30,6 +30,7 @@ class Contrast:
 
     expect: "a > b" (a plans better, also where a smaller outcome is better), "b > a" or "a = b".
     margin: the largest difference that does not matter, in the outcome's unit; None: the study's.
+    against: an evaluation whose outcome is taken off first, by run and task: compared is then what each row loses or gains.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contrast:
     evaluation: str = "closed"
     outcome: str = "success"
     margin: int | float | None = None
+    against: str | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (("expect", self.expect, EXPECTATIONS), ("outcome", self.outcome, OUTCOMES)):
@@ -87,7 +89,7 @@ def judge(
         line: dict[str, Any] = {field.name: getattr(contrast, field.name) for field in fields(Contrast)}
         line["margin"] = margin if contrast.margin is None else contrast.margin
         try:
-            a, b = (outcomes.cell(row, contrast.evaluation, contrast.outcome) for row in (contrast.a, contrast.b))
+            a, b = (_compared(outcomes, row, contrast) for row in (contrast.a, contrast.b))
             estimates[len(lines)] = difference(a, b)
             line |= _figures(estimates[len(lines)], a, b, contrast.outcome)
         except ValueError as error:
@@ -101,6 +103,11 @@ def judge(
         word = EXPECTATIONS[contrast.expect].get(verdict(better, p, line["margin"]), "undecided")
         line |= {"p_holm": p, "verdict": word}
     return pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("n_seeds_a", "n_seeds_b", "n_tasks"), "Int64"))
+
+
+def _compared(outcomes: Outcomes, row: str, contrast: Contrast) -> Cell:
+    cell = outcomes.cell(row, contrast.evaluation, contrast.outcome)
+    return change(cell, outcomes.cell(row, contrast.against, contrast.outcome)) if contrast.against else cell
 
 
 def _figures(estimate: Estimate, a: Cell, b: Cell, outcome: str) -> dict[str, Any]:

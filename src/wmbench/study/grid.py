@@ -62,6 +62,7 @@ class Study:
     evaluations: Mapping[str, str]
     data: str = ""
     env_data: str | None = None
+    datasets: Mapping[str, str] = field(default_factory=dict)
     heads: Mapping[str, str] = field(default_factory=dict)
     train: str = ""
     floors: Sequence[str] = BASELINES
@@ -100,7 +101,7 @@ class Study:
         if missing := {"name", "rows", "seeds", "evaluations"} - set(config):
             raise ValueError(f"study lacks {', '.join(sorted(missing))}")
         _check_words("name", {config["name"]: ""})
-        for kind in ("rows", "evaluations", "heads"):
+        for kind in ("rows", "evaluations", "heads", "datasets"):
             _check_words(kind, config.get(kind, {}))
         for kind in ("data", "train", "diagnose"):
             _check_words(kind, {kind: config.get(kind) or ""})
@@ -117,7 +118,7 @@ class Study:
         notes = []
         for one in read_contrasts(self.contrasts):
             lacking = [name for name in (one.a, one.b) if name not in known]
-            lacking += [one.evaluation] if one.evaluation not in self.evaluations else []
+            lacking += [name for name in (one.evaluation, one.against) if name and name not in self.evaluations]
             if lacking:
                 notes.append(f"contrast {one.name} stays untested: the study has no {' and no '.join(lacking)}")
         return notes
@@ -164,8 +165,17 @@ class Study:
         """Where an evaluation's results are; other words for it lead to another folder, so that old ones never mix in."""
         return self.folder / "results" / f"{evaluation}_{digest({'words': self.evaluations[evaluation]})}"
 
-    def collect_command(self) -> list[str]:
-        return ["scripts/collect.py", "env=point_maze", *shlex.split(self.data), f"output={self.data_file}"]
+    def data_of(self, row: str | None = None) -> Path:
+        """The file that a row learns from: the study's own, unless its words name one of `datasets`."""
+        named = [self._dataset(name) for name in self.datasets if row and str(self._dataset(name)) in self.rows[row]]
+        return named[0] if named else self.data_file
+
+    def _dataset(self, name: str) -> Path:
+        return self.folder / "datasets" / f"{name}.h5"
+
+    def collect_command(self, file: Path) -> list[str]:
+        words = self.data if file == self.data_file else self.datasets[file.stem]
+        return ["scripts/collect.py", "env=point_maze", *shlex.split(words), f"output={file}"]
 
     def head_command(self, head: str) -> list[str]:
         words = shlex.split(self.heads[head])
@@ -174,7 +184,7 @@ class Study:
     def train_command(self, row: str, seeds: Sequence[int]) -> list[str]:
         """One sweep over the seeds of a row that are still to be trained."""
         words = [*shlex.split(self.train), *shlex.split(self.rows[row])]
-        where = [f"env.data={self.data_file}", f"ckpt_base_path={self.runs_folder}"]
+        where = [f"env.data={self.data_of(row)}", f"ckpt_base_path={self.runs_folder}"]
         each = [f"seed={','.join(map(str, seeds))}", f"model_name={run_name(row, '${seed}')}"]
         return ["train.py", "-m", *words, *each, *where]
 
@@ -183,8 +193,10 @@ class Study:
         where = [f"ckpt_base_path={self.runs_folder}", f"output_dir={self.results_folder(evaluation)}", "baselines=false"]
         return ["plan.py", "-m", f"model_name={','.join(runs)}", *shlex.split(self.evaluations[evaluation]), *where]
 
-    def diagnose_command(self, run: str) -> list[str]:
-        words = [f"model_name={run}", f"ckpt_base_path={self.runs_folder}", f"env.data={self.data_file}"]
+    def diagnose_command(self, row: str) -> list[str]:
+        """A look at the first of a row's runs."""
+        run = run_name(row, self.seeds[0])
+        words = [f"model_name={run}", f"ckpt_base_path={self.runs_folder}", f"env.data={self.data_of(row)}"]
         return ["scripts/diagnose.py", *words, *shlex.split(self.diagnose or "")]
 
 

@@ -1,7 +1,7 @@
 """Outcomes of a study's tasks (outcomes.csv) by row, and what they say of each row and of all pairs of rows."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -129,6 +129,17 @@ def difference(a: Cell, b: Cell) -> Estimate:
     if reason := obstacle(a, b):
         raise ValueError(reason)
     return crossed_bootstrap(a.values, b.values, a.strata)
+
+
+def change(now: Cell, before: Cell) -> Cell:
+    """How much larger an outcome is than in another evaluation, of each run on each task.
+
+    Raises:
+        ValueError: they have other runs or tasks.
+    """
+    if now.values.shape != before.values.shape or not now.tasks.equals(before.tasks):
+        raise ValueError("the two evaluations were not played by the same runs on the same tasks")
+    return replace(now, values=now.values - before.values)
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:

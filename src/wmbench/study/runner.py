@@ -59,8 +59,8 @@ class Runner:
         done = finished(self.study)
         missing = [cell for cell in self.cells if cell not in done]
         with progress_bar(total=len(self.cells), initial=len(self.cells) - len(missing), unit=" cells") as self.bar:
-            if missing:
-                self._once(self.study.data_file, "data", self.study.collect_command())
+            if missing and any(self.study.data_of(row) == self.study.data_of(None) for row in self.study.rows):
+                self._data()
             floors = [cell for cell in missing if cell.seed is None]
             for evaluation, cells in grouped(floors, lambda cell: cell.evaluation).items():
                 with self._alone(cells) as left:
@@ -94,10 +94,15 @@ class Runner:
         if not file.exists():
             raise ValueError(f"{file} could not be made: {self._log(name)} says why")
 
+    def _data(self, row: str | None = None) -> None:
+        file = self.study.data_of(row)
+        self._once(file, "data" if file == self.study.data_file else f"data_{file.stem}", self.study.collect_command(file))
+
     def _row(self, row: str, cells: list[Cell]) -> None:
         """Train what is not trained of a row, then evaluate it."""
         study = self.study
         try:
+            self._data(row)
             for head in study.heads:
                 if str(study.head_file(head)) in study.rows[row]:
                     self._once(study.head_file(head), f"head_{head}", study.head_command(head))
@@ -128,7 +133,7 @@ class Runner:
                 continue
             with in_turn(self.study.folder / "at_work" / run):
                 if not file.exists():
-                    self._command(f"diagnose_{row}", self.study.diagnose_command(run), [run])
+                    self._command(f"diagnose_{row}", self.study.diagnose_command(row), [run])
 
     def _plan(self, evaluation: str, cells: list[Cell], row: str = "floors") -> None:
         if not cells:
