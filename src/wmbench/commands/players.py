@@ -118,14 +118,14 @@ def describe(
     """
     config: dict[str, Any] = OmegaConf.to_container(train_cfg, resolve=True)  # type: ignore[assignment]
     encoder, settings, data = model.encoder, config["encoder"], provenance["data"]
-    cache_dtype = cache_of(config, provenance, encoder.frozen)
+    cache_dtype, look = cache_of(config, provenance, encoder.frozen), data.get("appearance", "clean")
     notes = [
         note_of(encoder, train_cfg, provenance),
         "" if cache_dtype in (None, "float16") else f"{cache_dtype} cache",
         "compiled training" if config.get("compile") is True else "",
         "" if cfg.precision == "fp32" else f"{cfg.precision} rollouts",
         "compiled rollouts" if cfg.compile else "",
-        "" if (look := data.get("appearance", "clean")) == "clean" else f"trained on {look}",
+        "" if look == "clean" else f"trained on {look}",
     ]
     return Row(
         cfg.row,
@@ -151,6 +151,7 @@ def describe(
         data_hash=data["hash"][:12],
         renderer=data["renderer"],
         image_size=data["image_size"],
+        appearance=look,
         position_r2=probe and probe.r2,
         effective_rank=probe and probe.rank,
         note=", ".join(filter(None, notes)),

@@ -23,7 +23,7 @@ ELSEWHERE = (
     "frameskip",
 )
 ELSEWHERE += ("model_name", "ckpt_base_path", "device", "wandb")
-UNNAMED = ("data", "position_r2", "effective_rank")  # facts of a row that do not say who it is
+UNNAMED = ("data", "appearance", "position_r2", "effective_rank")  # facts of a row that do not say who it is
 UNREAD = ("save_every", "valid_every", "valid_batches")  # of conf/training
 
 
@@ -38,7 +38,7 @@ class Row:
     pixels, output, temporal, input_size: of the encoder, where it has such a setting.
     recipe: settings of the training that decide the model.
     cache_dtype: of the tokens that the model was trained on; None without a cache.
-    data, image_size, renderer: the episodes, and their frames.
+    data, image_size, renderer, appearance: the episodes, and their frames.
     position_r2, effective_rank: of its latents: how well the ball is read from them, and how many directions they fill.
     fitted: settings and weights' hash of what an objective or an inverse model learned from the run's data.
     note: what is not as the encoder's name says, in words.
@@ -69,6 +69,7 @@ class Row:
     data_hash: str | None = None
     renderer: str | None = None
     image_size: int | None = None
+    appearance: str | None = None
     position_r2: float | None = None
     effective_rank: float | None = None
     fitted: Facts = field(default_factory=dict)
@@ -81,7 +82,7 @@ class Row:
 
     @property
     def hash(self) -> str:
-        """Names who acts. Where its data are and how well its latents are read do not count."""
+        """Names who acts. Where its data are, which their hash tells, and how well its latents are read do not count."""
         return digest({name: value for name, value in flat(asdict(self)) if name not in UNNAMED})
 
     @property

@@ -19,8 +19,8 @@ EXPECTATIONS = {
 }
 
 COLUMNS = [
-    *("name", "a", "b", "evaluation", "against", "outcome", "expect", "question", "difference", "low", "high", "t_low", "t_high"),
-    *("p", "p_holm", "verdict", "reason", "margin", "n_seeds_a", "n_seeds_b", "n_tasks", "power"),
+    *("name", "a", "b", "evaluation", "against", "outcome", "expect", "question", "difference", "low", "high"),
+    *("t_low", "t_high", "p", "p_holm", "verdict", "reason", "margin", "n_seeds_a", "n_seeds_b", "n_tasks", "power"),
 ]
 
 

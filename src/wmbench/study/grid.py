@@ -165,9 +165,9 @@ class Study:
         """Where an evaluation's results are; other words for it lead to another folder, so that old ones never mix in."""
         return self.folder / "results" / f"{evaluation}_{digest({'words': self.evaluations[evaluation]})}"
 
-    def data_of(self, row: str | None = None) -> Path:
+    def data_of(self, row: str) -> Path:
         """The file that a row learns from: the study's own, unless its words name one of `datasets`."""
-        named = [self._dataset(name) for name in self.datasets if row and str(self._dataset(name)) in self.rows[row]]
+        named = [self._dataset(name) for name in self.datasets if str(self._dataset(name)) in self.rows[row]]
         return named[0] if named else self.data_file
 
     def _dataset(self, name: str) -> Path:

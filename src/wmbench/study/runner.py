@@ -59,8 +59,8 @@ class Runner:
         done = finished(self.study)
         missing = [cell for cell in self.cells if cell not in done]
         with progress_bar(total=len(self.cells), initial=len(self.cells) - len(missing), unit=" cells") as self.bar:
-            if missing and any(self.study.data_of(row) == self.study.data_of(None) for row in self.study.rows):
-                self._data()
+            if missing and self.study.data_file in map(self.study.data_of, self.study.rows):
+                self._once(self.study.data_file, "data", self.study.collect_command(self.study.data_file))
             floors = [cell for cell in missing if cell.seed is None]
             for evaluation, cells in grouped(floors, lambda cell: cell.evaluation).items():
                 with self._alone(cells) as left:
@@ -94,15 +94,11 @@ class Runner:
         if not file.exists():
             raise ValueError(f"{file} could not be made: {self._log(name)} says why")
 
-    def _data(self, row: str | None = None) -> None:
-        file = self.study.data_of(row)
-        self._once(file, "data" if file == self.study.data_file else f"data_{file.stem}", self.study.collect_command(file))
-
     def _row(self, row: str, cells: list[Cell]) -> None:
         """Train what is not trained of a row, then evaluate it."""
         study = self.study
         try:
-            self._data(row)
+            self._once(file := study.data_of(row), f"data_{file.stem}", study.collect_command(file))
             for head in study.heads:
                 if str(study.head_file(head)) in study.rows[row]:
                     self._once(study.head_file(head), f"head_{head}", study.head_command(head))
@@ -126,10 +122,9 @@ class Runner:
     def _diagnose(self) -> None:
         """Look for the reasons in the first seed of each row that is trained. Where that fails, the log says why."""
         for row in self.study.rows if self.study.diagnose is not None else ():
-            seed = self.study.seeds[0]
-            run, file = run_name(row, seed), self.study.run_folder(row, seed) / DIAGNOSTICS
-            mine = any(cell.run == run for cell in self.cells)
-            if not mine or not is_trained(self.study, row, seed) or file.exists():
+            run = run_name(row, seed := self.study.seeds[0])
+            file = self.study.run_folder(row, seed) / DIAGNOSTICS
+            if all(cell.run != run for cell in self.cells) or not is_trained(self.study, row, seed) or file.exists():
                 continue
             with in_turn(self.study.folder / "at_work" / run):
                 if not file.exists():

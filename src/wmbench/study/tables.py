@@ -16,6 +16,7 @@ from wmbench.study.contrasts import judge, read_contrasts
 from wmbench.study.grid import Cell, Study
 from wmbench.study.outcomes import Known, Outcomes, all_pairs, planning_gaps, summarise
 from wmbench.study.runner import Failures
+from wmbench.study.shifts import Look, areas_of, looks_of, setting_of, shifts_of
 
 KEYS = ["row", "evaluation"]
 OF_TASKS = (
@@ -60,6 +61,10 @@ def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
         "contrasts": judge(read_contrasts(study.contrasts), outcomes, study.margin, conditions),
         "pairs": pairs_of(outcomes, conditions),
     }
+    looks, trained_on = looks_of(played), {cell.row: done[cell].get("appearance") for cell in done if cell.seed is not None}
+    for name, make in (("shifts", shifts_of), ("areas", areas_of)):
+        if len(table := make(outcomes, looks, trained_on, conditions)):
+            tables[name] = table
     facts = {hash_: one.facts for hash_, one in conditions.items()}
     write_text(study.folder / "conditions.json", json.dumps(facts, indent=2) + "\n")
     for name, table in tables.items():
@@ -82,7 +87,9 @@ def outcomes_of(done: Mapping[Cell, Summary], played: Played) -> pd.DataFrame:
 
 def table_of(outcomes: pd.DataFrame, done: Mapping[Cell, Summary], played: Played) -> pd.DataFrame:
     """Every row under every evaluation and outcome, with what is known of who it is and, on average, of what it took."""
-    facts = pd.DataFrame([_in_columns(played[cell]) | _facts(cell, summary) for cell, summary in done.items()])
+    facts = pd.DataFrame(
+        [_in_columns(played[cell]) | _facts(cell, summary, Look.of(played[cell])) for cell, summary in done.items()]
+    )
     kinds = {name: "mean" if name in MEANS else _all_of for name in facts if name not in KEYS}
     known = facts.groupby(KEYS, sort=False).agg(kinds)
     gaps = planning_gaps(outcomes, conditions={one.hash: one for one in played.values()})  # of success only
@@ -104,12 +111,14 @@ def _in_columns(conditions: Conditions) -> dict[str, Any]:
     return {"protocol": conditions.protocol.get("name"), "planner": planner, "conditions": conditions.hash}
 
 
-def _facts(cell: Cell, summary: Summary) -> dict[str, Any]:
+def _facts(cell: Cell, summary: Summary, look: Look | None) -> dict[str, Any]:
     return {
         "row": cell.row,
         "evaluation": cell.evaluation,
         **{name: summary.get(name) for name in OF_ROWS},
         "weights": summary.get("encoder_source"),
+        "setting": look and setting_of(summary.get("appearance"), look.seen),
+        "goals": look and str(look.goal),
         **{name: pd.to_numeric(summary.get(name)) for name in MEANS},
         "folders": summary["folder"],
     }
