@@ -17,6 +17,7 @@ from wmbench.commands import command
 def main(cfg: DictConfig) -> None:
     # after --help, which does not wait for PyTorch
     from wmbench.commands.players import evaluation_of, load_tasks, load_trained, make_baseline, possible_baselines
+    from wmbench.envs.maze_sets import asked_maze
     from wmbench.evaluation.evaluate import evaluate
     from wmbench.evaluation.results import note_asked
     from wmbench.evaluation.row import BASELINES
@@ -32,12 +33,14 @@ def main(cfg: DictConfig) -> None:
         cfg = OmegaConf.merge(cfg, {"protocol": {"goal_H": goal_H}})  # type: ignore[assignment]
     is_baseline = cfg.model_name in BASELINES
     player = (
-        make_baseline(cfg, cfg.model_name, cfg.env.maze, cfg.env.frameskip, cfg.row) if is_baseline else load_trained(cfg)
+        make_baseline(cfg, cfg.model_name, asked_maze(cfg.env, "test"), cfg.env.frameskip, cfg.row)
+        if is_baseline
+        else load_trained(cfg)
     )
     tasks, maze, output = given or load_tasks(cfg, player), player.env.maze, Path(cfg.output_dir)
     asked = evaluation_of(cfg, player, tasks)
     print(f"{cfg.row}: protocol {cfg.protocol.name}, {len(tasks)} tasks ({tasks.hash}) in {maze.name}")
-    if unreachable := int((~maze.has_path(tasks.start[:, :2], tasks.goal[:, :2])).sum()):
+    if unreachable := int((~maze.has_path(tasks.start, tasks.goal)).sum()):
         print(f"note: {unreachable} of the {len(tasks)} goals cannot be reached from their starts in this maze")
     if cfg.baselines and not is_baseline:
         for name in possible_baselines(cfg):

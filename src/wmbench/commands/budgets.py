@@ -2,10 +2,11 @@
 
 from omegaconf import DictConfig, OmegaConf
 
+from wmbench.envs.maze_sets import MazeSet
 from wmbench.envs.mazes import Maze
 
 
-def settle(cfg: DictConfig, maze: Maze, frameskip: int) -> DictConfig:
+def settle(cfg: DictConfig, maze: Maze | MazeSet, frameskip: int) -> DictConfig:
     """The settings of plan.py for a maze and a model's frameskip; what the command line gives stays.
 
     A protocol with `budgets` plans towards the smaller of them, again and again, with `plans` plans for each deadline.

@@ -21,6 +21,7 @@ from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.encoders.weights import file_hash
 from wmbench.envs.appearance import TASK_SEED, Appearance
+from wmbench.envs.maze_sets import MazeSet, played_maze
 from wmbench.envs.mazes import Maze
 from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
@@ -78,9 +79,10 @@ def load_trained(cfg: DictConfig) -> Player:
             f"run {cfg.model_name} was trained on frames drawn by {data['renderer']}, not {cfg.env.renderer}: "
             f"planning must see the same pixels; leave env.renderer out"
         )
-    shape = spec.maze, data["renderer"], view.image_size, view.render_lag
+    shape = played_maze(spec.maze, cfg.env), data["renderer"], view.image_size, view.render_lag
     env = PointMazes(*shape, device=str(device), **looks_of(cfg, view.appearance))
-    if view.probe and str(env.appearance) == view.appearance and view.probe != env.probe():
+    is_same = str(env.appearance) == view.appearance and shape[0] == spec.maze
+    if view.probe and is_same and view.probe != env.probe():
         print(f"note: frames differ here from those of the training, which {view.driver} drew", file=sys.stderr)
     probe = optional("its probe", lambda: load_probe(run))
     decoder = optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, view.image_size))
@@ -206,14 +208,14 @@ def _has_end(protocol: DictConfig) -> bool:
     return protocol.max_rounds is not None or protocol.max_steps is not None or "budgets" in protocol
 
 
-def make_agent(cfg: DictConfig, model: Any, maze: Maze, objective: Objective | None = None) -> Agent:
+def make_agent(cfg: DictConfig, model: Any, maze: Maze | MazeSet, objective: Objective | None = None) -> Agent:
     """Make an agent that plans; the objective is the configured one, unless a run has brought it."""
     cfg = settle(cfg, maze, model.frameskip)
     objective = instantiate(cfg.objective) if objective is None else objective
     return Agent(model, instantiate(cfg.planner), objective, seed=cfg.seed, **cfg.agent)  # type: ignore[arg-type]
 
 
-def make_inverse(cfg: DictConfig, run: Path, model: Any, maze: Maze) -> InverseAgent:
+def make_inverse(cfg: DictConfig, run: Path, model: Any, maze: Maze | MazeSet) -> InverseAgent:
     """Make the actor of the run's inverse model, which plans nothing and looks as often as the protocol lets a planner."""
     policy: Any = load_head(run, "policy", model).to(model.encoder.pixel_mean.device)
     settings = settle(cfg, maze, model.frameskip).agent

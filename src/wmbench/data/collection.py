@@ -1,4 +1,4 @@
-"""Collecting episodes of uniform random actions: processes render different episodes straight into one file.
+"""Collecting episodes: processes render different episodes straight into one file.
 
 What is done is kept next to the file, so that a collection that was stopped at any point goes on from there.
 """
@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from wmbench.data import episodes as storage
+from wmbench.data.behaviour import actions_of, behaviour_words
+from wmbench.envs.maze_sets import MazeSet, asked_maze
 from wmbench.envs.physics import GEOM_MARGIN, SUBSTEP_S, SUBSTEPS
 from wmbench.envs.rendering import resolve
 from wmbench.envs.vector import PointMazes
@@ -66,13 +68,15 @@ def make_manifest(settings: Mapping[str, Any], versions: Mapping[str, str | None
     if not isinstance(settings["seed"], int) or settings["seed"] < 0:
         raise ValueError(f"seed ({settings['seed']}) must be a whole number of at least 0")
     env = settings["env"]
-    world = PointMazes(env["maze"], appearance=settings["appearance"])
+    world = PointMazes(asked_maze(env, "train"), appearance=settings["appearance"])
     return {
         "format": "wmbench-episodes-1",
         "env": env["name"],
         "maze": list(world.maze.rows),
         "physics": {"substeps": SUBSTEPS, "substep_s": SUBSTEP_S, "geom_margin_m": GEOM_MARGIN},
-        "policy": "uniform random actions in [-1, 1] from random states",
+        "policy": behaviour_words(settings["behaviour"], settings["behaviour_noise"]),
+        **({} if settings["behaviour"] == "uniform" else {n: settings[n] for n in ("behaviour", "behaviour_noise")}),
+        **({"num_maps": len(world.maze)} if isinstance(world.maze, MazeSet) else {}),
         "seed": settings["seed"],
         "num_episodes": settings["num_episodes"],
         "episode_length": settings["episode_length"],
@@ -161,7 +165,7 @@ def open_partial(output: Path, manifest: dict[str, Any]) -> dict[int, str]:
     print(f"{output} will take {size(needed)} ({size(free)} free)")
     shape = manifest["maze"], manifest["renderer"], manifest["image_size"], manifest["render_lag"]
     world = PointMazes(*shape, appearance=manifest["appearance"])  # refuses frames larger than it can draw
-    world.frames(np.ones((64, 4)))  # compiles
+    world.frames(np.zeros((64, world.state_dim)))  # compiles
     manifest |= {"driver": world.renderer.driver, "probe": world.probe()}
     storage.create(partial, manifest)
     write_text(progress, json.dumps(manifest) + "\n")
@@ -199,16 +203,18 @@ def collect_chunk(path: Path, chunk: range, manifest: dict[str, Any]) -> str:
     assert _world is not None
     length, store_every = manifest["episode_length"], manifest["store_every"]
     rngs = [np.random.RandomState(np.random.MT19937(np.random.SeedSequence((manifest["seed"], k)))) for k in chunk]
-    start = np.stack([_world.maze.sample_state(rng) for rng in rngs])
-    action = np.stack([rng.uniform(-1, 1, (length, 2)) for rng in rngs]).astype(np.float32)
+    num_maps = len(_world.maze) if isinstance(_world.maze, MazeSet) else 1
+    start = np.stack([_world.maze.sample_state(rng, k % num_maps) for k, rng in zip(chunk, rngs, strict=True)])
+    behaviour = manifest.get("behaviour", "uniform"), manifest.get("behaviour_noise", 0.0)
+    action = actions_of(_world, start, rngs, length, *behaviour)
     state = np.concatenate([start[:, None], _world.physics.rollout(start, action[:, :-1])], axis=1)
     shown = state[:, ::store_every]
     step, episode = np.tile(np.arange(shown.shape[1]) * store_every, len(chunk)), np.repeat(chunk, shown.shape[1])
     columns = {
-        "pixels": _world.frames(shown.reshape(-1, 4), step == 0, episode, step),
+        "pixels": _world.frames(shown.reshape(-1, _world.state_dim), step == 0, episode, step),
         "action": action.reshape(-1, 2),
-        "state": state.reshape(-1, 4).astype(np.float32),
-        "proprio": state.reshape(-1, 4).astype(np.float32),
+        "state": state[..., :4].reshape(-1, 4).astype(np.float32),
+        "proprio": state[..., :4].reshape(-1, 4).astype(np.float32),
     }
     digest = hashlib.sha256()
     for name, column in storage.map_columns(path, "r+").items():

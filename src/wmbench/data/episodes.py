@@ -6,6 +6,7 @@
 | action | (rows, 2) float32 | the action taken in `state` of the same row |
 | state, proprio | (rows, 4) float32 | x, y [m], vx, vy [m/s] |
 | ep_len, ep_offset | (episodes,) int64 | rows of an episode and its first row |
+| map | (episodes,) int64 | number of an episode's map, where the data are of a set of them (`MazeSet`) |
 
 The attribute `manifest` (JSON) says how the file came about. All columns are contiguous on disk and laid out before the
 first row is written, so that several processes can fill one file through memory maps and a kill leaves it readable.
@@ -64,6 +65,8 @@ def create(path: Path, manifest: Mapping[str, Any], ep_len: Int[ndarray, " episo
         ):
             h5py.h5d.create(file.id, name.encode(), dtype, h5py.h5s.create_simple(shape), dcpl=layout)
         file["ep_len"] = lengths
+        if maps := manifest.get("num_maps"):
+            file["map"] = np.arange(len(lengths)) % maps
         file["ep_offset"] = np.cumsum(lengths) - lengths
         file.attrs["manifest"] = json.dumps(manifest)
     _reserve(path, path.stat().st_size)

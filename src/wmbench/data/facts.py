@@ -9,6 +9,7 @@ from numpy import ndarray
 
 from wmbench.data.episodes import LOOKED_AT, EpisodeSet
 from wmbench.data.official import PUBLISHED
+from wmbench.envs.maze_sets import RANDOM, maze_of
 from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.rendering import RENDERERS, resolve
 
@@ -28,7 +29,8 @@ def complete(
         raise ValueError(f"env.name ({name!r}) must be {PUBLISHED['env']}: wmbench has no other environment")
     if renderer not in RENDERERS:
         raise ValueError(f"env.renderer ({renderer!r}) must be one of {', '.join(RENDERERS)}")
-    Maze(maze)
+    if maze != RANDOM:
+        Maze(maze)
     _check_varied(episodes)
     notes, where = [], f"the manifest of {episodes.path}"
     missing = [key for key in ("maze", "renderer", "render_lag") if episodes.manifest.get(key) is None]
@@ -40,7 +42,7 @@ def complete(
         {"env": name} | episodes.manifest | {key: given[key] for key in missing} | {"image_size": episodes.image_size}
     )
     try:
-        maze_there = Maze(manifest["maze"])
+        maze_there = maze_of(manifest["maze"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where} says no maze: {error}") from None
     manifest["maze"] = list(maze_there.rows)
@@ -49,7 +51,7 @@ def complete(
     if not isinstance(manifest["render_lag"], bool):
         raise ValueError(f"{where} says render_lag {manifest['render_lag']!r}; it must be true or false")
     episodes.manifest = manifest
-    if (outside := _share_outside(maze_there, episodes.state[:, :2])) > 0.01:
+    if isinstance(maze_there, Maze) and (outside := _share_outside(maze_there, episodes.state[:, :2])) > 0.01:
         notes.append(f"{outside:.0%} of the states in {episodes.path} are outside its maze or in walls; is the maze right?")
     if (largest := float(np.abs(episodes.action).max())) > 1.001:
         notes.append(f"actions in {episodes.path} reach {largest:.3g}; the environment clips them to [-1, 1]")

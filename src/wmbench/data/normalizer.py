@@ -42,7 +42,8 @@ class Normalizer(nn.Module):
         repeats = block.shape[-1] // len(self.action_mean)
         return block * self.action_std.repeat(repeats) + self.action_mean.repeat(repeats)
 
-    def normalize_proprio(self, proprio: Float[Tensor, "*B P"]) -> Float[Tensor, "*B P"]:
+    def normalize_proprio(self, proprio: Float[Tensor, "*B S"]) -> Float[Tensor, "*B P"]:
+        proprio = proprio[..., : len(self.proprio_mean)]  # a map's number, which may follow, is not for models
         return (proprio - self.proprio_mean) / self.proprio_std
 
 

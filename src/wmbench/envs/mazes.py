@@ -77,7 +77,11 @@ class Maze:
         centres = np.argwhere(self.walls) - CELL_OFFSET
         return np.asarray((np.abs(position[..., None, :] - centres).max(-1) - 0.5).min(-1))
 
-    def sample_state(self, rng: np.random.RandomState) -> NDArray[np.float64]:
+    def at(self, state: NDArray[np.floating]) -> "Maze":
+        """The map that a state lies in: of one maze always this one."""
+        return self
+
+    def sample_state(self, rng: np.random.RandomState, number: int = 0) -> NDArray[np.float64]:
         """Draw one (x, y, vx, vy) by DINO-WM's rule: rejection in the bounding box, then a uniform velocity.
 
         Its order of draws is kept, so that RandomState(seed) gives the original's start and goal for the U-maze.
@@ -92,13 +96,13 @@ class Maze:
         return np.concatenate([position, rng.uniform(-MAX_START_SPEED, MAX_START_SPEED, size=2)])
 
     def geodesic(self, start: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Length [m] of the shortest collision-free path of the ball's centre between points (B, 2); inf if there is none.
+        """Length [m] of the shortest collision-free path of the ball's centre between points or states; inf without one.
 
         Exact in a maze whose walls are grown by the ball's radius with square corners (a real ball can cut a corner by at
         most 0.04 m): the path bends only at convex corners, so it is found in their visibility graph.
         """
         corners, between = self._corner_graph
-        start, goal = self._out_of_walls(start), self._out_of_walls(goal)
+        start, goal = self._out_of_walls(start[:, :2]), self._out_of_walls(goal[:, :2])
         direct = np.where(self._visible(start, goal), np.linalg.norm(goal - start, axis=-1), np.inf)
         if not len(corners):
             return direct
@@ -108,7 +112,7 @@ class Maze:
         return np.minimum(direct, around)
 
     def has_path(self, start: NDArray[np.floating], goal: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Whether the ball can roll from one position (B, 2) to the other."""
+        """Whether the ball can roll from one position or state to the other."""
         return np.isfinite(self.geodesic(start, goal))
 
     @cached_property

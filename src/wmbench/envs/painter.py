@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from wmbench.envs.appearance import SENSOR, Appearance
 from wmbench.envs.mazes import Maze
-from wmbench.envs.rendering import Renderer, make_renderer
+from wmbench.envs.rendering import Renderer, Scene, make_renderer
 from wmbench.envs.sensor import spoil
 from wmbench.envs.stage import Stage
 
@@ -42,12 +42,17 @@ class Painter:
         seed: int,
         episode: Int[ndarray, " B"],
         step: Int[ndarray, " B"],
+        walls: Scene | None = None,
     ) -> UInt8[ndarray, "B h w 3"]:
-        """Draw frames of these episodes at these env steps."""
+        """Draw frames of these episodes at these env steps.
+
+        Args:
+            walls: where each frame has them, if not where the maze has them; of the usual scene only.
+        """
         renderer, stage = self._ready(appearance)
         if not len(position):
             return renderer.frames(position)
-        frames = renderer.frames(position, stage.scenes(appearance, seed, episode, step) if stage else None)
+        frames = renderer.frames(position, stage.scenes(appearance, seed, episode, step) if stage else walls)
         if set(SENSOR) & set(appearance.names):
             for b, (k, t) in enumerate(zip(episode.tolist(), step.tolist(), strict=True)):
                 frames[b] = spoil(frames[b], appearance.values_at(seed, k, t), seed, k, t)

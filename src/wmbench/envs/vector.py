@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 
-from wmbench.envs.appearance import GOAL_STEP, Appearance
-from wmbench.envs.mazes import CELL_OFFSET, Maze
+from wmbench.envs.appearance import GOAL_STEP, SENSOR, Appearance
+from wmbench.envs.many_physics import ManyPhysics
+from wmbench.envs.maze_sets import MazeSet, maze_of
+from wmbench.envs.mazes import CELL_OFFSET
 from wmbench.envs.painter import Painter
 from wmbench.envs.physics import SUBSTEP_S, Physics, check_rows
-from wmbench.envs.rendering import Renderer, check_image_size
+from wmbench.envs.rendering import Renderer, Scene, check_image_size
 from wmbench.envs.view import EnvSpec
 
 
@@ -19,7 +21,8 @@ class PointMazes:
     """B copies of one maze, each at its own state.
 
     Args:
-        maze: a name in mazes.MAPS or the rows of a map.
+        maze: a name in mazes.MAPS, the rows of a map, or those of a set of maps (MazeSet.rows): states then have a fifth
+            number, their map's.
         renderer: auto, egl, osmesa or warp; made when the first frame is asked for.
         image_size: side of the square frames [pixels]; 0 draws nothing, for agents that never look.
         render_lag: after a step draw the ball where it was one sub-step ago, as the original does (its frames then lag
@@ -50,20 +53,28 @@ class PointMazes:
         device: str = "auto",
     ):
         check_image_size(image_size, least=0)
-        self.maze = Maze(maze)
-        self.physics = Physics(self.maze, num_threads=num_threads)
+        self.maze = maze_of(maze)
+        is_set = isinstance(self.maze, MazeSet)
+        self.physics = ManyPhysics(self.maze) if is_set else Physics(self.maze, num_threads=num_threads)
         self.image_size = image_size
         self.render_lag = render_lag
         self.appearance = Appearance.of(appearance)
         self.goal_appearance = Appearance.of(self.appearance if goal_appearance is None else goal_appearance)
+        if is_set and (drawn := {*self.appearance.names, *self.goal_appearance.names} - set(SENSOR)):
+            raise ValueError(
+                f"env.maze=random is drawn as usual or with {', '.join(SENSOR)}; "
+                f"leave out of appearance: {', '.join(sorted(drawn))}"
+            )
         self.look_seed = look_seed
-        self._painter = Painter(self.maze, self.physics.model, renderer, image_size, device)
-        self.state: Float[ndarray, "B 4"] = np.empty((0, 4))
+        self._painter = Painter(self.maze.at(np.zeros(5)), self.physics.model, renderer, image_size, device)
+        self.state_dim = 5 if is_set else 4
+        self.state: Float[ndarray, "B S"] = np.empty((0, self.state_dim))
 
     def probe(self) -> str:
-        """Twelve hex digits that name how this machine draws: of a frame with the ball in the maze's first free cell."""
-        first, number = np.argwhere(~self.maze.walls)[:1], np.zeros(1, np.int64)
-        frame = self._painter.frames(first - CELL_OFFSET, self.appearance, 0, number, number)
+        """Twelve hex digits that name how this machine draws: of a frame with the ball in the first maze's first free cell."""
+        state, number = np.zeros((1, self.state_dim)), np.zeros(1, np.int64)
+        first = np.argwhere(~self.maze.at(state[0]).walls)[:1] - CELL_OFFSET
+        frame = self._painter.frames(first, self.appearance, 0, number, number, self._walls(state))
         return hashlib.sha256(frame.tobytes()).hexdigest()[:12]
 
     @property
@@ -73,16 +84,16 @@ class PointMazes:
     def close(self) -> None:
         """Give the renderer and the states back; setting states opens it again."""
         self._painter.close()
-        self.state = np.empty((0, 4))
+        self.state = np.empty((0, self.state_dim))
 
-    def set_state(self, state: Float[ndarray, "B 4"]) -> None:
+    def set_state(self, state: Float[ndarray, "B S"]) -> None:
         """Put the B balls at x, y [m] with vx, vy [m/s]; B may change.
 
         Raises:
             ValueError: another shape, or numbers that are not finite.
         """
         state = np.array(state, dtype=np.float64)
-        check_rows("states", state, 4)
+        check_rows("states", state, self.state_dim)
         self.state = state
 
     def step(self, action: Float[ndarray, "B 2"], which: ndarray | slice = slice(None)) -> None:
@@ -91,7 +102,7 @@ class PointMazes:
 
     def frames(
         self,
-        state: Float[ndarray, "B 4"],
+        state: Float[ndarray, "B S"],
         was_set: bool | Bool[ndarray, " B"] = False,
         episode: int | Int[ndarray, " B"] = 0,
         step: int | Int[ndarray, " B"] = 0,
@@ -107,7 +118,11 @@ class PointMazes:
         if self.image_size == 0:
             return np.empty((len(state), 0, 0, 3), np.uint8)
         seconds = np.where(was_set, 0.0, SUBSTEP_S)[..., None] if self.render_lag else 0.0
-        position = state[:, :2] - seconds * state[:, 2:]  # where it was one semi-implicit sub-step ago
+        position = state[:, :2] - seconds * state[:, 2:4]  # where it was one semi-implicit sub-step ago
         appearance, step = (self.goal_appearance, GOAL_STEP) if is_goal else (self.appearance, step)
         episode, step = (np.broadcast_to(np.asarray(number), len(state)) for number in (episode, step))
-        return self._painter.frames(position, appearance, self.look_seed, episode, step)
+        return self._painter.frames(position, appearance, self.look_seed, episode, step, self._walls(state))
+
+    def _walls(self, state: Float[ndarray, "B S"]) -> Scene | None:
+        """Where each state's frame has its walls, in a set of maps."""
+        return self.physics.scene(state) if isinstance(self.physics, ManyPhysics) else None

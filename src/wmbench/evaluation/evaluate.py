@@ -185,7 +185,7 @@ def _scores(evaluation: Evaluation, outcome: Outcome) -> Scores | None:
     tasks, rules = evaluation.tasks, evaluation.rules
     if not rules.play_on:
         return None
-    geodesic = evaluation.player.env.maze.geodesic(tasks.start[:, :2], tasks.goal[:, :2])
+    geodesic = evaluation.player.env.maze.geodesic(tasks.start, tasks.goal)
     return score_paths(outcome.states, tasks.goal, geodesic, rules.short_steps)
 
 

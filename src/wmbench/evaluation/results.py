@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpy import ndarray
 
+from wmbench.envs.maze_sets import MAP, MazeSet
 from wmbench.envs.mazes import Maze
 from wmbench.evaluation.conditions import Conditions
 from wmbench.evaluation.episode_loop import Outcome
@@ -153,7 +154,7 @@ def save_result(
     result: Result,
     tasks: Tasks,
     outcome: Outcome,
-    maze: Maze,
+    maze: Maze | MazeSet,
     scores: Scores | None = None,
     imagined: Float[ndarray, "n K 2"] | None = None,
 ) -> None:
@@ -168,11 +169,12 @@ def save_result(
             "seed": tasks.seeds,
             **{f"start_{name}": tasks.start[:, k] for k, name in enumerate(("x", "y", "vx", "vy"))},
             **{f"goal_{name}": tasks.goal[:, k] for k, name in enumerate(("x", "y"))},
-            "geodesic": maze.geodesic(tasks.start[:, :2], tasks.goal[:, :2]),
+            "geodesic": maze.geodesic(tasks.start, tasks.goal),
             "success": outcome.success,
             "steps": outcome.steps,
             "final_distance": outcome.final_distance,
             **({} if tasks.stratum is None else {"stratum": tasks.stratum}),
+            **({"map": tasks.start[:, MAP].astype(int)} if tasks.start.shape[1] > MAP else {}),
             **(scores or {}),
         }
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from wmbench.encoders.weights import file_hash
+from wmbench.envs.maze_sets import MazeSet
 from wmbench.envs.mazes import Maze
 from wmbench.evaluation.tasks import Tasks, load
 from wmbench.files import shipped, whole, write_text
@@ -15,7 +16,7 @@ SPLITS = ("validation", "test")
 HASHES = "SHA256SUMS"  # of every file, as sha256sum writes and checks them
 
 
-def shipped_tasks(maze: Maze, split: str | None, num_tasks: int | None) -> Tasks:
+def shipped_tasks(maze: Maze | MazeSet, split: str | None, num_tasks: int | None) -> Tasks:
     """Load a maze's validation or test tasks, the first num_tasks of them or all.
 
     They are sorted so that any number of first tasks holds every stratum equally often, or nearly.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 
@@ -15,24 +15,27 @@ from wmbench.data.archives import load_arrays
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import fit_normalizer
 from wmbench.data.official import open_episodes
+from wmbench.envs.many_physics import ManyPhysics
+from wmbench.envs.maze_sets import MAP, MazeSet
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics, is_success
 from wmbench.files import whole
 
 GOAL_SOURCES = ("random_state", "dset", "random_action", "file", "bench")
 
-Pair = tuple[Float[ndarray, "4"], Float[ndarray, "4"], int]  # start, goal, and what drew them: see Tasks.seeds
+Pair = tuple[Float[ndarray, " S"], Float[ndarray, " S"], int]  # start, goal, and what drew them: see Tasks.seeds
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """n starts and goals (x, y [m], vx, vy [m/s]), and what drew them: random generators' seeds, or rows of the data.
+    """n starts and goals (x, y [m], vx, vy [m/s], in a set of maps also the map), and what drew them: random generators'
+    seeds, or rows of the data.
 
-    stratum: number of each task's class of distance, where tasks are stratified.
+    stratum: number of each task's class of distance, where tasks are stratified; of its map's novelty in a set of maps.
     """
 
-    start: Float[ndarray, "n 4"]
-    goal: Float[ndarray, "n 4"]
+    start: Float[ndarray, "n S"]
+    goal: Float[ndarray, "n S"]
     seeds: Int[ndarray, " n"]
     stratum: Int[ndarray, " n"] | None = None
 
@@ -47,7 +50,7 @@ class Tasks:
 
 def make_tasks(
     folder: Path,
-    physics: Physics,
+    physics: Physics | ManyPhysics,
     *,
     goal_source: str,
     num_tasks: int,
@@ -104,7 +107,7 @@ def make_tasks(
 
 
 def sample_tasks(
-    maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool, start_at_rest: bool = False
+    maze: Maze | MazeSet, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool, start_at_rest: bool = False
 ) -> Tasks:
     """Sample DINO-WM's sequence of start and goal pairs: the n-th pair is drawn by a generator seeded with seed * n + 1.
 
@@ -120,18 +123,20 @@ def sample_tasks(
     """
 
     def pairs() -> Iterator[Pair]:
-        for drawn_by in count(1, seed):
-            rng = np.random.RandomState(drawn_by)
-            start, goal = maze.sample_state(rng), maze.sample_state(rng)
+        for n, drawn_by in enumerate(count(1, seed)):
+            rng, number = np.random.RandomState(drawn_by), n % num_maps
+            start, goal = maze.sample_state(rng, number), maze.sample_state(rng, number)
             yield at_rest(start) if start_at_rest else start, goal, drawn_by
 
-    return _collect(pairs(), maze, num_tasks, seed, skip_solved, goal_at_rest)
+    num_maps = len(maze) if isinstance(maze, MazeSet) else 1  # taken in turn
+    tasks = _collect(pairs(), maze, num_tasks, seed, skip_solved, goal_at_rest)
+    return replace(tasks, stratum=maze.novelty[tasks.start[:, MAP].astype(int)]) if isinstance(maze, MazeSet) else tasks
 
 
 def replay_tasks(
     episodes: EpisodeSet,
     unseen: Int[ndarray, " n"],
-    physics: Physics,
+    physics: Physics | ManyPhysics,
     num_tasks: int,
     seed: int,
     num_steps: int,
@@ -179,17 +184,21 @@ def replay_tasks(
     return _collect(pairs(), physics.maze, num_tasks, seed, skip_solved, goal_at_rest)
 
 
-def at_rest(state: Float[ndarray, "*n 4"]) -> Float[ndarray, "*n 4"]:
+def at_rest(state: Float[ndarray, "*n S"]) -> Float[ndarray, "*n S"]:
     """The same positions without velocity."""
     stopped = state.copy()
-    stopped[..., 2:] = 0
+    stopped[..., 2:4] = 0
     return stopped
 
 
-def _count_segments(episodes: EpisodeSet, unseen: Int[ndarray, " n"], maze: Maze, num_tasks: int, num_steps: int) -> int:
+def _count_segments(
+    episodes: EpisodeSet, unseen: Int[ndarray, " n"], maze: Maze | MazeSet, num_tasks: int, num_steps: int
+) -> int:
     """Count the segments of num_steps in the unseen episodes; raises if they are too few, or of another maze."""
     if num_steps < 1:
         raise ValueError(f"a goal {num_steps} env steps after its start is none; protocol.goal_H must be positive")
+    if isinstance(maze, MazeSet):
+        raise ValueError("recorded episodes are replayed in one maze; in env.maze=random goals are of random_state")
     if (recorded := episodes.manifest.get("maze")) not in (None, list(maze.rows)):
         raise ValueError(f"{episodes.path} was recorded in another maze, {recorded}, than {list(maze.rows)}")
     if not len(unseen):
@@ -205,7 +214,9 @@ def _count_segments(episodes: EpisodeSet, unseen: Int[ndarray, " n"], maze: Maze
     return num_segments
 
 
-def _collect(pairs: Iterable[Pair], maze: Maze, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool) -> Tasks:
+def _collect(
+    pairs: Iterable[Pair], maze: Maze | MazeSet, num_tasks: int, seed: int, skip_solved: bool, goal_at_rest: bool
+) -> Tasks:
     """Take the first num_tasks pairs that have a path between them and, with skip_solved, are not solved at once."""
     if num_tasks < 1:
         raise ValueError(f"num_tasks ({num_tasks}) must be positive")
@@ -213,7 +224,7 @@ def _collect(pairs: Iterable[Pair], maze: Maze, num_tasks: int, seed: int, skip_
         raise ValueError(f"the tasks' seed ({seed}) must be positive: task n is drawn with seed * n + 1")
     kept = []
     for start, goal, drawn_by in islice(pairs, 1000 + 1000 * num_tasks):
-        if not (skip_solved and is_success(start, goal)) and maze.has_path(start[None, :2], goal[None, :2])[0]:
+        if not (skip_solved and is_success(start, goal)) and maze.has_path(start[None], goal[None])[0]:
             kept.append((start, goal, drawn_by))
         if len(kept) == num_tasks:
             break
@@ -228,7 +239,7 @@ def _collect(pairs: Iterable[Pair], maze: Maze, num_tasks: int, seed: int, skip_
 
 def task_file(
     folder: Path,
-    maze: Maze,
+    maze: Maze | MazeSet,
     num_tasks: int,
     seed: int,
     skip_solved: bool,
@@ -252,7 +263,8 @@ def load_or_make(path: Path, make: Callable[[], Tasks]) -> Tasks:
             raise ValueError(f"{error}; delete it and the same tasks are sampled again") from None
     tasks = make()
     with whole(path) as temporary:
-        np.savez(temporary, start=tasks.start, goal=tasks.goal, seeds=tasks.seeds)
+        strata = {} if tasks.stratum is None else {"stratum": tasks.stratum}
+        np.savez(temporary, start=tasks.start, goal=tasks.goal, seeds=tasks.seeds, **strata)
     return tasks
 
 
@@ -269,7 +281,7 @@ def load(path: Path) -> Tasks:
 
 def check_states(path: Path, start: ndarray, goal: ndarray) -> None:
     """Raise where a file's starts and goals are not n pairs of four finite numbers."""
-    if start.ndim != 2 or start.shape[1] != 4 or goal.shape != start.shape or not len(start):
+    if start.ndim != 2 or start.shape[1] not in (4, MAP + 1) or goal.shape != start.shape or not len(start):
         raise ValueError(f"{path}: states are {start.shape} and {goal.shape} instead of (n, 4)")
     for name, states in (("start", start), ("goal", goal)):
         if len(wrong := np.flatnonzero(~np.isfinite(states).all(1))):

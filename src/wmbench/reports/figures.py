@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
+from wmbench.envs.maze_sets import MazeSet
 from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.evaluation.episode_loop import Outcome
@@ -29,7 +30,7 @@ def draw_maze(axes: Any, maze: Maze) -> None:
     axes.set(xlim=(-0.5 - CELL_OFFSET, rows), ylim=(columns, -0.5 - CELL_OFFSET), aspect="equal", xticks=[], yticks=[])
 
 
-def draw_paths(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: int = 12) -> None:
+def draw_paths(path: Path, maze: Maze | MazeSet, tasks: Tasks, outcome: Outcome, count: int = 12) -> None:
     """Draw the ball's paths in the first tasks, start green, goal red."""
     count = min(count, len(tasks))
     columns = min(4, count)
@@ -42,7 +43,7 @@ def draw_paths(path: Path, maze: Maze, tasks: Tasks, outcome: Outcome, count: in
     for task, axes in enumerate(grid.flat[:count]):
         success, steps = outcome.success[task], outcome.steps[task]
         line = outcome.states[task, : steps + 1]
-        draw_maze(axes, maze)
+        draw_maze(axes, maze.at(tasks.start[task]))
         axes.plot(line[:, 0], line[:, 1], ".-", color=PATH if success else FAILED, markersize=3, linewidth=1)
         axes.plot(*line[0, :2], "o", color=START, markersize=6)
         axes.add_patch(Circle(tuple(tasks.goal[task, :2]), SUCCESS_RADIUS, fill=False, color=GOAL))

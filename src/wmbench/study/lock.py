@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from wmbench.commands import explain
 from wmbench.commands.configuration import compose
+from wmbench.envs.maze_sets import RANDOM
 from wmbench.evaluation.conditions import digest
 from wmbench.evaluation.results import Summary
 from wmbench.evaluation.source import source_version
@@ -99,5 +100,7 @@ def _settings(name: str, words: str) -> Mapping[str, Any]:
     except HydraException as error:
         raise ValueError(f"study.evaluations: {name} ({words}): {explain(error, 'plan')}") from None
     assert isinstance(config, dict)
+    if config["env"]["maze"] != RANDOM:  # as before there were sets of maps
+        config["env"] = {name: value for name, value in config["env"].items() if "maze_" not in name and name != "num_mazes"}
     unset = ("goal_appearance",) * (config["goal_appearance"] is None)  # as before there was such a setting
     return {str(name): value for name, value in config.items() if name not in (*UNREAD, *unset)}
