@@ -49,6 +49,31 @@ def test_floors_and_the_simulator_take_an_appearance_which_cannot_change_what_th
         make_baseline(compose("plan", "model_name=random appearance=all appearance.scale=0.5"), "random", "umaze", 5)
 
 
+def test_a_scale_without_an_appearance_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.argv", ["plan.py", "appearance.scale=0.1"])
+    with pytest.raises(ConfigCompositionException) as caught:
+        compose("plan", "appearance.scale=0.1")
+    assert explain(caught.value, "plan") == (
+        "appearance.scale is a setting of appearance=NAME, which is not given; say one too: "
+        "all, clean, cluttered, distracted, lit, textured, tilted"
+    )
+
+
+@pytest.mark.parametrize("appearance", [name for name in presets() if name != "clean"])
+@pytest.mark.parametrize("row", ["random", "zero", "simulator"])
+def test_who_does_not_look_solves_the_same_tasks_in_the_same_way_under_every_appearance(row: str, appearance: str):
+    def play(words: str) -> Outcome:
+        small = "protocol.max_steps=10 agent.horizon=2 planner.num_samples=6 planner.num_elites=2 planner.num_iters=1"
+        cfg = compose("plan", f"model_name={row} {small} {words}")
+        player = make_baseline(cfg, row, "umaze", 5)
+        tasks = sample_tasks(player.env.maze, 2, 99, skip_solved=True, goal_at_rest=True)
+        return run_episodes(player.agent, player.env, tasks, evaluation_of(cfg, player, tasks).rules, player.device)
+
+    shifted, clean = play(f"appearance={appearance} appearance.scale=0.2 goal_appearance=all"), play("")
+    np.testing.assert_array_equal(shifted.states, clean.states)
+    np.testing.assert_array_equal(shifted.success, clean.success)
+
+
 def test_the_contact_sheet_has_a_picture_for_every_factor_and_preset_at_every_level(monkeypatch: pytest.MonkeyPatch):
     drawn = []
 

@@ -66,6 +66,9 @@ def _unknown(wrong: str, config_name: str) -> str:
     default = default_config(config_name, words, [os.path.abspath(options.config_dir)] if options.config_dir else [])
     if is_open(default, wrong):
         return f"{wrong} is not there yet; write it with +, as +{wrong}=VALUE"
+    group = wrong.partition(".")[0]
+    if group not in default and (choices := sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))):
+        return f"{wrong} is a setting of {group}=NAME, which is not given; say one too: {', '.join(choices)}"
     return unknown_key(wrong, keys_of(default))
 
 

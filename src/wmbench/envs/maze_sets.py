@@ -39,7 +39,8 @@ def draw_maze(rng: np.random.Generator) -> Bool[ndarray, "7 7"]:
     """Wall cells anywhere, drawn until all free cells hang together."""
     while True:
         inside = rng.random((5, 5)) < 0.4
-        if FREE[0] <= (~inside).sum() <= FREE[1] and label(~inside)[1] == 1:
+        regions: Any = label(~inside)
+        if FREE[0] <= (~inside).sum() <= FREE[1] and regions[1] == 1:
             return np.pad(inside, 1, constant_values=True)
 
 

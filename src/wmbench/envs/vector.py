@@ -53,9 +53,9 @@ class PointMazes:
         device: str = "auto",
     ):
         check_image_size(image_size, least=0)
-        self.maze = maze_of(maze)
-        is_set = isinstance(self.maze, MazeSet)
-        self.physics = ManyPhysics(self.maze) if is_set else Physics(self.maze, num_threads=num_threads)
+        self.maze = maze = maze_of(maze)
+        is_set = isinstance(maze, MazeSet)
+        self.physics = ManyPhysics(maze) if is_set else Physics(maze, num_threads=num_threads)
         self.image_size = image_size
         self.render_lag = render_lag
         self.appearance = Appearance.of(appearance)

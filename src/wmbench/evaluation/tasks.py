@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -263,8 +264,8 @@ def load_or_make(path: Path, make: Callable[[], Tasks]) -> Tasks:
             raise ValueError(f"{error}; delete it and the same tasks are sampled again") from None
     tasks = make()
     with whole(path) as temporary:
-        strata = {} if tasks.stratum is None else {"stratum": tasks.stratum}
-        np.savez(temporary, start=tasks.start, goal=tasks.goal, seeds=tasks.seeds, **strata)
+        arrays: dict[str, Any] = {"start": tasks.start, "goal": tasks.goal, "seeds": tasks.seeds}
+        np.savez(temporary, **arrays, **({} if tasks.stratum is None else {"stratum": tasks.stratum}))
     return tasks
 
 
