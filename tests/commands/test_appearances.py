@@ -5,11 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.errors import ConfigCompositionException
 from in_process import compose
 
-from wmbench.commands.players import _view_of, looks_of, make_baseline
+from wmbench.commands import explain
+from wmbench.commands.players import _view_of, evaluation_of, looks_of, make_baseline
+from wmbench.envs.appearance import presets
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.conditions import Conditions
+from wmbench.evaluation.episode_loop import Outcome, run_episodes
+from wmbench.evaluation.tasks import sample_tasks
 from wmbench.reports import contact_sheet
 
 

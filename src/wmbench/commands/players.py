@@ -81,8 +81,7 @@ def load_trained(cfg: DictConfig) -> Player:
         )
     shape = played_maze(spec.maze, cfg.env), data["renderer"], view.image_size, view.render_lag
     env = PointMazes(*shape, device=str(device), **looks_of(cfg, view.appearance))
-    is_same = str(env.appearance) == view.appearance and shape[0] == spec.maze
-    if view.probe and is_same and view.probe != env.probe():
+    if view.probe and shape[0] == spec.maze and str(env.appearance) == view.appearance and view.probe != env.probe():
         print(f"note: frames differ here from those of the training, which {view.driver} drew", file=sys.stderr)
     probe = optional("its probe", lambda: load_probe(run))
     decoder = optional("its decoder", lambda: load_decoder(run, encoder.embed_dim, encoder.grid, view.image_size))

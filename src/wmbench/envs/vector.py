@@ -71,7 +71,7 @@ class PointMazes:
         self.state: Float[ndarray, "B S"] = np.empty((0, self.state_dim))
 
     def probe(self) -> str:
-        """Twelve hex digits that name how this machine draws: of a frame with the ball in the first maze's first free cell."""
+        """Twelve hex digits that name how this machine draws: of a frame with the ball in a maze's first free cell."""
         state, number = np.zeros((1, self.state_dim)), np.zeros(1, np.int64)
         first = np.argwhere(~self.maze.at(state[0]).walls)[:1] - CELL_OFFSET
         frame = self._painter.frames(first, self.appearance, 0, number, number, self._walls(state))
