@@ -67,7 +67,8 @@ def _unknown(wrong: str, config_name: str) -> str:
     if is_open(default, wrong):
         return f"{wrong} is not there yet; write it with +, as +{wrong}=VALUE"
     group = wrong.partition(".")[0]
-    if group not in default and (choices := sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))):
+    if f"- {group}: null" in (Path(CONF) / f"{config_name}.yaml").read_text() and group not in default:
+        choices = sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
         return f"{wrong} is a setting of {group}=NAME, which is not given; say one too: {', '.join(choices)}"
     return unknown_key(wrong, keys_of(default))
 

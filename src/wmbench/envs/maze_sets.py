@@ -122,7 +122,7 @@ def groups(state: Float[ndarray, "B 5"]) -> list[tuple[int, Int[ndarray, " n"]]]
 
 def maze_of(given: Any) -> Maze | MazeSet:
     """A maze by its name or rows, or the set that `MazeSet.rows` names."""
-    if isinstance(given, list | tuple) and len(given) == 5 and given[0] == RANDOM:
+    if isinstance(given, Sequence) and len(given) == 5 and given[0] == RANDOM:
         _, kind, seed, number, split = given
         return MazeSet(str(kind), int(seed), int(number), str(split))
     return Maze(given)

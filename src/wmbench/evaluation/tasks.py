@@ -265,7 +265,8 @@ def load_or_make(path: Path, make: Callable[[], Tasks]) -> Tasks:
     tasks = make()
     with whole(path) as temporary:
         arrays: dict[str, Any] = {"start": tasks.start, "goal": tasks.goal, "seeds": tasks.seeds}
-        np.savez(temporary, **arrays, **({} if tasks.stratum is None else {"stratum": tasks.stratum}))
+        arrays |= {} if tasks.stratum is None else {"stratum": tasks.stratum}
+        np.savez(temporary, **arrays)
     return tasks
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from wmbench.data.archives import load_arrays
 from wmbench.data.official import open_episodes
+from wmbench.envs.maze_sets import MazeSet, maze_of
 from wmbench.envs.mazes import BALL_RADIUS, CELL_OFFSET, Maze
 from wmbench.envs.physics import SUCCESS_RADIUS
 from wmbench.files import file_name
@@ -78,10 +79,15 @@ def read_episodes(row: str, evaluation: str, folder: Path) -> Frame:
     imagined = paths["imagined"][failed].astype(float) if "imagined" in paths else None
     maze = _maze(folder)
     data = _summary(folder).get("data")
-    visits = _visits(data, maze.rows) if data else None
+    visits = _visits(data, maze.rows) if data and isinstance(maze, Maze) else None
     labels = pd.Series("", index=tasks.index, dtype=object)
     goal = tasks[["goal_x", "goal_y"]].to_numpy(float)[failed]
-    labels[failed] = label_failures(states, goal, maze, visits, imagined)
+    if isinstance(maze, Maze):
+        labels[failed] = label_failures(states, goal, maze, visits, imagined)
+    else:  # each in its own map
+        for k, task in enumerate(failed):
+            one = states[k : k + 1], goal[k : k + 1], maze.at(states[k, 0]), None
+            labels[task] = label_failures(*one, None if imagined is None else imagined[k : k + 1])[0]
     tasks = tasks.reindex(columns=[*dict.fromkeys([*tasks.columns, *COLUMNS[3:]])])
     return tasks.assign(row=row, evaluation=evaluation, folder=str(folder), label=labels)[COLUMNS]
 
@@ -90,8 +96,8 @@ def _summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())
 
 
-def _maze(folder: Path) -> Maze:
-    return Maze(_summary(folder)["conditions"]["maze"])
+def _maze(folder: Path) -> Maze | MazeSet:
+    return maze_of(_summary(folder)["conditions"]["maze"])
 
 
 @lru_cache
@@ -148,12 +154,13 @@ def film_episode(line: dict, path: Path) -> None:
     folder = Path(line["folder"])
     tasks = pd.read_csv(folder / "tasks.csv")
     place = int(np.flatnonzero(tasks["task"] == line["task"])[0])
-    states = load_arrays(folder / "paths.npz")["states"][place, :, :2].astype(float)
+    states = load_arrays(folder / "paths.npz")["states"][place].astype(float)
+    maze = _maze(folder).at(states[0])
     if line["success"]:
         states = states[: int(line["steps"]) + 1]
     goal = tasks.loc[place, ["goal_x", "goal_y"]].to_numpy(float)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, np.stack(list(film_path(_maze(folder), states, goal))))
+    write_video(path, np.stack(list(film_path(maze, states[:, :2], goal))))
 
 
 def film_path(maze: Maze, path: Float[ndarray, "steps 2"], goal: Float[ndarray, "2"]) -> Iterator[UInt8[ndarray, "h w 3"]]:
