@@ -69,13 +69,14 @@ def make_manifest(settings: Mapping[str, Any], versions: Mapping[str, str | None
         raise ValueError(f"seed ({settings['seed']}) must be a whole number of at least 0")
     env = settings["env"]
     world = PointMazes(asked_maze(env, "train"), appearance=settings["appearance"])
+    behaviour, noise = settings.get("behaviour", "uniform"), settings.get("behaviour_noise", 0.0)
     return {
         "format": "wmbench-episodes-1",
         "env": env["name"],
         "maze": list(world.maze.rows),
         "physics": {"substeps": SUBSTEPS, "substep_s": SUBSTEP_S, "geom_margin_m": GEOM_MARGIN},
-        "policy": behaviour_words(settings["behaviour"], settings["behaviour_noise"]),
-        **({} if settings["behaviour"] == "uniform" else {n: settings[n] for n in ("behaviour", "behaviour_noise")}),
+        "policy": behaviour_words(behaviour, noise),
+        **({} if behaviour == "uniform" else {"behaviour": behaviour, "behaviour_noise": noise}),
         **({"num_maps": len(world.maze)} if isinstance(world.maze, MazeSet) else {}),
         "seed": settings["seed"],
         "num_episodes": settings["num_episodes"],
