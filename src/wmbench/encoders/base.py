@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypedDict
-from weakref import WeakKeyDictionary
 
 import torch
 from einops import rearrange
@@ -154,17 +153,9 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """Sixteen hex digits that name the module's weights; computed again only where these have changed since."""
-    state = sorted(module.state_dict().items())
-    now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in state]
-    if module not in _hashes or _hashes[module][0] != now:
-        digest = hashlib.sha256()
-        for name, tensor in state:
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        _hashes[module] = now, digest.hexdigest()[:16]
-    return _hashes[module][1]
-
-
-# module -> place and version of each of its tensors, and the hash of that moment
-_hashes: WeakKeyDictionary[nn.Module, tuple[list[tuple[str, int, int]], str]] = WeakKeyDictionary()
+    """Sixteen hex digits that name the module's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
