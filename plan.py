@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command
+from wmbench.processes.meeting import by_first
 
 
 @command("plan")
@@ -37,7 +38,8 @@ def main(cfg: DictConfig) -> None:
         if is_baseline
         else load_trained(cfg)
     )
-    tasks, maze, output = given or load_tasks(cfg, player), player.env.maze, Path(cfg.output_dir)
+    tasks, maze = given or by_first(lambda: load_tasks(cfg, player)), player.env.maze
+    output = Path(cfg.output_dir)
     asked = evaluation_of(cfg, player, tasks)
     print(f"{cfg.row}: protocol {cfg.protocol.name}, {len(tasks)} tasks ({tasks.hash}) in {maze.name}")
     if unreachable := int((~maze.has_path(tasks.start, tasks.goal)).sum()):
@@ -47,7 +49,7 @@ def main(cfg: DictConfig) -> None:
             floor = make_baseline(cfg, name, maze.rows, player.frameskip)
             evaluate(evaluation_of(cfg, floor, tasks), output, is_needed=False)
     evaluate(asked, output)
-    note_asked(output, output / asked.folder)
+    by_first(lambda: note_asked(output, output / asked.folder))
     print(f"wrote {output / asked.folder}")
 
 

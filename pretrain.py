@@ -10,6 +10,8 @@ from omegaconf import DictConfig
 
 from wmbench.commands import command
 from wmbench.files import exclusive
+from wmbench.processes.group import is_first
+from wmbench.processes.meeting import by_first
 
 
 @command("pretrain")
@@ -32,9 +34,11 @@ def main(cfg: DictConfig) -> None:
     trainee = new_trainee(cfg, episodes, recipe, device)
     run = output.with_suffix("")
     with exclusive(run, "wait for it, or give another output="):
-        provenance = open_pretraining(run, cfg, trainee.encoder, episodes)
+        provenance = by_first(lambda: open_pretraining(run, cfg, trainee.encoder, episodes))
         if trainee.learns:
             learn(trainee, run, f"{run}: {len(trainee.windows):,} frames, {trainee.encoder.source}", cfg)
+        if not is_first():
+            return
         pictures = draw_pictures(trainee, run, output.stem)
         results = facts(cfg, trainee)
         trainee.encoder.save_head(output, provenance | results)

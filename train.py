@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands import command, plan_line
 from wmbench.files import exclusive
+from wmbench.processes.meeting import by_first
 
 
 @command("train")
@@ -48,12 +49,11 @@ def main(cfg: DictConfig) -> None:
     decoder = new_decoder(cfg, model.encoder, episodes.image_size).to(device) if cfg.decoder else None
     heads = new_heads(cfg, model)
     with exclusive(folder_of(cfg), "wait for it, or give another model_name="):
-        run = open_run(cfg, model, episodes)
-        open_parts(run, cfg)
+        run = by_first(lambda: open_run(cfg, model, episodes))
+        by_first(lambda: open_parts(run, cfg))
         trainee = world_model_trainee(cfg, model, train, valid, recipe, run)
         learn(trainee, run, f"{run}: {len(train):,} windows of {len(train.which)} episodes", cfg, cfg.model_name)
-        probe = fit_probe(model, trainee.windows, trainee.valid)
-        probe.save(run)
+        probe = by_first(lambda: fit_probe(model, trainee.windows, trainee.valid).save(run))
         print(f"a frame's latent tells the ball's position linearly with R2 {probe.r2:.4f}; effective rank {probe.rank:.1f}")
         train_heads(cfg, heads, trainee, run)
         if decoder is not None:

@@ -16,6 +16,8 @@ from typing import IO
 
 import psutil
 
+from wmbench.processes.group import is_first
+
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parents[1]
 DAY_S = 86_400
@@ -48,12 +50,16 @@ def regular(path: Path) -> Path:
 def exclusive(path: Path, remedy: str) -> Iterator[None]:
     """Hold `path` (a file, or a folder that is worked in) for this process until the block ends, also by a kill.
 
-    The lock is the file .NAME.lock next to it, which names its holder and is deleted by it in the end.
+    The lock is the file .NAME.lock next to it, which names its holder and is deleted by it in the end. The first process of
+    a command holds it for all of them.
 
     Raises:
         ValueError: another process holds it; the message names that process and ends with the remedy. Or the lock is a
             link, whose file would be overwritten.
     """
+    if not is_first():
+        yield
+        return
     lock = path.with_name(f".{path.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     if lock.is_symlink():

@@ -13,6 +13,8 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from wmbench.processes.group import local_rank, num_processes
+
 Made = TypeVar("Made")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
@@ -32,11 +34,13 @@ def progress_bar(**options: Any) -> tqdm:
 
 
 def pick_device(name: str) -> torch.device:
-    """Pick the named device; auto takes CUDA, else Apple's MPS, else the CPU.
+    """Pick the named device; auto takes CUDA, else Apple's MPS, else the CPU. Of several processes each has its own GPU.
 
     Raises:
         ValueError: a device that this machine lacks.
     """
+    if num_processes() > 1:
+        name = _own_device(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -50,6 +54,20 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={name}: torch sees no Apple GPU here; use device=auto or device=cpu")
     return device
+
+
+def _own_device(name: str) -> str:
+    """The device of this one of several processes."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"device={name} is one device, for {num_processes()} processes; give device=cuda or device=cpu")
+    if name == "cuda" and local_rank() >= (here := torch.cuda.device_count()):
+        raise ValueError(
+            f"{local_rank() + 1} processes on a machine where torch sees {here} CUDA GPUs, and each needs its own; let "
+            "torchrun start fewer (--nproc-per-node), or give device=cpu"
+        )
+    return f"cuda:{local_rank()}" if name == "cuda" else name
 
 
 def num_cores() -> int:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from several import in_processes
 from torch import Tensor, nn
 
 from wmbench.data import token_file as latents
@@ -588,3 +589,29 @@ def test_the_script_lists_files_and_deletes_incomplete_or_named_ones(
         assert f"{whole.stem} is being written and stays" in call("--prune", whole.stem)
     assert f"{whole.stem} deleted" in call("--prune", whole.stem)
     assert "no tokens are kept here" in call()
+
+
+def test_several_processes_encode_every_chunk_once_and_what_a_kill_has_left(episodes: EpisodeSet, tmp_path: Path):
+    """Of 3 processes each has some; the file is, to the byte, the one that a single process writes."""
+    encoder = patches()
+
+    def work() -> list[int]:
+        encode, numbers = encode_of(encoder), []
+
+        def noted(obs: Any) -> Tensor:
+            numbers.append(len(obs["visual"]))
+            return encode(obs)
+
+        new_file(tmp_path, episodes, encoder).write(noted)
+        return numbers
+
+    alone = written(tmp_path / "alone", episodes, encoder).path.read_bytes()
+    counts = in_processes(tmp_path / "met", 3, work)
+    assert all(counts) and sum(map(sum, counts)) == len(FrameNumbers(episodes)), counts
+    file = new_file(tmp_path, episodes, encoder)
+    assert file.path.read_bytes() == alone
+    with file.path.open("r+b") as opened:  # as a kill leaves it: two chunks have no entry
+        opened.seek(file.rows_bytes + 8)
+        opened.write(bytes(16))
+    assert sorted(map(sum, in_processes(tmp_path / "again", 3, work))) == [0, 7, 7]
+    assert file.path.read_bytes() == alone

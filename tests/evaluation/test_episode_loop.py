@@ -51,7 +51,7 @@ class Scripted(PointMazes):
 class Signed(Floor):
     """Actions that tell whose they are: (task, number of the env step)."""
 
-    def reset(self, goal, blocks: int | float) -> None:
+    def reset(self, goal, blocks: int | float, number: np.ndarray) -> None:
         self.goal, self.blocks, self.actives, self.seen = goal, blocks, [], []
 
     def act(self, look, active: np.ndarray) -> np.ndarray:

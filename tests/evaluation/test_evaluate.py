@@ -29,7 +29,7 @@ class Still(Floor):
     def __init__(self):
         self.episodes = 0
 
-    def reset(self, goal, blocks) -> None:
+    def reset(self, goal, blocks, number) -> None:
         self.episodes += 1
 
     def act(self, look, active: np.ndarray) -> np.ndarray:

@@ -26,9 +26,12 @@ from wmbench.commands.help import help_text
 from wmbench.commands.messages import explain, fail, told
 from wmbench.commands.words import launcher_among, read
 from wmbench.files import PACKAGE
+from wmbench.processes.group import num_processes, voice
+from wmbench.processes.meeting import is_torn, joined
 
 MULTIRUN = Hydra.multirun
 PARENT = "WMBENCH_ENDS_WITH"  # its value: the number of the process to end with
+SHARED = ("train", "pretrain", "plan")  # commands that several processes may do together
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -50,7 +53,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 return print(help_text(run.__globals__["__doc__"], config_name))
             end_with_parent()
             wrap = hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
-            with told_in_a_line(config_name):
+            with told_in_a_line(config_name), joined():
+                if num_processes() > 1 and config_name not in SHARED:
+                    raise ValueError(f"torchrun is for {'.py, '.join(SHARED)}.py; start this command without it")
                 sys.argv[1:] = read(sys.argv[1:], config_name)
                 if os.environ.get("HYDRA_FULL_ERROR") == "1":
                     return wrap(precisely)()
@@ -73,10 +78,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
             except (OmegaConfBaseException, ValueError, OSError) as error:
                 problem = told(error, cfg)
             except (Exception, SystemExit) as error:
-                if not (is_sweep or lacks_memory(error)):
+                if not (is_sweep or lacks_memory(error) or num_processes() > 1):
                     raise
                 problem = unforeseen(error, cfg)
-            if not is_sweep:
+            if not is_sweep or num_processes() > 1:  # whose others wait for this one
                 fail(problem)
             problem = f"{' '.join(given_words())}: {problem}"
             print(f"error: {problem}; the sweep goes on", file=sys.stderr)
@@ -151,11 +156,13 @@ def as_note(message: Warning | str, category: type, filename: str, lineno: int, 
 
 def unforeseen(error: BaseException, cfg: DictConfig) -> str:
     """An error that is no refusal, as one line; of a fault of ours the traceback is printed first."""
+    if is_torn(error):
+        return "another of the command's processes has ended; what was saved is kept, and the same command goes on from it"
     if lacks_memory(error):
         return f"memory ran out ({told(error, cfg)[:200]}); other programs may hold some of it"
     if isinstance(error, SystemExit):
         return f"it ended with exit status {error.code}"
-    traceback.print_exc()
+    traceback.print_exc(file=voice())
     return f"{type(error).__name__}: {told(error, cfg)}"
 
 

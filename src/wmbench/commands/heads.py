@@ -9,6 +9,7 @@ from torch import nn
 from wmbench.commands.learners import learn
 from wmbench.models.controller import LinearController
 from wmbench.models.world_model import WorldModel
+from wmbench.processes.meeting import by_first
 from wmbench.runs.build import build_head
 from wmbench.runs.folder import HEADS
 from wmbench.runs.load import save_part
@@ -39,7 +40,7 @@ def new_heads(cfg: DictConfig, model: WorldModel) -> dict[str, nn.Module]:
 
 def train_heads(cfg: DictConfig, heads: dict[str, nn.Module], trainee: WorldModelTrainee, run: Path) -> None:
     """Train heads on what a finished world model was trained on, which stays as it is, and measure how its tokens vary."""
-    save_variance(run, token_variance(trainee.model, trainee.windows))
+    by_first(lambda: save_variance(run, token_variance(trainee.model, trainee.windows)))
     for name, head in heads.items():
         if isinstance(head, LinearController):
             breed_once(cfg, head.to(trainee.device), trainee, run)

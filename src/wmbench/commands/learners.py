@@ -13,6 +13,8 @@ from wmbench.encoders.base import Encoder
 from wmbench.encoders.matched import Matched
 from wmbench.machine import optional
 from wmbench.models.world_model import WorldModel
+from wmbench.processes.group import is_first
+from wmbench.processes.meeting import agree, by_first, first_before_others
 from wmbench.reports.figures import draw_decoder
 from wmbench.runs.build import build_decoder
 from wmbench.runs.find import step_path
@@ -42,6 +44,7 @@ def learn(trainee: Trainee, run: Path, what: str, cfg: DictConfig, name: str = "
     count, recipe = len(trainee.windows), trainee.recipe
     if recipe.batch_size > count:
         print(f"note: {recipe.where}.batch_size ({recipe.batch_size}) is more than there is: every step takes all {count}")
+    agree("the data's hash", trainee.windows.episodes.hash, "all machines need the same data")
     done = steps_done(run, trainee.resume)
     with wandb_log(cfg.get("wandb", "disabled"), name, OmegaConf.to_container(cfg, resolve=True)) as log:
         loop.train(trainee, run, announce=lambda seconds: print(forecast(what, trainee, done, seconds)), log=log)
@@ -62,15 +65,15 @@ def world_model_trainee(
 ) -> WorldModelTrainee:
     """Build a model and what it looks at: frames, or their tokens from the cache; matched tokens are measured once."""
     device, episodes = next(model.parameters()).device, train.episodes
-    done = load_resume(run, model, optimizer_of(model, recipe))
+    done = first_before_others(lambda: load_resume(run, model, optimizer_of(model, recipe)))
     if done >= recipe.max_steps and not step_path(run, done).exists():  # somebody deleted it, since it was damaged
-        save_weights(run, done, model)
+        by_first(lambda: save_weights(run, done, model))
     if recipe.max_steps - done >= MANY_STEPS and is_worth_keeping(model.encoder):
         tell_of_evening(WorldModelTrainee(model, train.showing(RandomTokens(model.encoder)), valid, recipe, cfg.seed), done)
     num_frames = max(0, recipe.max_steps - done) * recipe.batch_size * train.num_frames
     source = choose_source(model, episodes, Cache(**cfg.cache), num_frames, device)
     if done < recipe.max_steps:
-        note_source(run, done, source_facts(source, device, model.encoder.frozen))
+        by_first(lambda: note_source(run, done, source_facts(source, device, model.encoder.frozen)))
     train, valid = train.showing(source), valid.showing(source)
     if isinstance(model.encoder, Matched) and model.encoder.std is not None:
         if not done:
@@ -116,6 +119,8 @@ def train_decoder(
     recipe = Recipe.of(cfg.decoder.training, where="decoder.training")
     trainee = DecoderTrainee(model, Part("decoder", cfg.decoder, decoder), frames, valid, recipe, cfg.seed)
     learn(trainee, run, f"{run}: a decoder on {len(frames):,} frames", cfg, f"{cfg.model_name}_decoder")
+    if not is_first():
+        return
     picture = run / "decoder.png"
     optional(picture.name, lambda: draw_decoder(picture, draw_samples(model, decoder, valid, count=6)))
     if picture.exists():

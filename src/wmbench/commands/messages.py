@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from wmbench.commands.configuration import CONF, default_config, is_open, keys_of, nearest, unknown_key
 from wmbench.commands.quoting import in_quotes
+from wmbench.processes.group import end, is_first_failure, voice
 
 NO_SETTINGS = OmegaConf.create({})
 
@@ -31,8 +32,10 @@ VARIABLES = (
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+    """End with an error; of several processes that fail the first one says why."""
+    if is_first_failure():
+        print(f"error: {message}", file=voice())
+    end(code)
 
 
 def explain(error: Exception, config_name: str) -> str:

@@ -44,6 +44,7 @@ from wmbench.planning.floors import RandomAgent, ZeroAgent
 from wmbench.planning.inverse import InverseAgent
 from wmbench.planning.objective import Objective
 from wmbench.planning.simulator import SimulatorModel
+from wmbench.processes.meeting import by_first
 from wmbench.reports.show import show_outcome
 from wmbench.runs.find import find_run, step_of, step_path
 from wmbench.runs.load import load_decoder, load_head, load_run
@@ -66,7 +67,7 @@ def run_of(cfg: DictConfig) -> tuple[Path, int | None]:
 def load_trained(cfg: DictConfig) -> Player:
     """Load a trained model as an agent, in the environment whose pixels it was trained on."""
     device = pick_device(cfg.device)
-    run, step = run_of(cfg)
+    run, step = by_first(lambda: run_of(cfg))
     model, train_cfg, provenance = load_run(run, step, cfg.get("encoder"))
     encoder, data = model.encoder, provenance["data"]
     where = f"{run / 'provenance.json'}, data,"

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from wmbench.processes.group import is_first
+
 
 def wandb_mode(choice: object) -> str:
     """online, offline or disabled, or a switch for the first and the last.
@@ -27,7 +29,7 @@ def wandb_log(choice: object, name: str, config: Any) -> Iterator[Callable[[dict
         ValueError: wandb cannot start, for example without a login.
     """
     mode = wandb_mode(choice)
-    if mode == "disabled":
+    if mode == "disabled" or not is_first():
         yield lambda row: None
         return
     import wandb

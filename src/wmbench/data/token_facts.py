@@ -1,8 +1,12 @@
-"""What a file of kept tokens says of itself, in the JSON beside it."""
+"""What a file of kept tokens says of itself: in the JSON beside it, and of its chunks at its end."""
 
 import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
 
 from wmbench.files import regular
 
@@ -33,3 +37,11 @@ def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
     key = about.get("key") if isinstance(about, dict) else None
     return (about, key) if isinstance(key, dict) else ({}, {})
+
+
+def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:
+    """The entries at the end of a file; zeros where it is not that long yet."""
+    with regular(path).open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8 * num_chunks))
+        entries = np.frombuffer(file.read(), "<i8")
+    return entries if len(entries) == num_chunks else np.zeros(num_chunks, np.int64)

@@ -16,7 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,10 +28,12 @@ from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import TOLERANCE, Packing
-from wmbench.data.token_facts import FORMAT, read_about
+from wmbench.data.token_facts import FORMAT, read_about, read_journal
 from wmbench.data.windows import CPU, FrameNumbers, Source, StoredFrames, compute_ahead, fits, observe, send, upload
 from wmbench.files import regular, try_lock, write_text
 from wmbench.machine import progress_bar
+from wmbench.processes.group import mine
+from wmbench.processes.meeting import by_first, meet
 from wmbench.shapes import Obs
 
 CHUNK = 64  # frames that are encoded, written and checked together
@@ -127,22 +129,17 @@ class TokenFile:
     def write(self, encode: Encode) -> None:
         """Fill what is missing: while a chunk is encoded, the next one is read and the one before it written.
 
-        Waits while another process writes, and then writes what that has left.
+        The processes of a command share what is missing. Waits while another command writes, then writes what that has left.
 
         Raises:
             ValueError: tokens that the dtype cannot hold.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked() as file:
-            if not self.is_begun:
-                about = {"key": self.key, "row_bytes": self.row_bytes, "data_path": str(self.episodes.path)}
-                write_text(self.about_path, json.dumps(about | {"source": self.source}, indent=2) + "\n")
-                file.truncate(0)
-                file.truncate(self.num_bytes)  # zeros that take no space yet
-            todo = np.flatnonzero(self.journal() == 0).tolist()
-            bar = progress_bar(total=len(self.numbers), initial=self.num_done, desc="encoding frames", unit=" frames")
+        with ExitStack() as held:
+            todo = by_first(lambda: self._begin(held))[mine()]
+            done, number = self.num_done, sum(len(self._chunk(k)) for k in todo)
+            bar = progress_bar(total=done + number, initial=done, desc="encoding frames", unit=" frames")
             read = closing(compute_ahead(self.observations, map(self._chunk, todo)))
-            with bar, read as observations, ThreadPoolExecutor(1) as thread:
+            with self.path.open("r+b") as file, bar, read as observations, ThreadPoolExecutor(1) as thread:
                 written: Future[None] | None = None
                 for k, obs in zip(todo, observations, strict=True):
                     rows = self.packing.pack(encode(obs)).cpu().numpy().reshape(-1, self.row_bytes)
@@ -152,6 +149,18 @@ class TokenFile:
                     bar.update(len(rows))
                 if written is not None:
                     written.result()
+            meet()  # what holds the file for all is let go when all have written
+
+    def _begin(self, held: ExitStack) -> list[int]:
+        """Hold the file, made if it is missing, and list the chunks that it lacks."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = held.enter_context(self._locked())
+        if not self.is_begun:
+            about = {"key": self.key, "row_bytes": self.row_bytes, "data_path": str(self.episodes.path)}
+            write_text(self.about_path, json.dumps(about | {"source": self.source}, indent=2) + "\n")
+            file.truncate(0)
+            file.truncate(self.num_bytes)  # zeros that take no space yet
+        return np.flatnonzero(self.journal() == 0).tolist()
 
     def check(self, encode: Encode) -> None:
         """Check on some frames that the file holds what the encoder makes of them; mends some chunks, if they are damaged.
@@ -289,11 +298,3 @@ class FreshTokens:
         file = self.file
         obs = observe(self.frames, file.episodes, steps, episode, file.lookback, file.frameskip, device)
         return file.packing.unpack(file.packing.pack(self.encode(obs)))
-
-
-def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:
-    """The entries at the end of a file; zeros where it is not that long yet."""
-    with regular(path).open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 8 * num_chunks))
-        entries = np.frombuffer(file.read(), "<i8")
-    return entries if len(entries) == num_chunks else np.zeros(num_chunks, np.int64)

@@ -3,8 +3,7 @@
 import time
 from pathlib import Path
 
-from wmbench.data.token_facts import read_about
-from wmbench.data.token_file import read_journal
+from wmbench.data.token_facts import read_about, read_journal
 from wmbench.files import regular, try_lock
 from wmbench.machine import duration, size
 

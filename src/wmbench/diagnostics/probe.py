@@ -35,11 +35,12 @@ class Probe:
         """Read positions (x, y) [m] from latents."""
         return (folded(z.flatten(-2).float().cpu(), len(self.weight)) @ self.weight + self.bias).numpy()
 
-    def save(self, run: Path) -> None:
+    def save(self, run: Path) -> "Probe":
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous(), "r2": torch.tensor(self.r2)}
         tensors |= {} if self.rank is None else {"rank": torch.tensor(self.rank)}
         with whole(run / "probe.safetensors") as path:
             save_file(tensors, path)
+        return self
 
 
 def load_probe(run: Path) -> Probe | None:

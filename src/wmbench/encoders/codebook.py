@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from wmbench.encoders.base import full_precision
+from wmbench.processes.batch import all_rows, from_first
 
 EMA_DECAY, EMA_EPS = 0.99, 1e-5
 COMMITMENT = 0.25  # weight, in a loss, of the distance of tokens to their codes
@@ -32,7 +33,7 @@ class Codebook(nn.Module):
         nearest = self.nearest(flat)
         codes = self.embed.T[nearest].view_as(x)
         if self.training:
-            self.follow(flat, nearest)
+            self.follow(all_rows(flat), all_rows(nearest))
         return x + (codes - x).detach(), (codes - x).square().mean()
 
     def codes(self, x: Float[Tensor, "F N D"]) -> Float[Tensor, "F N D"]:
@@ -69,7 +70,7 @@ class RevivedCodebook(Codebook):
     def follow(self, flat: Float[Tensor, "K D"], nearest: Int[Tensor, " K"]) -> None:
         super().follow(flat, nearest)
         is_dead = self.cluster_size < DEAD
-        latents = flat[torch.randint(len(flat), is_dead.shape, device=flat.device)].T
+        latents = flat[from_first(torch.randint(len(flat), is_dead.shape, device=flat.device))].T
         self.embed.copy_(torch.where(is_dead, latents, self.embed))
         self.embed_avg.copy_(torch.where(is_dead, DEAD * latents, self.embed_avg))
         self.cluster_size.clamp_(min=DEAD)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.tokenizer import Tokenizer, frozen_backbone, head_file
 from wmbench.encoders.weights import drawn_from
+from wmbench.processes.batch import with_noise
 
 METHOD = "after VFM-VAE, without attention in the adapter"
 LOG_VARIANCES = (-30.0, 20.0)  # clamped as in VFM-VAE
@@ -62,7 +63,7 @@ class LatentVAE(Tokenizer):
 
     def sample(self, pixels: Float[Tensor, "F 3 h w"]) -> tuple[Float[Tensor, "F N D"], Float[Tensor, ""]]:
         mean, log_variance = self.moments(pixels)
-        tokens = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        tokens = mean + (0.5 * log_variance).exp() * with_noise(torch.randn_like, mean)
         return tokens, self.kl_weight * divergence(mean, log_variance)
 
     def moments(self, pixels: Float[Tensor, "F 3 h w"]) -> tuple[Float[Tensor, "F N D"], Float[Tensor, "F N D"]]:

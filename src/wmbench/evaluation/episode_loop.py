@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,8 @@ from wmbench.envs.physics import is_success
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.tasks import Tasks
 from wmbench.planning.actor import Actor, Decision
+from wmbench.processes.group import mine, num_processes
+from wmbench.processes.meeting import gathered, woven
 from wmbench.shapes import Obs
 
 CHECKS = ("every_step", "every_round", "last_step")
@@ -95,26 +97,27 @@ def run_episodes(
     device: torch.device,
     on_block: Callable[[int, ndarray], None] = lambda block, active: None,
 ) -> Outcome:
-    """Run every task to its success or to the end of its episode.
+    """Run every task to its success or to the end of its episode; of several processes each runs its share of them.
 
     Args:
         on_block: called after each block of actions with its number and the tasks that are not solved yet.
     """
-    env.set_state(tasks.start)
+    number = np.arange(len(tasks))[mine()]  # of each task among all
+    start, ends = tasks.start[number], tasks.goal[number]
+    env.set_state(start)
     states = [env.state.copy()]
-    success, steps = np.zeros(len(tasks), bool), np.zeros(len(tasks), int)
-    active, block = np.arange(len(tasks)), np.empty(0)
-    goal = observe(env, tasks.goal, device, was_set=True, episode=np.arange(len(tasks)), is_goal=True)
-    agent.reset(goal, rules.blocks)
+    success, steps = np.zeros(len(number), bool), np.zeros(len(number), int)
+    active, block = np.arange(len(number)), np.empty(0)
+    agent.reset(observe(env, ends, device, was_set=True, episode=number, is_goal=True), rules.blocks, number)
     while len(active):
         step = len(states)  # the one to be taken, counted from 1
         if (step - 1) % rules.frameskip == 0:
-            block = np.zeros((len(tasks), rules.frameskip, env.action_dim))
-            look = partial(observe, env, env.state[active], device, was_set=step == 1, episode=active, step=step - 1)
+            block = np.zeros((len(number), rules.frameskip, env.action_dim))
+            look = partial(observe, env, env.state[active], device, was_set=step == 1, episode=number[active], step=step - 1)
             block[active] = agent.act(look, active)
             if not np.isfinite(block).all():
                 raise ValueError(f"the actions of env step {step} are NaN or Inf; the model that gives them is not sound")
-        moving = np.arange(len(tasks)) if rules.coast else active
+        moving = np.arange(len(number)) if rules.coast else active
         is_over = success & (not rules.play_on)
         action = np.where(is_over[:, None], 0.0, block[:, (step - 1) % rules.frameskip])
         env.step(action[moving], moving)
@@ -122,14 +125,25 @@ def run_episodes(
         steps[~success] = step
         is_end, is_round = step == rules.max_steps, step % rules.round_steps == 0
         if is_end or rules.check == "every_step" or (rules.check == "every_round" and is_round):
-            success[active] |= is_success(env.state[active], tasks.goal[active])
+            success[active] |= is_success(env.state[active], ends[active])
             active = active if rules.play_on else active[~success[active]]
         if step % rules.frameskip == 0 or not len(active):
             on_block((step - 1) // rules.frameskip, np.flatnonzero(~success))
         if is_end:
             break
-    distance = np.linalg.norm(states[-1][:, :2] - tasks.goal[:, :2], axis=-1)
-    return Outcome(np.stack(states, 1), success, steps, distance, *seconds_of(agent.decisions))
+    for _ in range(max(gathered(len(states))) - len(states)):  # other processes' tasks go on
+        if rules.coast:
+            env.step(np.zeros((len(number), env.action_dim)))
+        states.append(env.state.copy())
+    distance = np.linalg.norm(states[-1][:, :2] - ends[:, :2], axis=-1)
+    return of_all(Outcome(np.stack(states, 1), success, steps, distance, *seconds_of(agent.decisions)))
+
+
+def of_all(own: Outcome) -> Outcome:
+    """The outcome of all tasks, of which each process has its share; seconds are those of a mean process."""
+    kept = {field.name: getattr(own, field.name) for field in fields(own)}
+    seconds = {n: sum(gathered(value)) / num_processes() for n, value in kept.items() if n.startswith("seconds")}
+    return replace(own, **{n: woven(value) for n, value in kept.items() if n not in seconds}, **seconds)
 
 
 def seconds_of(decisions: Sequence[Decision]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from wmbench.evaluation.tasks import Tasks
 from wmbench.files import exclusive, file_name, write_text
 from wmbench.machine import duration, optional, peak_memory, progress_bar, size
 from wmbench.planning.actor import Actor, Read
+from wmbench.processes.group import mine, num_processes
+from wmbench.processes.meeting import by_first, gathered, woven
 
 Plans = dict[int, Float[ndarray, "n H 2"]]  # block of actions -> imagined positions at the end of each planned block
 FILMABLE = 16  # tasks whose expected latents are kept, to be drawn in a video
@@ -103,11 +106,24 @@ class Thoughts:
             self.expected.append(expected.cpu())
         return True
 
+    def of_all(self) -> None:
+        """Gather what the other processes' actors had in mind of their tasks."""
+        if num_processes() > 1:
+            self.ends = [woven(ends) for ends in _as_long(self.ends)]
+            self.plans = dict(enumerate(woven(plan) for plan in _as_long([*self.plans.values()])))
+            self.expected = [torch.from_numpy(woven(z.float().numpy()))[:FILMABLE] for z in _as_long(self.expected)]
+
     def imagine(self, task: int) -> UInt8[ndarray, "K h w 3"] | None:
         """Frames that the model expected at the end of each block, where it can draw them."""
         if self.player.draw is None or not self.expected or task >= FILMABLE:
             return None
         return self.player.draw(torch.stack([z[task] for z in self.expected]))
+
+
+def _as_long(own: list[Any]) -> list[Any]:
+    """One entry for each block that any process has played: who was done earlier repeats its last."""
+    lengths = gathered(len(own))
+    return [own[min(k, len(own) - 1)] for k in range(max(lengths) if min(lengths) else 0)]
 
 
 def evaluate(evaluation: Evaluation, root: Path, is_needed: bool = True) -> Summary | None:
@@ -120,27 +136,40 @@ def evaluate(evaluation: Evaluation, root: Path, is_needed: bool = True) -> Summ
     """
     folder = root / evaluation.folder
     with ExitStack() as held:
-        try:
-            held.enter_context(exclusive(folder, "wait for it, then run the same command again"))
-        except ValueError as busy:
-            if is_needed:
-                raise
-            return print(f"note: {busy}")
-        if summary := _finished(folder):
-            print(f"{sentence(summary)}\nnothing to do: {folder} is complete already")
-            if evaluation.num_videos and not evaluation.player.row.is_baseline and not (folder / "videos").exists():
-                print(f"note: it was not filmed; delete {folder} to play it again and film it")
+        is_played, summary = by_first(lambda: _found(evaluation, folder, is_needed, held))
+        if is_played:
             return summary
         thoughts = Thoughts(evaluation.player)
         began = time.perf_counter()
         outcome = _play(evaluation, thoughts)
-        scores = _scores(evaluation, outcome)
-        result = _result(evaluation, outcome, scores, time.perf_counter() - began)
-        write_text(folder / "config.yaml", evaluation.config)
-        imagined = np.stack(thoughts.ends, 1) if thoughts.ends else None
-        save_result(folder, result, evaluation.tasks, outcome, evaluation.player.env.maze, scores, imagined)
-        print(sentence(result.summary))
-        evaluation.show(evaluation, outcome, thoughts, folder)
+        return by_first(lambda: _keep(evaluation, folder, outcome, thoughts, time.perf_counter() - began))
+
+
+def _found(evaluation: Evaluation, folder: Path, is_needed: bool, held: ExitStack) -> tuple[bool, Summary | None]:
+    """Whether there is nothing to play here, and the result where it is complete; the folder is held from then on."""
+    try:
+        held.enter_context(exclusive(folder, "wait for it, then run the same command again"))
+    except ValueError as busy:
+        if is_needed:
+            raise
+        return True, print(f"note: {busy}")
+    if (summary := _finished(folder)) is None:
+        return False, None
+    print(f"{sentence(summary)}\nnothing to do: {folder} is complete already")
+    if evaluation.num_videos and not evaluation.player.row.is_baseline and not (folder / "videos").exists():
+        print(f"note: it was not filmed; delete {folder} to play it again and film it")
+    return True, summary
+
+
+def _keep(evaluation: Evaluation, folder: Path, outcome: Outcome, thoughts: Thoughts, seconds: float) -> Summary:
+    """Write the result into its folder, then show what can be shown of it."""
+    scores = _scores(evaluation, outcome)
+    result = _result(evaluation, outcome, scores, seconds)
+    write_text(folder / "config.yaml", evaluation.config)
+    imagined = np.stack(thoughts.ends, 1) if thoughts.ends else None
+    save_result(folder, result, evaluation.tasks, outcome, evaluation.player.env.maze, scores, imagined)
+    print(sentence(result.summary))
+    evaluation.show(evaluation, outcome, thoughts, folder)
     return result.summary | {"folder": str(folder)}
 
 
@@ -155,9 +184,12 @@ def _finished(folder: Path) -> Summary | None:
 
 def _play(evaluation: Evaluation, thoughts: Thoughts) -> Outcome:
     player, tasks, rules = evaluation.player, evaluation.tasks, evaluation.rules
+    if num_processes() > len(tasks):
+        raise ValueError(f"{len(tasks)} tasks are too few for {num_processes()} processes; let torchrun start {len(tasks)}")
+    number = len(range(len(tasks))[mine()])
     blocks = rules.max_steps and rules.max_steps // rules.frameskip
     example = observe(player.env, tasks.goal[:1], player.device, was_set=True)
-    if seconds := player.agent.forecast(example, len(tasks), blocks or rules.round_steps // rules.frameskip):
+    if seconds := player.agent.forecast(example, number, blocks or rules.round_steps // rules.frameskip):
         limit = "at most about" if blocks else "without a limit on rounds; a round takes about"
         memory = size(peak_memory(player.device))
         print(f"{player.row.row}: {limit} {duration(seconds)} on {player.device}, {memory} of memory, a few MB of disk")
@@ -173,11 +205,13 @@ def _play(evaluation: Evaluation, thoughts: Thoughts) -> Outcome:
         nonlocal is_kept
         if is_kept:
             is_kept = bool(optional("what the model has in mind", lambda: thoughts.keep(block, is_filmed)))
-        bar.set_postfix_str(f"{len(tasks) - len(active)} of {len(tasks)} solved", refresh=False)
+        bar.set_postfix_str(f"{number - len(active)} of {number} solved", refresh=False)
         bar.update()
 
     with torch.no_grad(), bar:
-        return run_episodes(player.agent, player.env, tasks, rules, player.device, on_block)
+        outcome = run_episodes(player.agent, player.env, tasks, rules, player.device, on_block)
+    thoughts.of_all()
+    return outcome
 
 
 def _scores(evaluation: Evaluation, outcome: Outcome) -> Scores | None:

@@ -6,6 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad, scaled_dot_product_attention
 
+from wmbench.processes.group import num_processes, rank
+
 KeysValues = tuple[Float[Tensor, "_ heads _ d"], Float[Tensor, "_ heads _ d"]]
 Memory = list[KeysValues]  # of the first frames of a window, layer by layer
 ALIGNED = 8  # of 16 bits: what tensor cores read at once
@@ -45,13 +47,29 @@ def frame_causal_attention(
     """
     asked, seen = q.shape[2], k.shape[2]
     if num_tokens == 1 and asked == seen:
-        return scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        attend = spread_attention if dropout and num_processes() > 1 and not q.is_cuda else scaled_dot_product_attention
+        return attend(q, k, v, dropout_p=dropout, is_causal=True)
     attend = thinned_attention if dropout and q.device.type == "cpu" else scaled_dot_product_attention
     frames = [
         attend(frame, k[:, :, :end], v[:, :, :end], dropout_p=dropout)
         for frame, end in zip(q.split(num_tokens, 2), range(seen - asked + num_tokens, seen + 1, num_tokens), strict=True)
     ]
     return torch.cat(frames, dim=2) if len(frames) > 1 else frames[0]
+
+
+def spread_attention(
+    q: Float[Tensor, "B heads L d"],
+    k: Float[Tensor, "B heads L d"],
+    v: Float[Tensor, "B heads L d"],
+    dropout_p: float,
+    is_causal: bool = True,
+) -> Float[Tensor, "B heads L d"]:
+    """Causal attention for the CPU where the rows of a batch are spread over processes: each draws for all of them, as
+    PyTorch's attention would."""
+    later = torch.full((q.shape[2], k.shape[2]), -torch.inf, dtype=q.dtype).triu(1)
+    weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + later, dim=-1)
+    kept = torch.dropout(weights.new_ones(num_processes() * len(weights), *weights.shape[1:]), dropout_p, True)
+    return (weights * kept[rank() * len(weights) :][: len(weights)]) @ v
 
 
 def thinned_attention(
@@ -63,9 +81,12 @@ def thinned_attention(
 
 
 def thinned(x: Float[Tensor, "..."], dropout: float) -> Float[Tensor, "..."]:
-    """Dropout for the CPU, where PyTorch's draws number by number: here four of 16 bits come from each drawn one."""
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    kept = bits.view(torch.int16)[: x.numel()].view_as(x) >= round(dropout * 2**16) - 2**15
+    """Dropout for the CPU, where PyTorch's draws number by number: here four of 16 bits come from each drawn one.
+
+    Where the rows of a batch are spread over processes, each draws for all of them, so that their number changes nothing.
+    """
+    bits = torch.empty(-(-num_processes() * x.numel() // 4), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[rank() * x.numel() :][: x.numel()].view_as(x) >= round(dropout * 2**16) - 2**15
     return x * kept.to(x.dtype).mul_(1 / (1 - dropout))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, OneHotCategoricalStraightThrough, kl_divergence
 
 from wmbench.models.base import Losses, Predictor
+from wmbench.processes.batch import with_noise
 
 GOAL_LOOKS = 3  # times that a frame without a past is looked at, doing nothing in between
 
@@ -107,13 +108,17 @@ class RSSM(Predictor):
         self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], is_drawn: bool = False
     ) -> tuple[list[Belief], list[Tensor]]:
         """States behind each frame, and what the posterior told of them."""
+
+        def sample(told: Tensor) -> Tensor:
+            return self.distribution(told).rsample()
+
         beliefs, told, hidden = [], [], self.first(z[:, 0])
         for step, frame in enumerate(z.unbind(1)):
             if step:
                 hidden = self.advance(beliefs[-1], past[:, step - 1])
             told.append(self.look(hidden, frame))
-            seen = self.distribution(told[-1])
-            beliefs.append(Belief(hidden, (seen.rsample() if is_drawn else seen.mean).flatten(1)))
+            state = with_noise(sample, told[-1]) if is_drawn else self.distribution(told[-1]).mean
+            beliefs.append(Belief(hidden, state.flatten(1)))
         return beliefs, told
 
     def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wmbench.processes.batch import from_first, mean_of_all
+from wmbench.processes.group import num_processes
+
 T_MAX, NUM_KNOTS = 3.0, 17
 
 
@@ -18,6 +21,7 @@ def epps_pulley(h: Float[Tensor, "*B N M"]) -> Float[Tensor, "*B M"]:
 
     The integral over the real line with weight exp(-t^2 / 2), by the trapezoid rule on 17 knots in [0, 3], doubled. A
     column of N(0, 1) samples has expectation 1.0525 at any N.
+    Where the samples are spread over processes, each of which has as many, the statistic is that of all.
     """
     return _EppsPulley.apply(h)
 
@@ -38,15 +42,15 @@ class _EppsPulley(torch.autograd.Function):
         normal = torch.exp(-(t**2) / 2)
         weight = 2 * first * normal
         weight[-1] /= 2
-        real, imaginary = cos.mean(-2, keepdim=True) - normal, sin.mean(-2, keepdim=True)
+        real, imaginary = mean_of_all(cos.mean(-2, keepdim=True)) - normal, mean_of_all(sin.mean(-2, keepdim=True))
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward((2 * weight * t * imaginary * cos).sub_(2 * weight * t * real * sin).sum(0))
-        return h.shape[-2] * (weight * (real**2 + imaginary**2)).sum(0).squeeze(-2)
+        return num_processes() * h.shape[-2] * (weight * (real**2 + imaginary**2)).sum(0).squeeze(-2)
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Tensor:
         (slope,) = ctx.saved_tensors
-        return gradient[0].unsqueeze(-2) * slope
+        return num_processes() * gradient[0].unsqueeze(-2) * slope  # gradients are averaged over processes later
 
 
 class SIGReg(nn.Module):
@@ -65,9 +69,9 @@ class SIGReg(nn.Module):
     def forward(self, z: Float[Tensor, "B T N D"]) -> Float[Tensor, ""]:
         """Compute it in fp32 also under autocast: a bf16 projection is too coarse for a characteristic function."""
         with torch.autocast(z.device.type, enabled=False):
-            directions = torch.randn(z.shape[-1], self.num_directions, device=z.device)
+            directions = from_first(torch.randn(z.shape[-1], self.num_directions, device=z.device))
             h = z.float().permute(1, 2, 0, 3) @ nn.functional.normalize(directions, dim=0)  # T N B M
             return epps_pulley(h).mean()
 
     def loss_weight(self, batch_size: int) -> float:
-        return self.weight * 128 / batch_size
+        return self.weight * 128 / (num_processes() * batch_size)

@@ -126,8 +126,12 @@ class Agent:
         return seconds * rollouts / (plans.shape[1] * self.horizon)
 
     @torch.no_grad()
-    def reset(self, goal: Obs, blocks: int | float) -> None:
-        """Begin episodes of at most `blocks` model steps (may be math.inf) towards the last frame of goal (B 1 ...)."""
+    def reset(self, goal: Obs, blocks: int | float, number: Int[ndarray, " B"] | None = None) -> None:
+        """Begin episodes of at most `blocks` model steps (may be math.inf) towards the last frame of goal (B 1 ...).
+
+        Args:
+            number: of each task, which its noise is keyed by, where they are some of more; by default its place in goal.
+        """
         self._device = goal["visual"].device
         self._goal = self._encode(goal)  # latents of all tasks stay on the CPU; a plan takes those of its tasks
         if self.objective.alpha and self.model.split(self._goal)[1] is None:
@@ -135,6 +139,7 @@ class Agent:
                 f"objective.alpha ({self.objective.alpha}) weighs proprio, which this model has none of; set it to 0"
             )
         self._num_tasks, self._blocks_left = len(self._goal), blocks
+        self._number = np.arange(self._num_tasks) if number is None else number
         self._frames: list[Tensor] = []  # latents (B N D) of the newest frames
         self._past: list[Tensor] = []  # normalised blocks (B A) taken after each of them
         self._last_look: tuple[int, ndarray, Obs] | None = None  # before which block, at which tasks, and what was seen
@@ -239,7 +244,7 @@ class Agent:
             tasks = active[first : first + chunk]
             here, which = torch.as_tensor(tasks), torch.as_tensor(tasks, device=self._device)
             seen, goal = z[here].to(self._device), self._goal[here].to(self._device)
-            noise = KeyedNoise(self.seed, tasks, self._num_plans, is_ahead=self._device.type != "cpu")
+            noise = KeyedNoise(self.seed, self._number[tasks], self._num_plans, is_ahead=self._device.type != "cpu")
             guess = self.planner.first_guess(zero[which], noise)
             guess[:, :rest] = self._plan[which, :horizon]  # warm start from the unexecuted tail
             mean[which] = self.propose(Situation(seen, past[which], goal), guess, noise)

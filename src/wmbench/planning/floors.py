@@ -34,8 +34,9 @@ class RandomAgent(Floor):
             raise ValueError(f"seed ({seed}) must not be negative")
         self.shape, self.seed = (frameskip, action_dim), seed
 
-    def reset(self, goal: Obs, blocks: int | float) -> None:
-        self._rngs = [np.random.default_rng((self.seed, task)) for task in range(len(goal["proprio"]))]
+    def reset(self, goal: Obs, blocks: int | float, number: Int[ndarray, " B"] | None = None) -> None:
+        number = np.arange(len(goal["proprio"])) if number is None else number
+        self._rngs = [np.random.default_rng((self.seed, int(task))) for task in number]
 
     def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:
         return np.stack([self._rngs[task].uniform(-1, 1, self.shape) for task in active]).astype(np.float32)
@@ -47,7 +48,7 @@ class ZeroAgent(Floor):
     def __init__(self, frameskip: int, action_dim: int):
         self.shape = (frameskip, action_dim)
 
-    def reset(self, goal: Obs, blocks: int | float) -> None:
+    def reset(self, goal: Obs, blocks: int | float, number: Int[ndarray, " B"] | None = None) -> None:
         pass
 
     def act(self, look: Look, active: Int[ndarray, " B"]) -> Float[ndarray, "B frameskip a"]:

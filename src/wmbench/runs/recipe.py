@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from wmbench.processes.group import rows
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -42,6 +44,10 @@ class Recipe:
                 raise ValueError(f"{key} ({value}) must not be negative")
             if name not in ("warmup_fraction", "weight_decay") and value <= 0:
                 raise ValueError(f"{key} ({value}) must be positive")
+        try:
+            rows(self.batch_size)
+        except ValueError as error:
+            raise ValueError(f"{self.where}.batch_size: {error}") from None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], encoder_lr: float | None = None, where: str = "training") -> "Recipe":

@@ -10,6 +10,8 @@ from wmbench.data.windows import Windows
 from wmbench.models.base import Losses
 from wmbench.models.decoder import decode_frames, decoder_loss, frames_to_pixels
 from wmbench.models.world_model import WorldModel
+from wmbench.processes.batch import mean_of_all
+from wmbench.processes.group import fair_rows
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Batch, Obs
 from wmbench.training.part import PartTrainee
@@ -40,12 +42,12 @@ def validate_decoder(model: WorldModel, decoder: nn.Module, valid: Windows, reci
     decoder.eval()
     errors = []
     for index in valid.held_out(max(1, recipe.batch_size // valid.num_frames), recipe.valid_batches):
-        batch = valid.get(index, device)
+        batch = valid.get(index[fair_rows(len(index))], device)
         seen = Obs(visual=batch.obs["visual"][:, 1:], proprio=batch.obs["proprio"][:, 1:])
         losses = [_losses(decoder, z, seen) for z in _seen_and_predicted(model, batch)]
         errors.append(torch.stack([loss.parts["reconstruction"] for loss in losses]))
     decoder.train()
-    reconstruction, prediction = torch.stack(errors).mean(0).tolist()
+    reconstruction, prediction = mean_of_all(torch.stack(errors).mean(0)).tolist()
     return {"valid_reconstruction": reconstruction, "valid_prediction": prediction}
 
 

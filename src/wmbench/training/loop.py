@@ -15,11 +15,16 @@ from torch import Tensor, nn
 
 from wmbench.encoders.weights import not_finite
 from wmbench.machine import free_disk, progress_bar, size
+from wmbench.models.base import Losses
 from wmbench.planning.memory import is_out_of_memory
+from wmbench.processes.batch import mean_of_all
+from wmbench.processes.group import is_first, num_processes
+from wmbench.processes.meeting import agree, any_of, by_first, first_before_others, gathered
 from wmbench.runs.recipe import Recipe
 from wmbench.runs.store import load_resume, save_resume, training_state
 from wmbench.training.cost import disk_bytes
 from wmbench.training.metrics import Metrics, Row
+from wmbench.training.parallel import over_processes
 from wmbench.training.trainee import Trainee
 
 Log = Callable[[Row], None]
@@ -43,51 +48,61 @@ def train(trainee: Trainee, run: Path, *, announce: Callable[[float], None], log
 
 
 def _train(trainee: Trainee, run: Path, announce: Callable[[float], None], log: Log) -> None:
-    step = load_resume(run, trainee.module, trainee.optimizer, trainee.resume)
+    step = first_before_others(lambda: load_resume(run, trainee.module, trainee.optimizer, trainee.resume))
+    agree(f"the step of {run}", step, "all machines need the same checkpoints folder")
     trainee.module.train()
+    forward = trainee.forward
     if step < trainee.recipe.max_steps:
-        needed, free = disk_bytes(trainee, step), free_disk(run / trainee.resume)
-        if needed > free:
-            raise OSError(
-                f"{trainee.what} needs {size(needed)} of disk and {run} has {size(free)} free; make room, save less often "
-                f"({trainee.recipe.where}.save_every, now {trainee.recipe.save_every}) or give ckpt_base_path=ANOTHER_DISK"
-            )
-        announce((trainee.recipe.max_steps - step) * measure_step(trainee))
+        by_first(lambda: _check_room(trainee, run, step))
+        forward = over_processes(trainee, step)
+        announce((trainee.recipe.max_steps - step) * measure_step(trainee, forward))
     with closing(trainee.batches(step)) as batches:
-        _take_steps(trainee, batches, run, step, log)
+        _take_steps(trainee, forward, batches, run, step, log)
     trainee.module.eval()
 
 
-def _take_steps(trainee: Trainee, batches: Any, run: Path, step: int, log: Log) -> None:
+def _check_room(trainee: Trainee, run: Path, step: int) -> None:
+    needed, free = disk_bytes(trainee, step), free_disk(run / trainee.resume)
+    if needed > free:
+        raise OSError(
+            f"{trainee.what} needs {size(needed)} of disk and {run} has {size(free)} free; make room, save less often "
+            f"({trainee.recipe.where}.save_every, now {trainee.recipe.save_every}) or give ckpt_base_path=ANOTHER_DISK"
+        )
+
+
+def _take_steps(trainee: Trainee, forward: Callable[[Any], Losses], batches: Any, run: Path, step: int, log: Log) -> None:
     recipe, watch = trainee.recipe, _Watch(trainee, run, step)
-    metrics = Metrics(run / trainee.metrics, step)
+    metrics = by_first(lambda: Metrics(run / trainee.metrics, step))
     bar = progress_bar(total=recipe.max_steps, initial=step, desc=trainee.what, unit=" steps", smoothing=0.05)
     started, started_step = time.perf_counter(), step
     with bar, _StopRequest() as stop:
         while step < recipe.max_steps:
-            losses = trainee.forward(next(batches))
+            losses = forward(next(batches))
             watch.note(step + 1, take_step(trainee.optimizer, recipe, step, losses.total))
             step += 1
             bar.update()
+            is_stopped = any_of(stop.requested)
             is_last = step == recipe.max_steps
             is_measured, is_saved = (step % every == 0 or is_last for every in (recipe.valid_every, recipe.save_every))
-            if is_measured or is_saved or stop.requested:
+            if is_measured or is_saved or is_stopped:
                 watch.check()
             if is_measured:
-                row: Row = {"step": step, "loss": losses.total.item()}
-                row |= {name: part.item() for name, part in losses.parts.items()} | trainee.validate()
+                row: Row = {"step": step, "loss": mean_of_all(losses.total).item()}
+                row |= {name: mean_of_all(part).item() for name, part in losses.parts.items()} | trainee.validate()
                 watch.check_row(row)
                 row["steps_per_s"] = (step - started_step) / (time.perf_counter() - started)
-                metrics.append(row)
-                log(row)
+                if is_first():
+                    metrics.append(row)
+                    log(row)
                 bar.set_postfix_str(f"loss {row['loss']:.4f}, {trainee.shown.format(**row)}", refresh=False)
-            if is_saved or stop.requested:
+            if is_saved or is_stopped:
                 watch.check_state(step)
-                if is_saved:
-                    trainee.save(run, step)
-                save_resume(run, step, trainee.module, trainee.optimizer, trainee.resume)
+                if is_first():
+                    if is_saved:
+                        trainee.save(run, step)
+                    save_resume(run, step, trainee.module, trainee.optimizer, trainee.resume)
                 watch.saved = step
-            if stop.requested and step < recipe.max_steps:
+            if is_stopped and step < recipe.max_steps:
                 raise KeyboardInterrupt
 
 
@@ -109,14 +124,18 @@ def take_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, loss:
     return health
 
 
-def measure_step(trainee: Trainee) -> float:
-    """Measure the seconds of a step that leaves no trace, even if it fails: buffers and random state are put back."""
+def measure_step(trainee: Trainee, forward: Callable[[Any], Losses] | None = None) -> float:
+    """Measure the seconds of a step that leaves no trace, even if it fails: buffers and random state are put back.
+
+    Args:
+        forward: the trainee's, as it is used in training.
+    """
     buffers = [buffer.clone() for buffer in trainee.module.buffers()]
     try:
         with torch.random.fork_rng(), closing(trainee.batches(0)) as batches:
             for _ in range(2):  # the first one warms up
                 began = time.perf_counter()
-                loss = trainee.forward(next(batches)).total
+                loss = (forward or trainee.forward)(next(batches)).total
                 loss.backward()
                 if not math.isfinite(loss.item()):
                     raise ValueError(
@@ -142,8 +161,9 @@ def _within_memory(trainee: Trainee, run: Path) -> Iterator[None]:
             raise
         recipe, path = trainee.recipe, run / trainee.resume
         kept = f"; what {path} holds is kept" if path.exists() else ""
+        number = recipe.batch_size // num_processes()
         raise ValueError(
-            f"{trainee.what}: batches of {recipe.batch_size} do not fit into the memory of {trainee.device} "
+            f"{trainee.what}: batches of {number} do not fit into the memory of {trainee.device} "
             f"({' '.join(str(error).split())[:120]}){kept}. Lower {recipe.where}.batch_size and train {trainee.anew}, or "
             f"make room there: other programs may hold some of it"
         ) from error
@@ -160,7 +180,7 @@ class _Watch:
         self.first_bad = torch.minimum(self.first_bad, torch.where(health.isfinite(), NEVER, step))
 
     def check(self) -> None:
-        if (step := int(self.first_bad)) < NEVER:
+        if (step := min(gathered(int(self.first_bad)))) < NEVER:
             self._stop("the loss or its gradient", step)
 
     def check_row(self, row: Row) -> None:

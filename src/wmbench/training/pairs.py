@@ -1,6 +1,7 @@
 """What learns from two frames of an episode: how long the way between them is, or which action leads along it."""
 
 from collections.abc import Generator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from wmbench.data.windows import CPU, Windows, compute_ahead, observe, send
 from wmbench.models.base import Losses
 from wmbench.models.reader import LatentPairs
 from wmbench.models.world_model import WorldModel
+from wmbench.processes.batch import mean_of_all
+from wmbench.processes.group import fair_rows, rows
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
 from wmbench.training.part import Part, PartTrainee
@@ -46,7 +49,9 @@ class PairTrainee(PartTrainee):
 
     def batches(self, first_step: int) -> Generator[Pairs, None, None]:
         order = enumerate(self.windows.batches(self.recipe.batch_size, self.seed, first_step), first_step)
-        return compute_ahead(lambda drawn: self._draw(self.windows, drawn[1], (self.seed, drawn[0])), order)
+        return compute_ahead(
+            lambda drawn: self._draw(self.windows, drawn[1], (self.seed, drawn[0]), rows(len(drawn[1]))), order
+        )
 
     def forward(self, batch: Pairs) -> Losses:
         z, later = (visual_tokens(self.model, obs) for obs in (batch.here, batch.later))
@@ -58,23 +63,29 @@ class PairTrainee(PartTrainee):
     def validate(self) -> dict[str, float]:
         """The mean error over the same held-out pairs every time."""
         self.module.eval()
-        order = self.valid.batches(self.recipe.batch_size, seed=0)
-        batches = (self._draw(self.valid, next(order), (0, number)) for number in range(self.recipe.valid_batches))
+        order = enumerate(islice(self.valid.batches(self.recipe.batch_size, seed=0), self.recipe.valid_batches))
+        batches = (self._draw(self.valid, index, (0, number), fair_rows(len(index))) for number, index in order)
         errors = [self.forward(batch).parts["error"] for batch in batches]
         self.module.train()
-        return {"valid_error": torch.stack(errors).mean().item()}
+        return {"valid_error": mean_of_all(torch.stack(errors).mean()).item()}
 
-    def _draw(self, windows: Windows, index: Int[ndarray, " B"], key: tuple[int, int]) -> Pairs:
-        return draw_pairs(windows, index, self.horizon, key, self.device)
+    def _draw(self, windows: Windows, index: Int[ndarray, " B"], key: tuple[int, int], which: slice = slice(None)) -> Pairs:
+        return draw_pairs(windows, index, self.horizon, key, self.device, which)
 
 
 def draw_pairs(
-    windows: Windows, index: Int[ndarray, " B"], horizon: int, key: tuple[int, int], device: torch.device = CPU
+    windows: Windows,
+    index: Int[ndarray, " B"],
+    horizon: int,
+    key: tuple[int, int],
+    device: torch.device = CPU,
+    which: slice = slice(None),
 ) -> Pairs:
-    """Pairs that begin where the windows numbered `index` do; how far apart they are is drawn, keyed by `key`."""
+    """Pairs that begin where the windows numbered `index` do, `which` of them; how far apart they are is keyed by `key`."""
     episodes, start, episode = windows.episodes, windows.start[index], windows.episode[index]
     left = (episodes.ep_len[episode] - 1 - start) // windows.frameskip
-    blocks = np.random.default_rng(key).integers(1, np.minimum(horizon, left), endpoint=True)
+    blocks = np.random.default_rng(key).integers(1, np.minimum(horizon, left), endpoint=True)[which]
+    start, episode = start[which], episode[which]
     rows = (episodes.ep_offset[episode] + start)[:, None] + np.arange(windows.frameskip)
     action = torch.from_numpy(episodes.action[rows]).flatten(1)
     steps = (start, start + windows.frameskip * blocks)

@@ -18,6 +18,7 @@ from wmbench.encoders.matched import unmatched
 from wmbench.machine import free_disk, size
 from wmbench.models.precision import applied_precision
 from wmbench.models.world_model import WorldModel
+from wmbench.processes.meeting import by_first
 from wmbench.shapes import Obs
 
 # Layers of an encoder whose tokens take longer to compute than to read. A rule that is measured would give a run's last
@@ -63,7 +64,7 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
     own, encode = unmatched(model.encoder), make_encode(model, device)
     packing = Packing(own.num_tokens, own.embed_dim, cache.dtype)
     file = TokenFile(Path(cache.dir), episodes, identity(own), packing, own.lookback, model.frameskip, own.source)
-    reason = reason_against(file, num_frames if cache.enabled == "auto" else None)
+    reason = by_first(lambda: reason_against(file, num_frames if cache.enabled == "auto" else None))
     if reason is None:
         return open_tokens(file, encode, device)
     if cache.enabled is True:
@@ -159,7 +160,7 @@ def make_encode(model: WorldModel, device: torch.device) -> Encode:
 
 def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source:
     """Write what the file lacks, check some of it, and open it."""
-    if file.missing_bytes:
+    if by_first(lambda: file.missing_bytes):
         print(
             f"tokens of {len(file.numbers):,} frames are computed once and kept: {size(file.num_bytes)} in {file.path}, "
             f"{size(free_disk(file.path))} free"

@@ -15,6 +15,8 @@ from wmbench.data.windows import Windows
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.models.base import Losses
 from wmbench.models.decoder import decode_frames, frames_to_pixels
+from wmbench.processes.batch import mean_of_all
+from wmbench.processes.group import fair_rows
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Batch
 from wmbench.training.trainee import EncoderTrainee, autocast
@@ -78,13 +80,13 @@ def validate_tokenizer(tokenizer: Tokenizer, decoder: nn.Module, valid: Windows,
     decoder.eval()
     errors = []
     for index in valid.held_out(recipe.batch_size, recipe.valid_batches):
-        visual = frames(valid, index, device)
+        visual = frames(valid, index[fair_rows(len(index))], device)
         tokens = tokenizer.tokens(tokenizer.preprocess(visual))
         with autocast(device):
             pixels, _ = decoder(tokens)
         errors.append(nn.functional.mse_loss(pixels.float(), frames_to_pixels(visual[:, 0])))
     decoder.train()
-    return torch.stack(errors).mean().item()
+    return mean_of_all(torch.stack(errors).mean()).item()
 
 
 def psnr(error: float) -> float:

@@ -14,6 +14,7 @@ from torch import nn
 from wmbench.data.windows import Windows, compute_ahead
 from wmbench.models.base import Losses
 from wmbench.models.precision import applied_precision
+from wmbench.processes.group import rows
 from wmbench.runs.recipe import Recipe
 from wmbench.runs.store import RESUME
 
@@ -37,12 +38,13 @@ class Trainee(ABC):
         self.device = next(module.parameters()).device
 
     def batches(self, first_step: int) -> Generator[Any, None, None]:
-        """Endless batches on the device; the next one is read while one is in use."""
+        """Endless batches, this process's rows of them, on the device; the next one is read while one is in use."""
         order: Iterator[ndarray] = self.windows.batches(self.recipe.batch_size, self.seed, first_step)
-        return compute_ahead(lambda index: self.windows.get(index, self.device), order)
+        return compute_ahead(lambda index: self.windows.get(index[rows(len(index))], self.device), order)
 
     @abstractmethod
-    def forward(self, batch: Any) -> Losses: ...
+    def forward(self, batch: Any) -> Losses:
+        """Means over the rows of the batch, or numbers of the whole batch by processes/batch.py."""
 
     @abstractmethod
     def validate(self) -> dict[str, float]:

@@ -9,6 +9,8 @@ import torch
 from wmbench.data.windows import Windows
 from wmbench.models.base import Losses
 from wmbench.models.world_model import WorldModel
+from wmbench.processes.batch import mean_of_all
+from wmbench.processes.group import fair_rows
 from wmbench.runs.load import save_weights
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Batch
@@ -70,11 +72,11 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     model.eval()
     with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
         losses = [
-            losses_of(model, valid.get(index, device)).parts["prediction"]
+            losses_of(model, valid.get(index[fair_rows(len(index))], device)).parts["prediction"]
             for index in valid.held_out(recipe.batch_size, recipe.valid_batches)
         ]
     model.train()
-    return torch.stack(losses).mean().item()
+    return mean_of_all(torch.stack(losses).mean()).item()
 
 
 def losses_of(model: WorldModel, batch: Batch) -> Losses:
