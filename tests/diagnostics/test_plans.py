@@ -30,7 +30,8 @@ def test_simulated_plans_cost_what_the_simulator_as_a_model_says(env: PointMazes
     model = SimulatorModel(env.physics, 3)
     plans = torch.randn(2, 4, 2, 6, generator=torch.Generator().manual_seed(0))
     goal = torch.rand(2, 1, 4, generator=torch.Generator().manual_seed(1))
-    start = torch.from_numpy(START).float()[:, None, None] * model._scale
+    start = torch.from_numpy(START).float()[:, None, None]
+    start = start * model._scale_of(start)
     foreseen = at_end(Objective())(model, start[:, 0], model.rollout(start, plans[:, 0, :0], plans), goal)
     counted = []
     cost = SimulatedCost(model, env, at_end(Objective()), START, goal, CPU, counted.append)

@@ -10,6 +10,7 @@ from scipy.ndimage import label
 from wmbench.envs.maze_sets import KINDS, MAP, MazeSet, asked_maze, maze_of, played_maze, split_of
 from wmbench.envs.mazes import Maze
 from wmbench.envs.physics import Physics
+from wmbench.envs.point_maze import PointMaze
 from wmbench.envs.vector import PointMazes
 from wmbench.evaluation.tasks import sample_tasks
 
@@ -64,6 +65,11 @@ def test_a_set_that_cannot_be_drawn_is_refused_in_one_line(changed: dict[str, An
     with pytest.raises(ValueError, match=message) as caught:
         asked_maze(ENV | changed, "train")
     assert "\n" not in str(caught.value)
+
+
+def test_what_looks_at_one_maze_refuses_a_set():
+    with pytest.raises(ValueError, match=r"env.maze=random is a set of maps, and this looks at one"):
+        PointMaze(maze=MazeSet("maze", 0, 2, "train").rows, renderer="warp")
 
 
 def test_a_run_plays_unseen_maps_of_its_set_unless_asked_for_its_own():

@@ -87,7 +87,7 @@ def diagnose_run(cfg: DictConfig, name: str) -> Diagnostics:
         if "landscape" in made or ("landscape" in parts and not picture.exists()):
             several = np.linspace(0, len(tasks) - 1, min(DRAWN, len(tasks))).round().astype(int)
             shown = (subject.places[0], subject.costs[several], tasks.goal[several, :2], subject.minima[several])
-            optional(picture.name, lambda: draw_landscapes(picture, subject.env.maze, *shown))
+            optional(picture.name, lambda: draw_landscapes(picture, subject.env.single[0], *shown))
     return found
 
 
@@ -111,7 +111,7 @@ def make_subject(cfg: DictConfig, player: Player) -> Subject:
         cell=instantiate(cfg.planner, budget=cfg.evaluations),
         probe=player.read_position if isinstance(player.read_position, Probe) else None,
         windows=validation_windows(cfg, player, model),
-        tasks=validation_tasks(player.env.maze, cfg.num_tasks),
+        tasks=validation_tasks(player.env.single[0], cfg.num_tasks),
         horizon=cfg.horizon,
         spacing=cfg.spacing,
         seed=cfg.seed,

@@ -36,7 +36,7 @@ def measure_open_loop(subject: Subject) -> Values:
 
 def measure_probes(subject: Subject) -> Values:
     model, ahead = subject.model, subject.steps_ahead
-    return linear_probes(model, subject.encoded, subject.env.maze, model.num_hist, ahead, subject.device)
+    return linear_probes(model, subject.encoded, subject.env.single[0], model.num_hist, ahead, subject.device)
 
 
 def measure_landscape(subject: Subject) -> Values:
@@ -54,7 +54,7 @@ def measure_geometry(subject: Subject) -> Values:
     z = subject.model.split(subject.encoded.z)[0].flatten(2)
     visual, goals = (subject.model.split(some)[0] for some in (subject.landscape, subject.goals))
     positions, is_free = subject.places
-    physics, grid = subject.env.physics, subject.model.encoder.grid
+    physics, grid = subject.env.single[1], subject.model.encoder.grid
     on_ball, on_goal = touched(physics, grid, positions[is_free]), touched(physics, grid, subject.tasks.goal[:, :2])
     shares = [untouched_share(visual, goal, on_ball, on) for goal, on in zip(goals, on_goal, strict=True)]
     return {
@@ -67,7 +67,7 @@ def measure_geometry(subject: Subject) -> Values:
 def measure_ranking(subject: Subject) -> Values:
     """Whether imagined costs order plans as real costs and true distances do, and what the imagined best of them loses."""
     plans, imagined = candidates(subject.searched)
-    states = simulate(subject.env.physics, subject.model, subject.tasks.start, plans)
+    states = simulate(subject.env.single[1], subject.model, subject.tasks.start, plans)
     real = subject.simulated_cost(subject.distance).of(states).double().numpy()
     away = ways_left(subject, states)
     values: Values = {}
@@ -82,7 +82,7 @@ def measure_iterations(subject: Subject) -> Values:
     """Imagined cost, real cost and true distance of the best plan so far, by iteration; the optimism is their last ratio."""
     plans, imagined = subject.searched.best_so_far()
     shown = np.unique(np.linspace(0, plans.shape[1] - 1, MOST_ITERATIONS).round().astype(int))
-    states = simulate(subject.env.physics, subject.model, subject.tasks.start, plans[:, shown])
+    states = simulate(subject.env.single[1], subject.model, subject.tasks.start, plans[:, shown])
     real = subject.simulated_cost(subject.distance).of(states).double().numpy()
     away, expected = ways_left(subject, states), imagined[:, shown].double().numpy()
     values: Values = {}
@@ -97,7 +97,7 @@ def measure_two_by_two(subject: Subject) -> Values:
     tasks, goal = subject.tasks, subject.tasks.goal
 
     def true_distance(plans: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
-        states = simulate(subject.env.physics, subject.model, tasks.start, plans)
+        states = simulate(subject.env.single[1], subject.model, tasks.start, plans)
         return torch.from_numpy(ways_left(subject, states)).to(plans)
 
     distances: dict[str, Distance] = {"latent": subject.distance, "probe": of_positions(subject.reader)}
@@ -106,7 +106,7 @@ def measure_two_by_two(subject: Subject) -> Values:
     values, solved, held = {}, {}, {}
     for cell, cost in (costs | {"ceiling": true_distance}).items():
         plans = subject.plan(subject.cell, cost)
-        states = simulate(subject.env.physics, subject.model, tasks.start, plans[:, None])
+        states = simulate(subject.env.single[1], subject.model, tasks.start, plans[:, None])
         solved[cell], held[cell] = reached(states[:, 0], goal)
         values |= mean(ways_left(subject, states)[:, 0]).named(f"distance_m_{cell}")
     at_end = {name.replace("success", "held"): value for name, value in two_by_two(held).items() if "success" in name}

@@ -47,7 +47,7 @@ class SimulatedCost:
         self.device, self.on_frames = device, on_frames
 
     def __call__(self, plans: Float[Tensor, "B S H A"]) -> Float[Tensor, "B S"]:
-        return self.of(simulate(self.env.physics, self.model, self.start, plans)).to(plans.device)
+        return self.of(simulate(self.env.single[1], self.model, self.start, plans)).to(plans.device)
 
     def of(self, states: Float[ndarray, "B S steps 4"]) -> Float[Tensor, "B S"]:
         """Cost of where simulated plans end, on the CPU."""

@@ -76,7 +76,7 @@ class Subject:
 
     @cached_property
     def places(self) -> tuple[Float[ndarray, "R C 2"], Bool[ndarray, "R C"]]:
-        return grid_of(self.env.maze, self.spacing)
+        return grid_of(self.env.single[0], self.spacing)
 
     @cached_property
     def landscape(self) -> Float[Tensor, "P N D"]:

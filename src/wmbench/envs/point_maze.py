@@ -46,7 +46,7 @@ class PointMaze(gymnasium.Env):
         self._world = PointMazes(maze, renderer, image_size, render_lag, num_threads=1, appearance=appearance)
         self.appearance = self._world.appearance
         self.variation_space = variation_space()
-        self.maze = self._world.maze
+        self.maze, _ = self._world.single
         self.render_mode = render_mode
         self.goal = np.zeros(4)
         self.action_space = spaces.Box(-1.0, 1.0, (PointMazes.action_dim,), np.float32)

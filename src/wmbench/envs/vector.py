@@ -10,7 +10,7 @@ from numpy import ndarray
 from wmbench.envs.appearance import GOAL_STEP, SENSOR, Appearance
 from wmbench.envs.many_physics import ManyPhysics
 from wmbench.envs.maze_sets import MazeSet, maze_of
-from wmbench.envs.mazes import CELL_OFFSET
+from wmbench.envs.mazes import CELL_OFFSET, Maze
 from wmbench.envs.painter import Painter
 from wmbench.envs.physics import SUBSTEP_S, Physics, check_rows
 from wmbench.envs.rendering import Renderer, Scene, check_image_size
@@ -76,6 +76,17 @@ class PointMazes:
         first = np.argwhere(~self.maze.at(state[0]).walls)[:1] - CELL_OFFSET
         frame = self._painter.frames(first, self.appearance, 0, number, number, self._walls(state))
         return hashlib.sha256(frame.tobytes()).hexdigest()[:12]
+
+    @property
+    def single(self) -> tuple[Maze, Physics]:
+        """The maze and its physics, for what looks at one map only.
+
+        Raises:
+            ValueError: a set of maps.
+        """
+        if isinstance(self.maze, MazeSet) or isinstance(self.physics, ManyPhysics):
+            raise ValueError("env.maze=random is a set of maps, and this looks at one; take a named maze or its rows")
+        return self.maze, self.physics
 
     @property
     def renderer(self) -> Renderer:
