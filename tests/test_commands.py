@@ -70,6 +70,7 @@ def test_planning_writes_summary_tasks_config_and_a_video_and_compare_tabulates_
     assert (work / "plans" / "table.md").exists() and (work / "plans" / "table.html").exists()
 
 
+@pytest.mark.slow  # test_scores has it for every chunk, without commands
 def test_a_plan_is_the_same_in_other_chunks_and_from_another_folder(work, tmp_path):
     outcomes = []
     for memory, folder in ((0.0003, work), (4.0, tmp_path)):
@@ -83,6 +84,7 @@ def test_a_plan_is_the_same_in_other_chunks_and_from_another_folder(work, tmp_pa
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.slow  # commands/test_sweeps.py has sweeps, evaluation/test_plan_again.py plans
 def test_a_sweep_plans_with_several_runs(work):
     run(work, f"{PLAN} -m model_name=first,point_maze_state_native_s1 baselines=false output_dir=sweep num_videos=0")
     assert len(list((work / "sweep").glob("*/summary.json"))) == 2

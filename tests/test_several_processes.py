@@ -70,6 +70,7 @@ def data(numbered_episodes: Callable) -> Path:
     return numbered_episodes(num_episodes=17, length=12).path
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_prints_as_one_process(data: Path, tmp_path: Path):
     process = torchrun(tmp_path, 2, FEW.format(data=data))
     out, err = process.communicate()

@@ -43,7 +43,11 @@ class Black:
         return np.zeros((len(position), 8, 8, 3), np.uint8)
 
 
-@pytest.mark.parametrize("row", ROWS)
+# Of make test's minutes: a recurrent one, a state-space one, one with its own encoder; make test-slow has all.
+SOONER = ("gru", "rssm", "tdmpc2_sigreg")
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, marks=[] if row in SOONER else pytest.mark.slow) for row in ROWS])
 def test_a_row_trains_and_plans(row: str, numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(show, "draw_paths", lambda *given: None)
     monkeypatch.setattr(PointMazes, "renderer", Black())

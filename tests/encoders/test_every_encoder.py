@@ -55,7 +55,13 @@ def plan() -> Iterator[Callable[[str, Path], None]]:
         yield call
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Other sizes and outputs of a class that another file stands for take make test-slow.
+OTHERS = ("_b", "_l", "_h", "_g", "_splus", "_layer3", "_mean", "_pooled", "_cls", "_reg")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.endswith(OTHERS) else []) for name in NAMES]
+)
 def test_it_trains_and_plans(name: str, plan, numbered_episodes: Callable, tmp_path: Path):
     data = numbered_episodes(num_episodes=6, length=12).path
     words = f"{TRAIN} encoder={name} env.data={data} model_name=tiny ckpt_base_path={tmp_path}"

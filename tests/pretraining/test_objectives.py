@@ -47,7 +47,7 @@ def train(trainee: PretrainingTrainee, run: Path) -> PretrainingTrainee:
     return trainee
 
 
-@pytest.mark.parametrize("trunk", ["conv", "vit"])
+@pytest.mark.parametrize("trunk", ["conv", pytest.param("vit", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps_leave_a_file_that_gives_the_same_tokens(name: str, trunk: str, trainee: Callable, tmp_path: Path):
     output = "mean" if trunk == "vit" and name not in ("vq",) else "patches"
