@@ -43,7 +43,7 @@ def train_heads(cfg: DictConfig, heads: dict[str, nn.Module], trainee: WorldMode
     by_first(lambda: save_variance(run, token_variance(trainee.model, trainee.windows)))
     for name, head in heads.items():
         if isinstance(head, LinearController):
-            breed_once(cfg, head.to(trainee.device), trainee, run)
+            by_first(lambda head=head: breed_once(cfg, head.to(trainee.device), trainee, run))
             continue
         recipe = Recipe.of(cfg[name].training, where=f"{name}.training")
         given = trainee.windows, trainee.valid, recipe, cfg.seed, cfg[name].horizon
