@@ -232,6 +232,11 @@ def load_strictly(
     network.load_state_dict({name: state[names[name]].to(tensor.dtype) for name, tensor in own.items()}, assign=True)
 
 
+def contents(tensor: Tensor) -> memoryview:
+    """A tensor's bytes, row by row."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with regular(path).open("rb") as file:

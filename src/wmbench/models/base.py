@@ -91,3 +91,33 @@ class Predictor(nn.Module, ABC):
             ValueError: a predictor that does not say.
         """
         raise ValueError(f"objective=cautious: {type(self).__name__} does not say how unsure it is; use objective=uniform")
+
+
+class Around(Predictor):
+    """A predictor around another one, whose own answers it gives unless it says otherwise."""
+
+    def __init__(self, predictor: Predictor):
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
+        return self.predictor(z, action)
+
+    def begin(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], num_plans: int) -> Any:
+        return self.predictor.begin(z, past, num_plans)
+
+    def step(self, state: Any, action: Float[Tensor, "BS A"]) -> tuple[Float[Tensor, "BS N D"], Any]:
+        return self.predictor.step(state, action)
+
+    def place(self, z: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B M E"]:
+        return self.predictor.place(z)
+
+    @property
+    def memory_dim(self) -> int:
+        return self.predictor.memory_dim
+
+    def memory(self, state: Any) -> Float[Tensor, "BS M"]:
+        return self.predictor.memory(state).float()
+
+    def doubt(self, state: Any) -> Float[Tensor, " BS"]:
+        return self.predictor.doubt(state).float()

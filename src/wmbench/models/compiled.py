@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure
 
-from wmbench.models.base import Predictor
+from wmbench.models.base import Around, Predictor
 
 
-class CompiledPredictor(Predictor):
+class CompiledPredictor(Around):
     """A predictor whose steps are compiled, for any batch; for inference.
 
     A step that cannot be compiled whole ends the program: what is called compiled never runs as it is written.
@@ -23,16 +23,9 @@ class CompiledPredictor(Predictor):
     """
 
     def __init__(self, predictor: Predictor, backend: str | Callable[..., Any] = "inductor"):
-        super().__init__()
-
-        self.predictor, self.backend = predictor, backend
+        super().__init__(predictor)
+        self.backend = backend
         self._steps: dict[Any, Callable[[Any, Tensor], tuple[Tensor, Any]]] = {}
-
-    def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:
-        return self.predictor(z, action)
-
-    def begin(self, z: Float[Tensor, "B T N D"], past: Float[Tensor, "B T-1 A"], num_plans: int) -> Any:
-        return self.predictor.begin(z, past, num_plans)
 
     def step(self, state: Any, action: Float[Tensor, "BS A"]) -> tuple[Float[Tensor, "BS N D"], Any]:
         state, action = tree_map_only(Tensor, _own, (state, action))
@@ -46,19 +39,6 @@ class CompiledPredictor(Predictor):
             if len(tensor) > 1:
                 torch._dynamo.mark_dynamic(tensor, 0)
         return self._steps[kind](state, action)
-
-    def place(self, z: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B M E"]:
-        return self.predictor.place(z)
-
-    @property
-    def memory_dim(self) -> int:
-        return self.predictor.memory_dim
-
-    def memory(self, state: Any) -> Float[Tensor, "BS M"]:
-        return self.predictor.memory(state).float()
-
-    def doubt(self, state: Any) -> Float[Tensor, " BS"]:
-        return self.predictor.doubt(state)
 
     def _compiled(self) -> Callable[[Any, Tensor], tuple[Tensor, Any]]:
         def step(state: Any, action: Tensor) -> tuple[Tensor, Any]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.models.base import Predictor
+from wmbench.models.base import Around, Predictor
 from wmbench.models.compiled import CompiledPredictor
 from wmbench.models.world_model import WorldModel
 
@@ -85,15 +85,14 @@ def applied_precision(device: torch.device) -> Precision:
     return _applied.get() or precision_named("auto", device)
 
 
-class Bf16Predictor(Predictor):
+class Bf16Predictor(Around):
     """A predictor whose matrix products are bf16 while what it adds up stays fp32; for inference.
 
     The linear layers' weights are rounded in place, once.
     """
 
     def __init__(self, predictor: Predictor):
-        super().__init__()
-        self.predictor = predictor
+        super().__init__(predictor)
         for module in predictor.modules():
             if isinstance(module, nn.Linear):
                 module.to(torch.bfloat16)
@@ -114,16 +113,6 @@ class Bf16Predictor(Predictor):
     def place(self, z: Float[Tensor, "*B N D"]) -> Float[Tensor, "*B M E"]:
         with torch.autocast(z.device.type, torch.bfloat16):
             return self.predictor.place(z).float()
-
-    @property
-    def memory_dim(self) -> int:
-        return self.predictor.memory_dim
-
-    def memory(self, state: Any) -> Float[Tensor, "BS M"]:
-        return self.predictor.memory(state).float()
-
-    def doubt(self, state: Any) -> Float[Tensor, " BS"]:
-        return self.predictor.doubt(state).float()
 
 
 def set_precision(model: WorldModel, precision: str, compiled: bool) -> None:

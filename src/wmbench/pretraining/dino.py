@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from wmbench.encoders.scratch import Scratch
 from wmbench.models.base import Losses
-from wmbench.pretraining.base import Pretraining, summary
-from wmbench.pretraining.teacher import Teacher
-from wmbench.pretraining.views import view
+from wmbench.pretraining.base import mlp, summary
+from wmbench.pretraining.teacher import Taught, Teacher
+from wmbench.pretraining.views import multi_crop
 from wmbench.shapes import Batch
 
 
-class DINO(Pretraining):
+class DINO(Taught):
     """A student tells from one view, large or small, which prototypes a teacher sees in another, large one.
 
     The teacher's scores are centred and sharpened, which keeps both from agreeing on one answer for all. It is kept.
@@ -43,16 +43,16 @@ class DINO(Pretraining):
         small: Sequence[int | float],
         num_small: int,
     ):
-        super().__init__(encoder)
+        super().__init__(encoder, decay)
         self.head = Head(encoder.embed_dim, hidden_dim, num_prototypes)
-        self.teacher, self.teacher_head = Teacher(encoder, decay), Teacher(self.head, decay)
+        self.teacher_head = Teacher(self.head, decay)
         self.register_buffer("centre", torch.zeros(num_prototypes))
         self.temperatures, self.centre_decay = (teacher_temperature, student_temperature), centre_decay
         self.large, self.small, self.num_small = large, small, num_small
 
     def forward(self, pixels: Float[Tensor, "B T 3 h w"], batch: Batch) -> Losses:
         pixels = pixels.flatten(0, 1)
-        views = [view(pixels, *self.large) for _ in range(2)] + [view(pixels, *self.small) for _ in range(self.num_small)]
+        views = multi_crop(pixels, self.large, self.small, self.num_small)
         with torch.no_grad():
             seen = self.teacher_head.network(summary(self.result, torch.cat(views[:2]))).float()
             target = ((seen - self.centre) / self.temperatures[0]).softmax(-1).chunk(2)
@@ -63,13 +63,8 @@ class DINO(Pretraining):
         return Losses(loss, {"distillation": loss})
 
     def after_step(self) -> None:
-        self.teacher.follow(self.encoder)
+        super().after_step()
         self.teacher_head.follow(self.head)
-
-    @property
-    def result(self) -> Scratch:
-        assert isinstance(self.teacher.network, Scratch)
-        return self.teacher.network
 
 
 class Head(nn.Module):
@@ -77,7 +72,7 @@ class Head(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, num_prototypes: int):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim))
+        self.layers = mlp(dim, hidden_dim, dim)
         self.prototypes = nn.Parameter(torch.randn(num_prototypes, dim))
 
     def forward(self, z: Float[Tensor, "F D"]) -> Float[Tensor, "F K"]:

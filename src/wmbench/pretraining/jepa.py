@@ -7,13 +7,12 @@ from torch import Tensor, nn
 
 from wmbench.encoders.scratch import Scratch
 from wmbench.models.base import Losses
-from wmbench.pretraining.base import Pretraining
-from wmbench.pretraining.teacher import Teacher
+from wmbench.pretraining.teacher import Taught
 from wmbench.pretraining.views import cover, hidden_cells, num_hidden
 from wmbench.shapes import Batch
 
 
-class JEPA(Pretraining):
+class JEPA(Taught):
     """From a frame with hidden cells, the tokens that a teacher gives these cells in the whole frame; the teacher is kept.
 
     Targets are normalised over their features, and errors are smooth absolute ones (beta 1), as in I-JEPA's code.
@@ -27,10 +26,9 @@ class JEPA(Pretraining):
     def __init__(self, encoder: Scratch, hidden: int | float, decay: int | float, depth: int, num_heads: int):
         if encoder.embed_dim % num_heads:
             raise ValueError(f"num_heads ({num_heads}) must divide the encoder's embed_dim ({encoder.embed_dim})")
-        super().__init__(encoder)
+        super().__init__(encoder, decay)
         (self.side, columns), dim = encoder.map_grid, encoder.embed_dim
         self.num_hidden = num_hidden(self.side * columns, hidden)
-        self.teacher = Teacher(encoder, decay)
         self.mask = nn.Parameter(0.02 * torch.randn(dim))
         self.position = nn.Parameter(0.02 * torch.randn(self.side * columns, dim))
         layers = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
@@ -49,11 +47,3 @@ class JEPA(Pretraining):
         predicted = self.to_target(self.predictor(seen + self.position))
         error = nn.functional.smooth_l1_loss(predicted[is_hidden], target[is_hidden])
         return Losses(error, {"prediction": error})
-
-    def after_step(self) -> None:
-        self.teacher.follow(self.encoder)
-
-    @property
-    def result(self) -> Scratch:
-        assert isinstance(self.teacher.network, Scratch)
-        return self.teacher.network

@@ -11,7 +11,7 @@ from wmbench.encoders.scratch import Scratch
 from wmbench.models.base import Losses
 from wmbench.models.sigreg import SIGReg
 from wmbench.pretraining.base import Pretraining, mlp, summary
-from wmbench.pretraining.views import view
+from wmbench.pretraining.views import multi_crop
 from wmbench.shapes import Batch
 
 
@@ -41,7 +41,7 @@ class LeJEPA(Pretraining):
 
     def forward(self, pixels: Float[Tensor, "B T 3 h w"], batch: Batch) -> Losses:
         pixels = pixels.flatten(0, 1)
-        views = [view(pixels, *self.large) for _ in range(2)] + [view(pixels, *self.small) for _ in range(self.num_small)]
+        views = multi_crop(pixels, self.large, self.small, self.num_small)
         z = rearrange(self.project(summary(self.encoder, torch.cat(views))), "(v b) d -> b v d", b=len(pixels))
         agreement = (z - z[:, :2].mean(1, keepdim=True)).square().mean()
         sigreg = self.regularizer(z[:, :, None])

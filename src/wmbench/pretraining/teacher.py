@@ -1,9 +1,12 @@
-"""A teacher: a network that follows another one slowly."""
+"""A teacher: a network that follows another one slowly, and objectives that keep it."""
 
 import copy
 
 import torch
 from torch import nn
+
+from wmbench.encoders.scratch import Scratch
+from wmbench.pretraining.base import Pretraining
 
 
 class Teacher(nn.Module):
@@ -23,3 +26,23 @@ class Teacher(nn.Module):
     def follow(self, student: nn.Module) -> None:
         for mine, newer in zip(self.network.parameters(), student.parameters(), strict=True):
             mine.lerp_(newer, 1 - self.decay)
+
+
+class Taught(Pretraining):
+    """Trains an encoder on what a teacher of it says; the teacher is kept.
+
+    Args:
+        decay: of the teacher's average.
+    """
+
+    def __init__(self, encoder: Scratch, decay: int | float):
+        super().__init__(encoder)
+        self.teacher = Teacher(encoder, decay)
+
+    def after_step(self) -> None:
+        self.teacher.follow(self.encoder)
+
+    @property
+    def result(self) -> Scratch:
+        assert isinstance(self.teacher.network, Scratch)
+        return self.teacher.network

@@ -3,6 +3,8 @@
 Nothing is mirrored or turned: a mirrored maze is another maze, and the ball then stands elsewhere in it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -14,6 +16,13 @@ BRIGHTNESS, CONTRAST, COLOUR = 0.2, 0.2, 0.1  # most that pixels in [-1, 1] move
 def view(pixels: Float[Tensor, "F 3 h w"], least: int | float, most: int | float) -> Float[Tensor, "F 3 h w"]:
     """A random part of each frame, least to most of its area, in slightly other colours."""
     return jitter(crop(pixels, least, most))
+
+
+def multi_crop(
+    pixels: Float[Tensor, "F 3 h w"], large: Sequence[int | float], small: Sequence[int | float], num_small: int
+) -> list[Float[Tensor, "F 3 h w"]]:
+    """Two large views of each frame, then num_small small ones; `large` and `small` are least and most of its area."""
+    return [view(pixels, *large) for _ in range(2)] + [view(pixels, *small) for _ in range(num_small)]
 
 
 def crop(pixels: Float[Tensor, "F 3 h w"], least: int | float, most: int | float) -> Float[Tensor, "F 3 h w"]:

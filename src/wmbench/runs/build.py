@@ -1,6 +1,7 @@
 """The untrained model or decoder that a configuration describes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -96,21 +97,21 @@ def build_head(config: Mapping[str, Any], model: WorldModel) -> nn.Module:
     """Build the untrained distance or policy that a configuration describes, on the visual latents of a model."""
     module = {name: value for name, value in config.items() if name not in ("training", "horizon")}
     build = instantiate(module, _partial_=True, dim=model.encoder.embed_dim, num_tokens=model.encoder.num_tokens)
-    asked, given = signature(build.func).parameters, {}
-    if "action_dim" in asked:
-        given["action_dim"] = model.frameskip * ACTION_DIM
-    if "memory_dim" in asked:
-        given["memory_dim"] = model.predictor.memory_dim
-    return build(**given)
+    return _given(build, action_dim=lambda: model.frameskip * ACTION_DIM, memory_dim=lambda: model.predictor.memory_dim)
 
 
 def build_pretraining(config: Mapping[str, Any], encoder: Scratch, decoder: Mapping[str, Any]) -> Pretraining:
     """Build the objective that a configuration describes around an encoder, with what it takes of decoder and actions."""
     check_sizes("pretraining", config)
     build = instantiate(config, _partial_=True, _convert_="all")
-    wanted, given = signature(build.func).parameters, {}
-    if "decoder" in wanted:
-        given["decoder"] = build_decoder(decoder, encoder.embed_dim, encoder.map_grid, encoder.image_size)
-    if "action_dim" in wanted:
-        given["action_dim"] = config["frameskip"] * ACTION_DIM
-    return build(encoder=encoder, **given)
+    return _given(
+        partial(build, encoder=encoder),
+        decoder=lambda: build_decoder(decoder, encoder.embed_dim, encoder.map_grid, encoder.image_size),
+        action_dim=lambda: config["frameskip"] * ACTION_DIM,
+    )
+
+
+def _given(build: Any, **offered: Callable[[], Any]) -> Any:
+    """Build with those of the arguments offered that are asked for, made only then."""
+    asked = signature(build.func).parameters
+    return build(**{name: make() for name, make in offered.items() if name in asked})

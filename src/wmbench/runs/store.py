@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wmbench.encoders.matched import Matched
-from wmbench.encoders.weights import check_state, not_finite
+from wmbench.encoders.weights import check_state, contents, not_finite
 from wmbench.files import regular, whole
 from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
@@ -136,8 +136,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> int:
     """CRC-32 of tensors' names and bytes."""
     crc = 0
     for name in sorted(tensors):
-        contents = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        crc = zlib.crc32(contents.data, zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(contents(tensors[name]), zlib.crc32(name.encode(), crc))
     return crc
 
 
