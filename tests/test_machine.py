@@ -33,7 +33,7 @@ def test_freed_memory_is_used_again_by_the_next_tensor_of_its_size_also_where_sm
     environment = {**os.environ, "OMP_NUM_THREADS": "4"}
     run = subprocess.run([sys.executable, "-c", PAGES], check=True, capture_output=True, text=True, env=environment)
     *pages, grown_kb = map(float, run.stdout.split())
-    assert max(pages) <= 10  # of 9766
+    assert max(pages) <= 40  # of 9766: at most the 30 of a small tensor that stays and takes the place of as many
     assert grown_kb < 250_000
 
 
