@@ -3,8 +3,10 @@
 import re
 
 import numpy as np
+import pytest
 import torch
 
+from wmbench.encoders.matched import matched, unmatched
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.training.cost import RandomTokens, evening, seconds_of
 
@@ -25,10 +27,15 @@ def test_encoding_that_takes_longer_than_an_evening_leaves_one_step():
     assert "training.max_steps=1 " in evening(10, 1.0, 20_000, 1.0)
 
 
-def test_random_tokens_have_the_shape_of_the_encoders_own():
-    encoder = RandomPatch(image_size=8, grid=2, embed_dim=5, seed=0)
+@pytest.mark.parametrize("arm", [{}, {"pool": 1}, {"width": 3}, {"pool": 1, "width": 3, "standardise": True}], ids=str)
+def test_random_tokens_are_those_that_a_matched_arm_reads(arm):
+    encoder = matched(
+        RandomPatch(image_size=8, grid=2, embed_dim=5, seed=0), **{"width": None, "standardise": False, "pool": None} | arm
+    )
     steps = np.zeros((2, 3), int)
-    assert RandomTokens(encoder).visual(steps, steps, torch.device("cpu")).shape == (2, 3, 4, 5)
+    tokens = RandomTokens(encoder).visual(steps, steps, torch.device("cpu"))
+    assert tokens.shape == (2, 3, 4, 5)
+    assert encoder is unmatched(encoder) or encoder.match(tokens).shape == (2, 3, encoder.num_tokens, encoder.embed_dim)
 
 
 def test_the_first_call_does_not_count():

@@ -9,6 +9,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from wmbench.encoders.base import Encoder
+from wmbench.encoders.matched import unmatched
 from wmbench.machine import duration, peak_memory, size
 from wmbench.runs.store import own_state
 from wmbench.training.trainee import Trainee
@@ -17,12 +18,13 @@ EVENING_S = 4 * 3600
 
 
 class RandomTokens:
-    """Tokens of no frames, to time a step with before there are any."""
+    """Tokens of no frames, as a cache keeps them, to time a step with before there are any."""
 
     encoded = True
 
     def __init__(self, encoder: Encoder):
-        self.shape = (encoder.num_tokens, encoder.embed_dim)
+        own = unmatched(encoder)  # a matched arm changes what it reads
+        self.shape = (own.num_tokens, own.embed_dim)
 
     def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
         return torch.randn(*steps.shape, *self.shape, device=device)
