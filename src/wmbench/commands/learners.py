@@ -55,8 +55,8 @@ def tell_of_evening(trial: WorldModelTrainee, done: int) -> None:
     windows, encode = trial.windows, make_encode(trial.model, trial.device)
     obs = windows.showing(StoredFrames(windows.episodes)).get(np.arange(1)).obs
     frame_s = seconds_of(lambda: encode(obs)) / obs["visual"].shape[1]
-    frames = len(FrameNumbers(windows.episodes))
-    if told := evening(trial.recipe.max_steps - done, loop.measure_step(trial), frames, frame_s):
+    frames, step_s = len(FrameNumbers(windows.episodes)), loop.measure_step(trial, finite=False)
+    if told := evening(trial.recipe.max_steps - done, step_s, frames, frame_s):
         print(f"note: {told}")
 
 

@@ -124,11 +124,12 @@ def take_step(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, loss:
     return health
 
 
-def measure_step(trainee: Trainee, forward: Callable[[Any], Losses] | None = None) -> float:
+def measure_step(trainee: Trainee, forward: Callable[[Any], Losses] | None = None, finite: bool = True) -> float:
     """Measure the seconds of a step that leaves no trace, even if it fails: buffers and random state are put back.
 
     Args:
         forward: the trainee's, as it is used in training.
+        finite: refuse a loss that is not, as it is before a matched arm has measured its tokens.
     """
     buffers = [buffer.clone() for buffer in trainee.module.buffers()]
     try:
@@ -137,7 +138,7 @@ def measure_step(trainee: Trainee, forward: Callable[[Any], Losses] | None = Non
                 began = time.perf_counter()
                 loss = (forward or trainee.forward)(next(batches)).total
                 loss.backward()
-                if not math.isfinite(loss.item()):
+                if finite and not math.isfinite(loss.item()):
                     raise ValueError(
                         f"{trainee.what}: the loss is {loss.item()} before the first step, so it is not the training that "
                         "fails: the tokens or weights that it begins with hold NaN or Inf, or too much for its precision"
