@@ -108,7 +108,8 @@ def ridge(
 
 
 def _r2(read: Float[ndarray, "n Q"], truth: Float[ndarray, "n Q"]) -> float:
-    return float(1 - np.square(read - truth).sum() / np.square(truth - truth.mean(0)).sum())
+    missed, spread = np.square(read - truth).sum(), np.square(truth - truth.mean(0)).sum()
+    return float(1 - missed / spread) if spread else float(missed == 0)  # scikit-learn's word for a truth that never changes
 
 
 def _frames(
