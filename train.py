@@ -57,7 +57,7 @@ def main(cfg: DictConfig) -> None:
         print(f"a frame's latent tells the ball's position linearly with R2 {probe.r2:.4f}; effective rank {probe.rank:.1f}")
         train_heads(cfg, heads, trainee, run)
         if decoder is not None:
-            train_decoder(cfg, model, decoder, frames, valid, run)
+            train_decoder(cfg, trainee, decoder, frames, valid, run)
         print(f"trained: {run}\nnext: {plan_line(run, Path(cfg.ckpt_base_path))}")
 
 

@@ -159,7 +159,8 @@ def test_what_is_trained_after_the_model_stays_on_the_gpu(name: str, windows: Wi
             trainee: Trainee = PairTrainee(model, part, windows, windows, RECIPE, 0, horizon=2)
             batch: Any = draw_pairs(windows, np.arange(2), 2, (0, 0), GPU)
         else:
-            trainee, batch = DecoderTrainee(model, part, windows, windows, RECIPE, 0), windows.get(np.arange(2), GPU)
+            trainee = DecoderTrainee(model, part, windows, windows, RECIPE, 0)
+            batch = trainee.drawing(np.arange(2))
         step(trainee, batch, "bf16")
 
 

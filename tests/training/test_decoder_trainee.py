@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,34 @@ def test_a_decoder_stopped_at_any_step_ends_as_if_it_had_not_been(windows: tuple
         assert_same(resumed, whole.state_dict())
         assert metrics(tmp_path / name) == metrics(tmp_path / "whole")
         assert len(announced) == 1 and announced[0] > 0
+
+
+class Tokens:
+    """Those of the encoder, computed before."""
+
+    encoded = True
+
+    def __init__(self, model: WorldModel, windows: Windows):
+        every = windows.get(np.arange(len(windows)))
+        self.table = dict(zip(zip(windows.episode, windows.start, strict=True), model.encoder(every.obs)[:, 0], strict=True))
+
+    def visual(self, steps: np.ndarray, episode: np.ndarray, device: torch.device) -> Tensor:
+        return torch.stack([self.table[e, t] for e, t in zip(episode[:, 0], steps[:, 0], strict=True)])[:, None]
+
+
+def test_a_decoder_that_reads_kept_tokens_learns_the_same_and_encodes_nothing(
+    windows: tuple[Windows, Windows], monkeypatch: pytest.MonkeyPatch
+):
+    model, losses = make_frozen(), []
+    tokens = Tokens(model, windows[0])
+    for source in (None, tokens):
+        if source:
+            monkeypatch.setattr(model.encoder, "tokens", None)  # whoever calls it fails
+        part = Part("decoder", CONFIG, make_decoder())
+        trainee = DecoderTrainee(model, part, *windows, make_recipe(), 1, tokens=source)
+        with closing(trainee.batches(0)) as batches:
+            losses.append([trainee.forward(next(batches)).total.item() for _ in range(3)])
+    assert losses[0] == losses[1] and len(set(losses[0])) == 3
 
 
 def test_a_finished_decoder_is_left_alone(windows: tuple[Windows, Windows], tmp_path: Path):

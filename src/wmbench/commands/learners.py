@@ -113,11 +113,13 @@ def new_decoder(cfg: DictConfig, encoder: Encoder, image_size: int) -> nn.Module
 
 
 def train_decoder(
-    cfg: DictConfig, model: WorldModel, decoder: nn.Module, frames: Windows, valid: Windows, run: Path
+    cfg: DictConfig, trained: WorldModelTrainee, decoder: nn.Module, frames: Windows, valid: Windows, run: Path
 ) -> None:
-    """Train the decoder of a finished world model, which stays as it is."""
-    recipe = Recipe.of(cfg.decoder.training, where="decoder.training")
-    trainee = DecoderTrainee(model, Part("decoder", cfg.decoder, decoder), frames, valid, recipe, cfg.seed)
+    """Train the decoder of a finished world model, which stays as it is, on what that has learned from."""
+    model, source = trained.model, trained.windows.source
+    recipe, part = Recipe.of(cfg.decoder.training, where="decoder.training"), Part("decoder", cfg.decoder, decoder)
+    tokens = source if source.encoded else None
+    trainee = DecoderTrainee(model, part, frames, valid, recipe, cfg.seed, tokens=tokens)
     learn(trainee, run, f"{run}: a decoder on {len(frames):,} frames", cfg, f"{cfg.model_name}_decoder")
     if not is_first():
         return
