@@ -17,7 +17,16 @@ NUM_HIST, WIDTH, LAYERS = 5, 6, 2
 @pytest.fixture
 def predictor() -> GRUPredictor:
     torch.manual_seed(0)
-    return GRUPredictor(DIM, TOKENS, NUM_HIST, ACTION, hidden_dim=WIDTH, num_layers=LAYERS, mlp_dim=8, forecast=3)
+    return GRUPredictor(
+        dim=DIM,
+        num_tokens=TOKENS,
+        num_hist=NUM_HIST,
+        action_dim=ACTION,
+        hidden_dim=WIDTH,
+        num_layers=LAYERS,
+        mlp_dim=8,
+        forecast=3,
+    )
 
 
 def test_its_recurrence_is_that_of_pytorchs_gru(predictor: GRUPredictor):
@@ -71,7 +80,9 @@ def test_a_cautious_cost_adds_the_mean_standard_deviation_of_a_plan(predictor: G
 
 def test_what_cannot_be_is_refused(predictor: GRUPredictor):
     with pytest.raises(ValueError, match=r"predictor\.forecast \(3\) must not exceed num_hist \(2\)"):
-        GRUPredictor(DIM, TOKENS, 2, ACTION, hidden_dim=WIDTH, num_layers=1, mlp_dim=8, forecast=3)
+        GRUPredictor(
+            dim=DIM, num_tokens=TOKENS, num_hist=2, action_dim=ACTION, hidden_dim=WIDTH, num_layers=1, mlp_dim=8, forecast=3
+        )
     with pytest.raises(ValueError, match=r"objective\.caution \(0\) must be positive"):
         Cautious(caution=0)
     vit = FrameCausalViT(

@@ -14,7 +14,9 @@ WIDTH, COMPONENTS = 6, 3
 @pytest.fixture
 def predictor() -> MDNRNN:
     torch.manual_seed(0)
-    return MDNRNN(DIM, TOKENS, 5, ACTION, hidden_dim=WIDTH, components=COMPONENTS, temperature=1.0)
+    return MDNRNN(
+        dim=DIM, num_tokens=TOKENS, num_hist=5, action_dim=ACTION, hidden_dim=WIDTH, components=COMPONENTS, temperature=1.0
+    )
 
 
 def mixture_of(log_weight: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> MixtureSameFamily:
@@ -64,4 +66,6 @@ def test_a_temperature_makes_weights_more_alike_in_rollouts_alone(predictor: MDN
     (state,) = predictor.eval().states(z[:, :1], action)
     torch.testing.assert_close(state.z, state.mean.mean(-1), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"predictor\.temperature \(0\) must be positive"):
-        MDNRNN(DIM, TOKENS, 5, ACTION, hidden_dim=WIDTH, components=COMPONENTS, temperature=0)
+        MDNRNN(
+            dim=DIM, num_tokens=TOKENS, num_hist=5, action_dim=ACTION, hidden_dim=WIDTH, components=COMPONENTS, temperature=0
+        )

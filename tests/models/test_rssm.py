@@ -19,7 +19,15 @@ DREAMER = PLANET | {"classes": CLASSES, "layer_norm": True, "unimix": 0.1}
 def rssm(**settings: Any) -> RSSM:
     torch.manual_seed(0)
     return RSSM(
-        DIM, TOKENS, 5, ACTION, hidden_dim=WIDTH, variables=VARIABLES, mlp_dim=INNER, min_std=0.1, **(PLANET | settings)
+        dim=DIM,
+        num_tokens=TOKENS,
+        num_hist=5,
+        action_dim=ACTION,
+        hidden_dim=WIDTH,
+        variables=VARIABLES,
+        mlp_dim=INNER,
+        min_std=0.1,
+        **(PLANET | settings),
     )
 
 

@@ -37,7 +37,9 @@ class Steered(GRUPredictor):
 @pytest.fixture
 def model() -> WorldModel:
     torch.manual_seed(0)
-    predictor = Steered(DIM, 1, 3, ACTION, hidden_dim=4, num_layers=1, mlp_dim=7, forecast=2)
+    predictor = Steered(
+        dim=DIM, num_tokens=1, num_hist=3, action_dim=ACTION, hidden_dim=4, num_layers=1, mlp_dim=7, forecast=2
+    )
     sizes = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": 3, "num_hist": 3}
     normalizer = Normalizer(torch.tensor([0.1, -0.2]), torch.tensor([0.5, 0.4]), torch.zeros(4), torch.ones(4))
     encoder = State(embed_dim=DIM, velocity_weight=0.3, seed=0)

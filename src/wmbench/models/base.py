@@ -1,7 +1,7 @@
 """The contract of a predictor, the part of a world model that foresees; it decides itself what it remembers in a rollout."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Float
@@ -15,12 +15,17 @@ class Losses(NamedTuple):
     parts: dict[str, Float[Tensor, ""]]
 
 
-class Predictor(nn.Module, ABC):
-    """Foresees latents under normalised action blocks: all frames of a window in training, one after another in a rollout.
+class Latents(TypedDict):
+    """What every predictor is built with, in addition to the settings of its own YAML."""
 
-    It is built with `dim` and `num_tokens` of a latent, `num_hist` frames of a training window, `action_dim` numbers of an
-    action block, and the settings of its own YAML.
-    """
+    dim: int  # features of a token
+    num_tokens: int  # of a latent
+    num_hist: int  # frames of a training window
+    action_dim: int  # numbers of an action block
+
+
+class Predictor(nn.Module, ABC):
+    """Foresees latents under normalised action blocks: all of a window in training, one after another in a rollout."""
 
     @abstractmethod
     def forward(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"]) -> Float[Tensor, "B T N D"]:

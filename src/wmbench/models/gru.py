@@ -1,13 +1,13 @@
 """RWM's predictor: a recurrent network that also learns from forecasts on its own predictions (arXiv 2501.10100)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.models.base import Losses
+from wmbench.models.base import Latents, Losses
 from wmbench.models.recurrent import Recurrent
 
 LOG_STD = (-6.0, 1.0)  # lowest and highest
@@ -36,23 +36,13 @@ class GRUPredictor(Recurrent):
         ValueError: a window too short for the forecast.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_tokens: int,
-        num_hist: int,
-        action_dim: int,
-        hidden_dim: int,
-        num_layers: int,
-        mlp_dim: int,
-        forecast: int,
-    ):
+    def __init__(self, hidden_dim: int, num_layers: int, mlp_dim: int, forecast: int, **latents: Unpack[Latents]):
         super().__init__()
-        if forecast > num_hist:
-            raise ValueError(f"predictor.forecast ({forecast}) must not exceed num_hist ({num_hist})")
-        self.forecast, self.num_tokens, self.hidden_dim = forecast, num_tokens, hidden_dim
-        width = num_tokens * dim
-        inputs = [width + action_dim] + (num_layers - 1) * [hidden_dim]
+        if forecast > latents["num_hist"]:
+            raise ValueError(f"predictor.forecast ({forecast}) must not exceed num_hist ({latents['num_hist']})")
+        self.forecast, self.num_tokens, self.hidden_dim = forecast, latents["num_tokens"], hidden_dim
+        width = latents["num_tokens"] * latents["dim"]
+        inputs = [width + latents["action_dim"]] + (num_layers - 1) * [hidden_dim]
         self.cells = nn.ModuleList(nn.GRUCell(size, hidden_dim) for size in inputs)
         self.change, self.log_std = (
             nn.Sequential(nn.Linear(hidden_dim, mlp_dim), nn.ELU(), nn.Linear(mlp_dim, width)) for _ in range(2)

@@ -1,14 +1,14 @@
 """M of World Models (arXiv 1803.10122): an LSTM that says the next latent as a mixture of Gaussians."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.models.base import Losses
+from wmbench.models.base import Latents, Losses
 from wmbench.models.recurrent import Recurrent
 
 LOG_STD = (-7.0, 2.0)  # lowest and highest
@@ -36,21 +36,13 @@ class MDNRNN(Recurrent):
         temperature: divides the weights' logits in rollouts, as World Models does where it dreams.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_tokens: int,
-        num_hist: int,
-        action_dim: int,
-        hidden_dim: int,
-        components: int,
-        temperature: int | float,
-    ):
+    def __init__(self, hidden_dim: int, components: int, temperature: int | float, **latents: Unpack[Latents]):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"predictor.temperature ({temperature}) must be positive")
+        num_tokens, dim = latents["num_tokens"], latents["dim"]
         self.shape, self.components, self.temperature = (num_tokens, dim, 3, components), components, temperature
-        self.lstm = nn.LSTMCell(num_tokens * dim + action_dim, hidden_dim)
+        self.lstm = nn.LSTMCell(num_tokens * dim + latents["action_dim"], hidden_dim)
         self.head = nn.Linear(hidden_dim, math.prod(self.shape))
 
     def loss(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], target: Float[Tensor, "B T N D"]) -> Losses:

@@ -4,14 +4,14 @@ Left out is what needs a reward. What a state reconstructs is the encoder's toke
 Samples are drawn in training alone: what is foreseen is the mean of a Gaussian, the probabilities of a categorical.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, OneHotCategoricalStraightThrough, kl_divergence
 
-from wmbench.models.base import Losses, Predictor
+from wmbench.models.base import Latents, Losses, Predictor
 from wmbench.processes.batch import with_noise
 
 GOAL_LOOKS = 3  # times that a frame without a past is looked at, doing nothing in between
@@ -41,10 +41,6 @@ class RSSM(Predictor):
 
     def __init__(
         self,
-        dim: int,
-        num_tokens: int,
-        num_hist: int,
-        action_dim: int,
         hidden_dim: int,
         variables: int,
         classes: int | None,
@@ -55,9 +51,10 @@ class RSSM(Predictor):
         dynamics: int | float,
         representation: int | float,
         free_nats: int | float,
+        **latents: Unpack[Latents],
     ):
         super().__init__()
-        self.num_tokens, self.hidden_dim = num_tokens, hidden_dim
+        self.num_tokens, self.hidden_dim = latents["num_tokens"], hidden_dim
         self.variables, self.classes, self.min_std, self.unimix = variables, classes, min_std, unimix
         self.dynamics, self.representation, self.free_nats = dynamics, representation, free_nats
         self.drawn_dim = variables * (classes or 1)
@@ -67,8 +64,8 @@ class RSSM(Predictor):
             layers = (nn.LayerNorm(mlp_dim), nn.SiLU()) if layer_norm else (nn.ELU(),)
             return nn.Sequential(nn.Linear(width, mlp_dim), *layers)
 
-        tokens = num_tokens * dim
-        self.join, self.cell = inner(self.drawn_dim + action_dim), nn.GRUCell(mlp_dim, hidden_dim)
+        tokens = latents["num_tokens"] * latents["dim"]
+        self.join, self.cell = inner(self.drawn_dim + latents["action_dim"]), nn.GRUCell(mlp_dim, hidden_dim)
         self.prior = nn.Sequential(*inner(hidden_dim), nn.Linear(mlp_dim, told))
         self.posterior = nn.Sequential(*inner(hidden_dim + tokens), nn.Linear(mlp_dim, told))
         self.decode = nn.Sequential(*inner(hidden_dim + self.drawn_dim), nn.Linear(mlp_dim, tokens))

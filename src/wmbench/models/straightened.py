@@ -28,21 +28,11 @@ class StraightenedViT(Projected):
         channels: of each token (the paper: 8).
         width: features of a token inside.
         curvature_weight: in the loss (the paper: 0.1); 0 leaves a projector that is not straightened.
+        inside: arguments of the ViT.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_tokens: int,
-        num_hist: int,
-        action_dim: int,
-        channels: int,
-        width: int,
-        curvature_weight: int | float,
-        **sizes: int | float,
-    ):
-        inside = partial(FrameCausalViT, num_tokens=num_tokens, num_hist=num_hist, action_dim=action_dim, **sizes)  # type: ignore[arg-type]
-        super().__init__(inside, dim, width)
+    def __init__(self, dim: int, channels: int, width: int, curvature_weight: int | float, **inside: int | float):
+        super().__init__(partial(FrameCausalViT, **inside), dim, width)  # type: ignore[arg-type]
         self.curvature_weight = curvature_weight
         self.inward = nn.Sequential(nn.Linear(dim, channels), nn.Linear(channels, width))
         self.head = nn.Sequential(nn.Linear(width, channels), nn.Linear(channels, dim))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.budget import Budget
+from wmbench.planning.budget import Budget, Limit
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Bounds, Cost, Planner, cheapest, within
 
@@ -29,14 +29,7 @@ class Adam(Planner):
 
     needs_gradients = True
 
-    def __init__(
-        self,
-        num_samples: int,
-        num_iters: int,
-        init_std: int | float,
-        lr: int | float,
-        budget: int | float | str | None = None,
-    ):
+    def __init__(self, num_samples: int, num_iters: int, init_std: int | float, lr: int | float, budget: Limit = None):
         if not 0 < lr < math.inf:
             raise ValueError(f"planner.lr ({lr}) must be positive")
         # Each step is a backward and a forward pass; the first step also scores the starts.

@@ -7,6 +7,8 @@ from itertools import accumulate, count, takewhile
 
 import torch
 
+Limit = int | float | str | None  # of Budget
+
 
 class Budget:
     """The iterations of one planner, and what they came to.
@@ -20,7 +22,7 @@ class Budget:
         ValueError: no iterations, or a limit of another form.
     """
 
-    def __init__(self, limit: int | float | str | None, num_iters: int, evaluations: Callable[[int], int]):
+    def __init__(self, limit: Limit, num_iters: int, evaluations: Callable[[int], int]):
         if num_iters < 1:
             raise ValueError(f"planner.num_iters ({num_iters}) must be positive")
         seconds = re.fullmatch(r"(\d+\.?\d*)s", str(limit))

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.budget import Budget
+from wmbench.planning.budget import Budget, Limit
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Bounds, Cost, Planner, cheapest, within
 
@@ -15,14 +15,7 @@ class CEM(Planner):
         ValueError: more elites than samples, or fewer than two (their standard deviation needs two).
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        num_elites: int,
-        num_iters: int,
-        init_std: int | float,
-        budget: int | float | str | None = None,
-    ):
+    def __init__(self, num_samples: int, num_elites: int, num_iters: int, init_std: int | float, budget: Limit = None):
         if num_elites > num_samples:
             raise ValueError(f"planner.num_elites ({num_elites}) must not exceed num_samples ({num_samples})")
         if num_elites < 2:

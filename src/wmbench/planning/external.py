@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.budget import Budget
+from wmbench.planning.budget import Budget, Limit
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Bounds, Cost, Planner, cheapest, nothing
 
@@ -25,14 +25,7 @@ class Nevergrad(Planner):
         ValueError: no optimiser of that name, or settings out of range.
     """
 
-    def __init__(
-        self,
-        optimizer: str,
-        num_samples: int,
-        num_iters: int,
-        init_std: int | float,
-        budget: int | float | str | None = None,
-    ):
+    def __init__(self, optimizer: str, num_samples: int, num_iters: int, init_std: int | float, budget: Limit = None):
         registry = library().optimizers.registry
         if optimizer not in registry:
             near = difflib.get_close_matches(optimizer, list(registry), n=5, cutoff=0.3)

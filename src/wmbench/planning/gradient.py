@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.budget import Budget
+from wmbench.planning.budget import Budget, Limit
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Bounds, Cost, Planner, within
 
@@ -29,9 +29,7 @@ class GradientDescent(Planner):
 
     needs_gradients = True
 
-    def __init__(
-        self, num_iters: int, lr: int | float, action_noise: int | float, start: str, budget: int | float | str | None = None
-    ):
+    def __init__(self, num_iters: int, lr: int | float, action_noise: int | float, start: str, budget: Limit = None):
         if not 0 < lr < math.inf:
             raise ValueError(f"planner.lr ({lr}) must be positive")
         if not 0 <= action_noise < math.inf:

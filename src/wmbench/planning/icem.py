@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.budget import Budget
+from wmbench.planning.budget import Budget, Limit
 from wmbench.planning.noise import KeyedNoise, coloured
 from wmbench.planning.planner import Bounds, Cost, Planner, cheapest, nothing, within
 
@@ -42,7 +42,7 @@ class ICEM(Planner):
         sample_decay: int | float,
         kept_fraction: int | float,
         momentum: int | float,
-        budget: int | float | str | None = None,
+        budget: Limit = None,
     ):
         if not 2 <= num_elites <= num_samples / 2:
             raise ValueError(

@@ -5,7 +5,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.budget import Budget
+from wmbench.planning.budget import Budget, Limit
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Bounds, Cost, Planner, within
 
@@ -31,7 +31,7 @@ class MPPI(Planner):
         init_std: int | float,
         temperature: int | float,
         std_decay: int | float,
-        budget: int | float | str | None = None,
+        budget: Limit = None,
     ):
         if num_samples < 2:
             raise ValueError(f"planner.num_samples ({num_samples}) must be at least 2: their costs are compared")

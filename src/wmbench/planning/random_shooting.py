@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from wmbench.planning.budget import Budget
+from wmbench.planning.budget import Budget, Limit
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.planner import Bounds, Cost, Planner, cheapest, nothing, within
 
@@ -11,7 +11,7 @@ from wmbench.planning.planner import Bounds, Cost, Planner, cheapest, nothing, w
 class RandomShooting(Planner):
     """Draws num_samples plans around the first guess, num_iters times, and returns the cheapest; the guess competes."""
 
-    def __init__(self, num_samples: int, num_iters: int, init_std: int | float, budget: int | float | str | None = None):
+    def __init__(self, num_samples: int, num_iters: int, init_std: int | float, budget: Limit = None):
         super().__init__(num_samples, init_std, Budget(budget, num_iters, lambda iteration: num_samples))
         self.init_std = init_std
 
