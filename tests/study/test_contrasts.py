@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import yaml
 
 from wmbench.evaluation.conditions import Conditions
@@ -90,6 +91,33 @@ def test_a_contrasts_margin_goes_before_the_studys():
         [0.9, "supported"],
         [0.02, "contradicted"],
     ]
+
+
+def test_a_row_is_compared_with_itself_in_another_evaluation_by_run_and_task():
+    """Runs that differ in ability, and tasks in difficulty, leave no trace where each gains the same."""
+    before, after = (outcomes({"good": (share, 5)}, name) for share, name in ((0.3, "cem"), (0.5, "icem")))
+    line = judge([contrast("good", "good", evaluation="icem", b_evaluation="cem")], pd.concat([before, after])).iloc[0]
+    assert line["difference"] == pytest.approx(0.2) and line["verdict"] == "supported"
+    assert np.isnan(line["t_low"])  # all runs gain alike
+    assert line["low"] > 0.05  # the spread of the tasks, which gain or do not
+    after.loc[after["seed"] == 4, "success"] = False
+    line = judge([contrast("good", "good", evaluation="icem", b_evaluation="cem")], pd.concat([before, after])).iloc[0]
+    gains = [0.2, 0.2, 0.2, 0.2, -0.3]
+    known = scipy.stats.ttest_1samp(gains, 0).confidence_interval()
+    assert (line["t_low"], line["t_high"]) == pytest.approx(tuple(known))
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"b": "good"}, "compares good with itself; b_evaluation= another"),
+        ({"b": "good", "b_evaluation": "closed"}, "compares good with itself"),
+        ({"b": "bad", "b_evaluation": "open"}, r"b_evaluation \(open\) is for a row and itself, not bad"),
+    ],
+)
+def test_a_contrast_that_compares_nothing_or_two_things_at_once_is_refused(others: dict[str, str], message: str):
+    with pytest.raises(ValueError, match=message):
+        Contrast("one", "good", expect="a > b", question="?", **others)
 
 
 def test_contrasts_come_back_from_a_csv_file(tmp_path: Path):

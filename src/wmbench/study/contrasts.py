@@ -10,7 +10,7 @@ import pandas as pd
 from wmbench.evaluation.bootstrap import Estimate
 from wmbench.evaluation.multiplicity import ENOUGH_SEEDS, MARGIN, adjusted, verdict
 from wmbench.evaluation.statistics import detectable, welch
-from wmbench.study.outcomes import NOT_KNOWN, OUTCOMES, SMALLER_IS_BETTER, Cell, Known, Outcomes, change, difference
+from wmbench.study.outcomes import NOT_KNOWN, OUTCOMES, SMALLER_IS_BETTER, Cell, Known, Outcomes, change, difference, itself
 
 EXPECTATIONS = {
     "a > b": {"superior": "supported", "inferior": "contradicted", "equivalent": "equivalent"},
@@ -18,8 +18,23 @@ EXPECTATIONS = {
     "a = b": {"superior": "contradicted", "inferior": "contradicted", "equivalent": "supported"},
 }
 
+NOTHING = np.zeros((1, 1))  # what a change is compared with: outcomes of one run that is known
+
 COLUMNS = [
-    *("name", "a", "b", "evaluation", "against", "outcome", "expect", "question", "difference", "low", "high"),
+    *(
+        "name",
+        "a",
+        "b",
+        "evaluation",
+        "b_evaluation",
+        "against",
+        "outcome",
+        "expect",
+        "question",
+        "difference",
+        "low",
+        "high",
+    ),
     *("t_low", "t_high", "p", "p_holm", "verdict", "reason", "margin", "n_seeds_a", "n_seeds_b", "n_tasks", "power"),
 ]
 
@@ -29,6 +44,7 @@ class Contrast:
     """An expectation about two rows, as conf/study/*.yaml has it under `contrasts`.
 
     expect: "a > b" (a plans better, also where a smaller outcome is better), "b > a" or "a = b".
+    b_evaluation: of b, where it is not a's: a row compared with itself, such as under two planners, by run and task.
     margin: the largest difference that does not matter, in the outcome's unit; None: the study's.
     against: an evaluation whose outcome is taken off first, by run and task: compared is then what each row loses or gains.
     """
@@ -39,6 +55,7 @@ class Contrast:
     expect: str
     question: str
     evaluation: str = "closed"
+    b_evaluation: str | None = None
     outcome: str = "success"
     margin: int | float | None = None
     against: str | None = None
@@ -47,8 +64,14 @@ class Contrast:
         for name, value, known in (("expect", self.expect, EXPECTATIONS), ("outcome", self.outcome, OUTCOMES)):
             if value not in known:
                 raise ValueError(f"contrast {self.name}: {name} is {value!r}, must be one of: {', '.join(known)}")
-        if self.a == self.b:
-            raise ValueError(f"contrast {self.name} compares {self.a} with itself")
+        if self.a == self.b and self.b_evaluation in (None, self.evaluation):
+            raise ValueError(
+                f"contrast {self.name} compares {self.a} with itself; b_evaluation= another evaluation, or b= a row"
+            )
+        if self.a != self.b and self.b_evaluation is not None:
+            raise ValueError(
+                f"contrast {self.name}: b_evaluation ({self.b_evaluation}) is for a row and itself, not {self.b}"
+            )
         if self.margin is not None and not (isinstance(self.margin, int | float) and self.margin > 0):
             raise ValueError(f"contrast {self.name}: margin ({self.margin}) must be above 0")
 
@@ -89,9 +112,11 @@ def judge(
         line: dict[str, Any] = {field.name: getattr(contrast, field.name) for field in fields(Contrast)}
         line["margin"] = margin if contrast.margin is None else contrast.margin
         try:
-            a, b = (_compared(outcomes, row, contrast) for row in (contrast.a, contrast.b))
-            estimates[len(lines)] = difference(a, b)
-            line |= _figures(estimates[len(lines)], a, b, contrast.outcome)
+            a, b = _compared(outcomes, contrast)
+            estimates[len(lines)] = itself(a, b) if contrast.b_evaluation else difference(a, b)
+            alone = (change(a, b).values, NOTHING) if contrast.b_evaluation else (a.values, b.values)
+            t_low, t_high = welch(*(values.mean(axis=1) for values in alone)) or (np.nan, np.nan)
+            line |= {"t_low": t_low, "t_high": t_high} | _figures(estimates[len(lines)], a, b, contrast.outcome)
         except ValueError as error:
             line |= {"verdict": "untested", "reason": str(error)}
         lines.append(line)
@@ -105,20 +130,21 @@ def judge(
     return pd.DataFrame(lines, columns=COLUMNS).astype(dict.fromkeys(("n_seeds_a", "n_seeds_b", "n_tasks"), "Int64"))
 
 
-def _compared(outcomes: Outcomes, row: str, contrast: Contrast) -> Cell:
-    cell = outcomes.cell(row, contrast.evaluation, contrast.outcome)
-    return change(cell, outcomes.cell(row, contrast.against, contrast.outcome)) if contrast.against else cell
+def _compared(outcomes: Outcomes, contrast: Contrast) -> list[Cell]:
+    sides = (contrast.a, contrast.evaluation), (contrast.b, contrast.b_evaluation or contrast.evaluation)
+    cells = [outcomes.cell(row, evaluation, contrast.outcome) for row, evaluation in sides]
+    if not contrast.against:
+        return cells
+    before = [outcomes.cell(row, contrast.against, contrast.outcome) for row, _ in sides]
+    return [change(cell, other) for cell, other in zip(cells, before, strict=True)]
 
 
 def _figures(estimate: Estimate, a: Cell, b: Cell, outcome: str) -> dict[str, Any]:
     low, high = estimate.interval()
-    t_low, t_high = welch(a.values.mean(axis=1), b.values.mean(axis=1)) or (np.nan, np.nan)
     figures = {
         "difference": estimate.value,
         "low": low,
         "high": high,
-        "t_low": t_low,
-        "t_high": t_high,
         "p": estimate.p,
         "n_seeds_a": a.num_seeds,
         "n_seeds_b": b.num_seeds,

@@ -118,7 +118,9 @@ class Study:
         notes = []
         for one in read_contrasts(self.contrasts):
             lacking = [name for name in (one.a, one.b) if name not in known]
-            lacking += [name for name in (one.evaluation, one.against) if name and name not in self.evaluations]
+            lacking += [
+                name for name in (one.evaluation, one.b_evaluation, one.against) if name and name not in self.evaluations
+            ]
             if lacking:
                 notes.append(f"contrast {one.name} stays untested: the study has no {' and no '.join(lacking)}")
         return notes

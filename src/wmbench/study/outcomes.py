@@ -142,6 +142,15 @@ def change(now: Cell, before: Cell) -> Cell:
     return replace(now, values=now.values - before.values)
 
 
+def itself(a: Cell, b: Cell) -> Estimate:
+    """a minus b of one row's runs in two evaluations, paired by run and task.
+
+    Raises:
+        ValueError: they have other runs or tasks.
+    """
+    return crossed_bootstrap(change(a, b).values, strata=a.strata)
+
+
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """Mean of each row, evaluation and outcome, with its interval over training runs and tasks: the body of table.csv."""
     return pd.DataFrame(_summaries(Outcomes(table)), columns=[*SUMMARY])
