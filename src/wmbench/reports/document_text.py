@@ -29,6 +29,8 @@ def _markdown(block: Block, folder: Path) -> str:
             return f"**{_text(text)}**" if kind == "answer" else _text(text)
         case Table():
             return f"{block.caption}\n\n{markdown_of(_strings(block))}".rstrip()
+        case Picture(path, _, caption) if not path.is_relative_to(folder):  # which may not travel with the text
+            return f"{in_markdown(caption)} (the picture is in index.html)"
         case Picture(path, alt, caption):
             return f"![{in_markdown(alt)}]({os.path.relpath(path, folder)})\n\n{in_markdown(caption)}"
         case Films(films):

@@ -28,6 +28,9 @@ SQUARE_TEXT = (
     "true dynamics, the distance is at fault; if the probe fails only under learned dynamics, the predictions are."
 )
 NOT_MEASURED = "No diagnostics.json is there yet; python scripts/diagnose.py model_name=RUN writes one into a run."
+TELLING = {  # the number of each part to show; of another part its first
+    *("copy_ratio_1", "position_predicted_1", "spearman_geodesic", "effective_rank", "spearman_distance_all", "optimism")
+}
 SHOWN = 7  # diagnostics in the table; diagnostics.csv has all
 
 
@@ -138,21 +141,22 @@ def _square(sheet: Sheet) -> Section:
 
 
 def _diagnostics_table(sheet: Sheet) -> Table:
-    """The first diagnostics of each part, each number linked to the first run's line where a row has one run."""
+    """One diagnostic of each part, each number linked to the first run's line where a row has one run."""
     names = list(dict.fromkeys(zip(sheet.frame["part"], sheet.frame["name"], strict=True)))
     parts = list(dict.fromkeys(part for part, _ in names if part != "two_by_two"))
-    first = [next(name for name in names if name[0] == part) for part in parts][:SHOWN]
+    told = sorted(names, key=lambda name: name[1] not in TELLING)  # the telling ones first
+    shown = [next(name for name in told if name[0] == part) for part in parts][:SHOWN]
     body = []
     for row in dict.fromkeys(sheet.frame["row"]):
         cells = [Cell([row], row)]
-        for part, name in first:
+        for part, name in shown:
             is_it = (sheet.frame["row"] == row) & (sheet.frame["part"] == part) & (sheet.frame["name"] == name)
             lines = sheet.frame.index[is_it]
             value = sheet.value(int(lines[0]), "value") if len(lines) else None
             text = "–" if value is None else sheet.number(int(lines[0]), "value", "{:.3g}")
             cells.append(Cell([text], "" if value is None else float(value)))
         body.append(cells)
-    return Table(["row", *(f"{part}: {name}" for part, name in first)], body, "Diagnostics of each row's first run")
+    return Table(["row", *(f"{part}: {name}" for part, name in shown)], body, "Diagnostics of each row's first run")
 
 
 def predictors_sheet(study: Study, sheet: Sheet) -> Sheet:

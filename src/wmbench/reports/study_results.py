@@ -121,12 +121,24 @@ def results(study: Study) -> Section:
         section.blocks.append(main_table(study, evaluation))
     if not study.evaluations:
         section.text("table.csv has no line yet.")
+        return section
     section.text(TABLE_NOTE, kind="note")
     if study.pairs is not None:
         section.text(LETTERS, kind="note")
+    section.blocks.append(_what_rows_are(study))
     for evaluation in study.evaluations if study.table.has(*GAP) else ():
         section.blocks.append(_gap_table(study, evaluation))
     return section
+
+
+def _what_rows_are(study: Study) -> Table:
+    """What makes a row other than its encoder's plain name, once for all evaluations, since it is long."""
+    table, body = study.table, []
+    for index in table.frame.drop_duplicates("row").index:
+        if table.value(index, "note") is not None:
+            note = table.quote(index, "note")
+            body.append([Cell([table.quote(index, "row")]), Cell([note], plain([note]), kind="sentence")])
+    return Table(["row", "what it is, beside its encoder"], body, "Notes on the rows")
 
 
 def _gap_table(study: Study, evaluation: str) -> Table:
@@ -145,7 +157,7 @@ def _gap_table(study: Study, evaluation: str) -> Table:
 def main_table(study: Study, evaluation: str) -> Table:
     rows = study.rows(evaluation)
     body = [_main_row(study, row, evaluation) for row in rows]
-    columns = ["row", "success [95%]", "held", "0.25 m", "SPL", "final distance [m]", "seeds × tasks", "letters, note"]
+    columns = ["row", "success [95%]", "held", "0.25 m", "SPL", "final distance [m]", "seeds × tasks", "letters"]
     return Table(columns, body, f"Evaluation {evaluation}, best row first", study.quiet(rows))
 
 
@@ -158,9 +170,8 @@ def _main_row(study: Study, row: str, evaluation: str) -> list[Cell]:
     seeds, tasks = (table.number(index, name) for name in ("n_seeds", "n_tasks"))
     trained = table.value(index, "n_seeds") or 0  # of a floor or the ceiling, which is not trained, 0
     cells.append(Cell([seeds, " × ", tasks] if trained else [tasks], trained))
-    note = table.quote(index, "note") if table.value(index, "note") is not None else None
-    text = [part for remark in (study.letters(row, evaluation), note) if remark for part in (", ", remark)][1:]
-    return [*cells, Cell(text or [""], plain(text), kind="sentence")]
+    letters = [found] if (found := study.letters(row, evaluation)) else []
+    return [*cells, Cell(letters, plain(letters))]
 
 
 def outcome_cell(study: Study, row: str, evaluation: str, outcome: str, has_bar: bool = False) -> Cell:
@@ -215,7 +226,8 @@ def _contrast(study: Study, index: int) -> list[Cell]:
 def _expectation(sheet: Sheet, index: int) -> Cell:
     question = next((name for name in ("question", "expectation", "text") if sheet.value(index, name) is not None), "name")
     sign = SIGNS.get(str(sheet.value(index, "expect")), ", ")
-    where = ", ".join(str(found) for name in ("evaluation", "outcome") if (found := sheet.value(index, name)) is not None)
+    names = ("evaluation", "b_evaluation", "outcome")
+    where = ", ".join(str(found) for name in names if (found := sheet.value(index, name)) is not None)
     colon = " " if str(sheet.value(index, question)).endswith("?") else ": "
     text: Text = [sheet.quote(index, question), colon, sheet.quote(index, "a"), sign, sheet.quote(index, "b")]
     return Cell([*text, f" ({where})"] if where else text, str(sheet.value(index, question)), kind="sentence")

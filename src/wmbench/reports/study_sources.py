@@ -17,7 +17,7 @@ CITED = {
     "murlabadia2026vjepa21": r"vjepa2_?1.*",
     "jia2025dinotok": r"dino_?tok.*",
     "bi2025vfmvae": r"vfm_?vae.*|latentvae",
-    "tschannen2025siglip2": r"siglip2.*|vfm_?vae",
+    "tschannen2025siglip2": r"siglip2.*|vfmvae",  # whose trunk it is, unless it is put over another network
     "tan2019efficientnet": r"efficientnet.*",
     "he2015resnet": r"resnet.*",
     "nair2022r3m": r"r3m.*",
