@@ -1,5 +1,6 @@
 """The demo's table and report, with what to make of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,14 +10,15 @@ from wmbench.reports.report import write_report
 from wmbench.reports.table import make_table, write_table
 
 ABOUT = (
-    "The model sees 64-pixel frames of a ball in a maze and learns, only from random actions, to predict how its own "
-    "latents change. To act it searches for actions whose predicted latent is close to the goal's. The row 'state' is a "
-    "world model whose latent is the true state: what could be had from perfect sight, not a comparison of two encoders "
-    "alike in all else."
+    "Each model sees 64-pixel frames of a ball in a maze and learns, only from random actions, to predict how its latents "
+    "change. To act it searches for actions whose predicted latent is close to the goal's. lewm_small learns its encoder "
+    "together with the model; efficientnet_lite0 looks through a network that was trained on photographs and stays as it "
+    "is; the latent of the row state is the true state: what could be had from perfect sight. They are not a comparison of "
+    "encoders alike in all else; study.py makes those."
 )
 
 
-def write_demo(plans: Path, rows: tuple[str, ...], num_tasks: int) -> tuple[pd.DataFrame, Path]:
+def write_demo(plans: Path, rows: Sequence[str], num_tasks: int) -> tuple[pd.DataFrame, Path]:
     """Write the table of the plans and a report that opens with the first row; returns both."""
     table = make_table(find_summaries(plans))
     write_table(table, plans)
@@ -24,6 +26,6 @@ def write_demo(plans: Path, rows: tuple[str, ...], num_tasks: int) -> tuple[pd.D
     intro = [f"{sentence(shown[rows[0]])}, none of which is solved at its start, within 50 env steps (2.5 s).", ABOUT]
     if shown[rows[0]]["differs_in"]:
         each = "; ".join(f"{name}: {shown[name]['differs_in']}" for name in rows)
-        intro += [f"Apart from what they see, the two models differ in how they were made. {each}."]
+        intro += [f"Apart from what they see, the models differ in how they were made. {each}."]
     title = "wmbench demo: planning in the latent space of a world model"
     return table, write_report(table, plans, title, intro, rows[0])
