@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from scipy.stats import beta
 
 from wmbench.envs.appearance import Appearance
 from wmbench.evaluation.conditions import Conditions
@@ -52,6 +53,32 @@ def test_the_difference_to_clean_pictures_is_paired_by_run_and_task_and_names_it
     assert set(shifts.loc["robust", "setting"]) == {"clean to shifted"}
     assert shifts["goals"].xs("goal", level=1).tolist() == ["as their episode"] * 2
     assert shifts["goals"].xs("far", level=1).tolist() == ["clean"] * 2
+
+
+def test_tasks_that_all_stay_as_they_were_leave_an_interval_on_both_sides():
+    table, known = played()
+    line = shifts_of(table, looks(), {"robust": "clean"}, known).set_index(["row", "evaluation"]).loc[("robust", "far")]
+    assert line["against"] == "clean" and line["difference"] == 0
+    assert line["high"] == pytest.approx(-line["low"], rel=0.2)
+    assert line["high"] == pytest.approx(beta.ppf(0.95, 0.5, 10.5), rel=0.1)  # Jeffreys, of ten tasks, half of them each way
+
+
+def test_two_ways_to_plan_have_a_curve_each():
+    table, known = played()
+    other = {hash_: replace(one, max_steps=60) for hash_, one in known.items()}
+    again = table.assign(evaluation=table["evaluation"] + "_open", success=False)
+    again["conditions"] = again["conditions"].map({hash_: one.hash for hash_, one in other.items()})
+    both = looks() | {f"{name}_open": look for name, look in looks().items()}
+    areas = areas_of(pd.concat([table, again]), both, {"robust": "clean"}, known | {one.hash: one for one in other.values()})
+    areas = areas.set_index(["row", "against"])["area"]
+    assert areas["robust", "clean"] == pytest.approx(0.8) and areas["robust", "clean_open"] == 0
+
+
+def test_a_look_that_changes_is_another_curve_than_one_that_holds():
+    still, changing = (Look(Appearance.of(f"all 0.1{word}"), Appearance()) for word in ("", " changing"))
+    assert (still.factors, changing.factors) == ("all", "all changing")
+    given = Look(Appearance.of("clean blur=1"), Appearance())
+    assert given.factors == "clean blur=1"
 
 
 def test_a_clean_evaluation_of_other_settings_is_no_reference():

@@ -86,6 +86,7 @@ def crossed_bootstrap(
     *,
     replicates: int = 10_000,
     seed: int = 0,
+    are_changes: bool = False,
 ) -> Estimate:
     """Mean of a, or mean of a minus mean of b, over training runs and tasks, both drawn anew in every replicate.
 
@@ -95,10 +96,12 @@ def crossed_bootstrap(
     Welch's degrees of freedom (docs/statistics.md tells how often the interval is right).
 
     A side of a single run (a floor, the simulator) varies with the tasks only. Where all outcomes of a side are 0 or all 1,
-    nothing varies: its mean is drawn from Jeffreys' posterior of a proportion of T tasks.
+    nothing varies: its mean is drawn from Jeffreys' posterior of a proportion of T tasks. Where no outcome changed, tasks
+    that were not played may have changed both ways.
 
     Args:
         strata: the stratum of each task; None if they are all of one.
+        are_changes: outcomes are differences of two shares, from -1 to 1, and not shares.
     """
     num_tasks = a.shape[1]
     signs = {1.0: Side(a)} | ({} if b is None else {-1.0: Side(b)})
@@ -108,7 +111,9 @@ def crossed_bootstrap(
     from_tasks = _task_deviations(tuple(strata if strata is not None else [0] * num_tasks), replicates, seed) @ by_task
     for sign, side in signs.items():
         if side.constant is not None:
-            from_tasks = from_tasks + sign * (1 - 2 * side.constant) * rng.beta(0.5, num_tasks + 0.5, replicates)
+            is_open = are_changes and side.constant == 0
+            way = rng.choice((-1, 1), replicates) if is_open else sign * (1 - 2 * side.constant)
+            from_tasks = from_tasks + way * rng.beta(0.5, num_tasks + 0.5, replicates)
 
     from_runs = sum(sign * side.draw(replicates, rng) for sign, side in signs.items())
     freedom = welch_freedom(

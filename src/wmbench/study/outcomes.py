@@ -29,12 +29,14 @@ class Cell:
     """One outcome of a row in one evaluation: of S training runs, or of the one play of a row that is not trained.
 
     conditions: of all its results; None where only their hash is known.
+    is_change: values are differences of two outcomes.
     """
 
     values: Float[ndarray, "S T"]
     tasks: pd.DataFrame
     num_seeds: int
     conditions: Conditions | None = None
+    is_change: bool = False
 
     @property
     def strata(self) -> list[int]:
@@ -128,7 +130,7 @@ def difference(a: Cell, b: Cell) -> Estimate:
     """
     if reason := obstacle(a, b):
         raise ValueError(reason)
-    return crossed_bootstrap(a.values, b.values, a.strata)
+    return crossed_bootstrap(a.values, b.values, a.strata, are_changes=a.is_change)
 
 
 def change(now: Cell, before: Cell) -> Cell:
@@ -139,7 +141,7 @@ def change(now: Cell, before: Cell) -> Cell:
     """
     if now.values.shape != before.values.shape or not now.tasks.equals(before.tasks):
         raise ValueError("the two evaluations were not played by the same runs on the same tasks")
-    return replace(now, values=now.values - before.values)
+    return replace(now, values=now.values - before.values, is_change=True)
 
 
 def itself(a: Cell, b: Cell) -> Estimate:

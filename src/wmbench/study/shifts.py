@@ -14,9 +14,9 @@ from wmbench.study.outcomes import Cell, Known, Outcomes, change
 
 OUTCOME = "success"
 LOOKS = {"view.appearance", "view.goal_appearance"}  # conditions in which an evaluation may differ from its clean one
-SHIFTS = ["row", "trained_on", "setting", "evaluation", "factors", "s", "goals", "success", "clean", "difference"]
-SHIFTS += ["low", "high", "n_seeds", "n_tasks"]
-AREAS = ["row", "trained_on", "factors", "goals", "largest_s", "area", "low", "high", "clean", "n_scales"]
+SHIFTS = ["row", "trained_on", "setting", "evaluation", "against", "factors", "s", "goals", "success", "clean"]
+SHIFTS += ["difference", "low", "high", "n_seeds", "n_tasks"]
+AREAS = ["row", "trained_on", "against", "factors", "goals", "largest_s", "area", "low", "high", "clean", "n_scales"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Look:
 
     @property
     def factors(self) -> str:
-        return str(self.seen).partition(" ")[0]
+        """The same at every scale."""
+        name, *words = str(self.seen).split()
+        return " ".join([name, *words[bool(self.seen.factors) :]])
 
     @property
     def goals(self) -> str:
@@ -74,11 +76,12 @@ def looks_of(played: Mapping[Any, Conditions]) -> Looks:
 def shifts_of(table: pd.DataFrame, looks: Looks, trained_on: Mapping[str, str | None], known: Known) -> pd.DataFrame:
     """A line for each row and evaluation of other pictures for which a clean one with the same other settings was played."""
     lines = []
-    for row, evaluation, cell, clean in _pairs(Outcomes(table, known), looks):
-        look, estimate = looks[evaluation], crossed_bootstrap(change(cell, clean).values, strata=cell.strata)
+    for row, evaluation, against, cell, clean in _pairs(Outcomes(table, known), looks):
+        look, lost = looks[evaluation], change(cell, clean).values
+        estimate = crossed_bootstrap(lost, strata=cell.strata, are_changes=True)
         figures = cell.values.mean(), clean.values.mean(), estimate.value, *estimate.interval()
         setting = setting_of(trained_on.get(row), look.seen) if row in trained_on else "no training"
-        told = row, trained_on.get(row), setting, evaluation, look.factors, look.seen.scale, look.goals
+        told = row, trained_on.get(row), setting, evaluation, against, look.factors, look.seen.scale, look.goals
         lines.append((*told, *figures, cell.num_seeds, len(cell.tasks)))
     return pd.DataFrame(lines, columns=SHIFTS)
 
@@ -86,11 +89,11 @@ def shifts_of(table: pd.DataFrame, looks: Looks, trained_on: Mapping[str, str | 
 def areas_of(table: pd.DataFrame, looks: Looks, trained_on: Mapping[str, str | None], known: Known) -> pd.DataFrame:
     """Mean success over s, from clean pictures to the largest s played: the area below the curve, in shares of its width."""
     curves: dict[tuple[str, ...], list[tuple[float, Cell, Cell]]] = {}
-    for row, evaluation, cell, clean in _pairs(Outcomes(table, known), looks):
+    for row, evaluation, against, cell, clean in _pairs(Outcomes(table, known), looks):
         look = looks[evaluation]
-        curves.setdefault((row, look.factors, look.kind_of_goals), []).append((look.seen.scale, cell, clean))
+        curves.setdefault((row, against, look.factors, look.kind_of_goals), []).append((look.seen.scale, cell, clean))
     lines = []
-    for (row, factors, goals), points in curves.items():
+    for (row, against, factors, goals), points in curves.items():
         clean = points[0][2]
         curve = {0.0: clean.values} | {scale: cell.values for scale, cell, _ in sorted(points, key=lambda point: point[0])}
         if len(curve) < 3:
@@ -98,13 +101,13 @@ def areas_of(table: pd.DataFrame, looks: Looks, trained_on: Mapping[str, str | N
         scales = np.array(list(curve))
         area = np.trapezoid(np.stack(list(curve.values())), scales, axis=0) / scales[-1]
         estimate = crossed_bootstrap(area, strata=clean.strata)
-        told = row, trained_on.get(row), factors, goals, scales[-1]
+        told = row, trained_on.get(row), against, factors, goals, scales[-1]
         lines.append((*told, estimate.value, *estimate.interval(), clean.values.mean(), len(scales)))
     return pd.DataFrame(lines, columns=AREAS)
 
 
-def _pairs(outcomes: Outcomes, looks: Looks) -> Iterator[tuple[str, str, Cell, Cell]]:
-    """Rows in evaluations of other pictures, with what they did there and on clean ones."""
+def _pairs(outcomes: Outcomes, looks: Looks) -> Iterator[tuple[str, str, str, Cell, Cell]]:
+    """Rows in evaluations of other pictures and the clean ones to compare with, and what they did in both."""
     for row, evaluation in outcomes.parts:
         cell = outcomes.find(row, evaluation, OUTCOME)
         if cell is None or cell.conditions is None or evaluation not in looks or looks[evaluation].is_clean:
@@ -113,5 +116,5 @@ def _pairs(outcomes: Outcomes, looks: Looks) -> Iterator[tuple[str, str, Cell, C
             clean = outcomes.find(row, other, OUTCOME) if look.is_clean else None
             if clean and clean.conditions and set(cell.conditions.differences(clean.conditions)) <= LOOKS:
                 if clean.values.shape == cell.values.shape:  # else some runs are still to be played
-                    yield row, evaluation, cell, clean
+                    yield row, evaluation, other, cell, clean
                 break

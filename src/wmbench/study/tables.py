@@ -65,6 +65,9 @@ def write_tables(study: Study, done: Mapping[Cell, Summary]) -> None:
     for name, make in (("shifts", shifts_of), ("areas", areas_of)):
         if len(table := make(outcomes, looks, trained_on, conditions)):
             tables[name] = table
+    order = {name: place for place, name in enumerate(study.evaluations)}
+    for name in {"table", "shifts"} & set(tables):  # in the study's order, of which the first is the one that it is about
+        tables[name] = tables[name].sort_values("evaluation", key=lambda names: names.map(order), kind="stable")
     facts = {hash_: one.facts for hash_, one in conditions.items()}
     write_text(study.folder / "conditions.json", json.dumps(facts, indent=2) + "\n")
     for name, table in tables.items():
