@@ -142,6 +142,33 @@ def _contrasts(outcomes: pd.DataFrame, evaluation: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def add_shifts(study: Path) -> None:
+    """Add what study.py leaves where evaluations show other pictures: one row, dinov2_cls, was trained on varied ones."""
+    table, looks = pd.read_csv(study / "table.csv"), {"near": ("all", 0.1), "far": ("all", 0.2), "dim": ("lit", 0.1)}
+    clean = table[(table["evaluation"] == "closed") & (table["outcome"] == "success")]
+    lines, shifts, areas = [table], [], []
+    for row, seeds, tasks, success in clean[["row", "n_seeds", "n_tasks", "success"]].itertuples(index=False):
+        sees = row not in FLOORS
+        setting, trained = "clean to shifted" if sees else "no training", "clean" if sees else None
+        ends = {"low": -0.2 if sees else -0.04, "high": 0.01 if sees else 0.04}
+        if row == "dinov2_cls":
+            setting, trained = "varied to varied, in range", "all 0.15"
+        for name, (factors, scale) in looks.items():
+            rate = success - sees * scale / 2
+            if row == "dinov2_cls" and name == "far":
+                setting = "varied to varied, out of range"
+            told = {"row": row, "trained_on": trained, "setting": setting, "evaluation": name, "against": "closed"}
+            told |= {"factors": factors, "s": scale, "goals": "clean", "success": rate, "clean": success}
+            shifts.append(told | {"difference": rate - success, **ends, "n_seeds": seeds, "n_tasks": tasks})
+            interval = {"success": rate, "success_low": rate - 0.07, "success_high": rate + 0.07}
+            lines.append(clean[clean["row"] == row].assign(evaluation=name, gap=np.nan, **interval))
+        told = {"row": row, "trained_on": trained, "against": "closed", "factors": "all", "goals": "clean"}
+        areas.append(told | {"largest_s": 0.2, "area": 0.8, "low": 0.7, "high": 0.9, "clean": success, "n_scales": 3})
+    pd.concat(lines, ignore_index=True).to_csv(study / "table.csv", index=False)
+    pd.DataFrame(shifts).to_csv(study / "shifts.csv", index=False)
+    pd.DataFrame(areas).to_csv(study / "areas.csv", index=False)
+
+
 def add_results(study: Path) -> None:
     """Add what plan.py and diagnose.py leave: each row's result folder with paths, and its run with diagnostics."""
     rng = np.random.default_rng(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_study import add_results, make_study
+from synthetic_study import add_results, add_shifts, make_study
 
 from wmbench.reports.study_episodes import COLUMNS, choose_episodes
 from wmbench.reports.study_report import write_study_report
@@ -68,6 +68,7 @@ def study(tmp_path_factory) -> Path:
     """A whole study, whose report is written."""
     folder = make_study(tmp_path_factory.mktemp("studies") / "whole", num_tasks=30, evaluations=("closed",))
     add_results(folder)
+    add_shifts(folder)
     write_study_report(folder)
     return folder
 
@@ -125,11 +126,30 @@ def test_the_answer_names_the_best_row_and_counts_what_can_be_told_from_chance(p
 
 def test_a_whole_study_has_every_part(page):
     titles = ("Results", "What was expected, and what came out", "How close, and does it stay?", "How far can it go?")
-    titles += ("How long does it need?", "What does it cost?", "Is it the distance, or the dynamics?")
+    titles += (
+        "What do other pictures cost?",
+        "How long does it need?",
+        "What does it cost?",
+        "Is it the distance, or the dynamics?",
+    )
     titles += ("What the diagnostics say", "Which diagnostic goes with success?", "Best and worst episodes")
     titles += ("Where the weights came from", "What was fixed before", "Papers", "Files", "Data")
     assert [title for title in titles if page.words.count(title) < 2] == []  # as a heading and as a link to it
     assert "Planning gap, evaluation closed" in page.text and "could not be made" not in page.text
+
+
+def test_what_other_pictures_cost_is_told_by_setting_with_a_curve_and_its_area(study, page):
+    text = (study / "report" / "report.md").read_text()
+    tables = re.findall(r"(Clean to shifted|Varied to varied, \w+ (?:of )?range): (\w+), against evaluation closed", text)
+    clean, inside, outside = "Clean to shifted", "Varied to varied, in range", "Varied to varied, out of range"
+    assert tables == [(clean, "all"), (clean, "lit"), (inside, "all"), (outside, "all"), (outside, "lit")]
+    mixed = text.partition(clean + ":")[2].partition("| row | trained on")[0]
+    assert mixed.partition(inside + ":")[0].count("| dinov2_cls |") == 0 < mixed.count("| dinov2_cls |")
+    assert re.search(r"\| lewm_small \| \d+% \| \d+%, -5 \[-20, \+1\] \| \d+%, -10 \[-20, \+1\] \|", mixed)
+    assert "Success of rows trained on varied (all) pictures against the scale of all" in page.text
+    assert "| dinov2_cls | all 0.15 | all | clean | 0.2 |" in text and "80% [70, 90]" in text
+    scales = pd.read_csv(study / "report" / "scales.csv")
+    assert scales.loc[scales["row"] == "lewm_small", "x"].tolist() == [0.0, 0.1, 0.2]
 
 
 def small_study(folder: Path, num_seeds: int = 5) -> Path:

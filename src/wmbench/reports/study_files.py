@@ -19,7 +19,7 @@ NEEDED = {
     "outcomes.csv": ("row", "seed", "evaluation", "task", "success"),
 }
 
-OPTIONAL = ("pairs.csv", "cells.csv")
+OPTIONAL = ("pairs.csv", "cells.csv", "shifts.csv", "areas.csv")
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Study:
 
     pairs: every pair of rows, and their letters.
     cells: what the study asks for, with a `state` for each (done, failed, ...).
+    shifts, areas: what other pictures cost each row, where evaluations show any.
     """
 
     folder: Path
@@ -52,6 +53,8 @@ class Study:
     outcomes: Sheet
     pairs: Sheet | None
     cells: Sheet | None
+    shifts: Sheet | None
+    areas: Sheet | None
     lock: Sheet
 
     @property
@@ -115,8 +118,8 @@ def read_study(folder: Path) -> Study:
     if not folder.is_dir():
         raise FileNotFoundError(f"no study {folder}; python study.py study={folder.name} makes it")
     table, contrasts, outcomes = (_read(folder / name, columns) for name, columns in NEEDED.items())
-    pairs, cells = (Sheet.read(folder / name) if (folder / name).exists() else None for name in OPTIONAL)
-    return Study(folder, table, contrasts, outcomes, pairs, cells, _read_lock(folder / "lock.json"))
+    further = [Sheet.read(folder / name) if (folder / name).exists() else None for name in OPTIONAL]
+    return Study(folder, table, contrasts, outcomes, *further, _read_lock(folder / "lock.json"))
 
 
 def _read(path: Path, columns: Sequence[str]) -> Sheet:

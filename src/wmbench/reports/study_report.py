@@ -12,6 +12,7 @@ from wmbench.reports.study_episodes import episodes
 from wmbench.reports.study_files import NEEDED, OPTIONAL, Study, Tally, read_study
 from wmbench.reports.study_reasons import reasons
 from wmbench.reports.study_results import answer, contrasts, results
+from wmbench.reports.study_shifts import shifts
 from wmbench.reports.study_sources import citations, cited, files, lock, weights
 
 COPIED = (*NEEDED, *OPTIONAL, "lock.json")
@@ -31,7 +32,7 @@ def write_study_report(folder: Path) -> Path:
     report.mkdir(exist_ok=True)
     first = [answer(study, tally), results(study), contrasts(study)]
     middle, sheets = _parts(study, report)
-    own = (study.table, study.contrasts, study.pairs, study.cells, study.lock)
+    own = (study.table, study.contrasts, study.pairs, study.cells, study.shifts, study.areas, study.lock)
     sheets = [*(sheet for sheet in own if sheet is not None), *sheets, tally.sheet]
     last = [weights(study), lock(study), citations(entries), files(sheets)]
     sections, title = [*first, *middle, *last], f"Which representation plans best? Study {study.name}"
@@ -45,6 +46,7 @@ def write_study_report(folder: Path) -> Path:
 def _parts(study: Study, report: Path) -> tuple[list[Section], list[Sheet]]:
     """The parts that need more than the study's own csv files."""
     parts = {
+        "Other pictures": lambda: shifts(study, report / "pictures"),
         "Curves": lambda: curves(study, report / "pictures"),
         "Why?": lambda: reasons(study),
         "Best and worst episodes": lambda: episodes(study, report / "episodes"),
