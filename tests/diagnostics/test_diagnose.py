@@ -26,7 +26,7 @@ WORDS = "num_tasks=2 evaluations=25 num_episodes=4 horizon=2 spacing=0.5 device=
 @pytest.fixture
 def base(tmp_path: Path, numbered_episodes: Callable, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs of the encoder that sees states, untrained, whose frames nobody draws."""
-    monkeypatch.setattr(PointMazes, "frames", lambda self, state, was_set=False: np.zeros((len(state), 8, 8, 3), np.uint8))
+    monkeypatch.setattr(PointMazes, "frames", lambda self, state, *look: np.zeros((len(state), 8, 8, 3), np.uint8))
     episodes = numbered_episodes(num_episodes=40, length=12)
     for name in ("study_a", "study_b"):
         cfg = compose(

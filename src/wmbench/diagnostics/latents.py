@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -53,15 +53,19 @@ def encode_states(
     device: torch.device,
     was_set: bool,
     on_frames: OnFrames = lambda count: None,
+    episode: Int[ndarray, " n"] | None = None,
 ) -> Float[Tensor, "n N D"]:
     """Latents of the last of T states a block of actions apart, drawn and encoded, on the CPU.
 
     Args:
         was_set: the states were not stepped to, as starts and goals are not.
+        episode: whose look each has; by default all have the same one's.
     """
-    latents = []
-    for some in np.array_split(states, max(1, -(-len(states) * states.shape[1] // FRAMES_AT_ONCE))):
-        frames = torch.from_numpy(env.frames(some.reshape(-1, 4), was_set)).unflatten(0, some.shape[:2])
+    latents, parts = [], max(1, -(-len(states) * states.shape[1] // FRAMES_AT_ONCE))
+    episode = np.zeros(len(states), int) if episode is None else episode
+    for some, looks in zip(np.array_split(states, parts), np.array_split(episode, parts), strict=True):
+        drawn = env.frames(some.reshape(-1, 4), was_set, np.repeat(looks, some.shape[1]))
+        frames = torch.from_numpy(drawn).unflatten(0, some.shape[:2])
         obs = Obs(visual=frames.to(device), proprio=torch.from_numpy(some).float().to(device))
         latents.append(model.encode(obs)[:, -1].cpu())
         on_frames(len(some))

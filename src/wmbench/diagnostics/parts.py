@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wmbench.diagnostics.estimate import Values, mean, ratio
 from wmbench.diagnostics.linear_probes import linear_probes
+from wmbench.diagnostics.looks import SCALES, found_at_scales
 from wmbench.diagnostics.objectives import of_positions
 from wmbench.diagnostics.open_loop import open_loop, open_loop_errors
 from wmbench.diagnostics.probe import NUM_FEATURES, folded
@@ -166,6 +167,7 @@ PARTS = {
         frames=lambda s: 2 * len(s.tasks) * s.cell.num_evaluations,
         steps=lambda s: 2 * len(s.tasks) * s.cell.num_evaluations * s.horizon,
     ),
+    "looks": Part(found_at_scales, (), ("tasks",), frames=lambda s: 2 * len(SCALES) * len(s.tasks)),
 }
 
 

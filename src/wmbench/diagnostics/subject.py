@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -133,6 +133,8 @@ class Subject:
     def plan(self, planner: Planner, cost: Cost) -> Float[Tensor, "B H A"]:
         return plan_tasks(self.model, planner, cost, len(self.tasks), self.horizon, self.seed, self.device)
 
-    def at_rest(self, states: Float[ndarray, "n 4"]) -> Float[Tensor, "n N D"]:
-        """Latents of states that were not stepped to, drawn and encoded."""
-        return encode_states(self.model, self.env, states[:, None], self.device, was_set=True, on_frames=self.on_frames)
+    def at_rest(self, states: Float[ndarray, "n 4"], episode: Int[ndarray, " n"] | None = None) -> Float[Tensor, "n N D"]:
+        """Latents of states that were not stepped to, drawn and encoded, with these episodes' looks."""
+        return encode_states(
+            self.model, self.env, states[:, None], self.device, was_set=True, on_frames=self.on_frames, episode=episode
+        )
