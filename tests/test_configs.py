@@ -119,6 +119,12 @@ def test_names_of_the_ancestor_are_translated_with_a_notice(capsys):
     assert "n_evals is called protocol.num_tasks here" in capsys.readouterr().err
 
 
+def test_an_appearance_may_be_given_as_one_of_the_protocols():
+    words = ["model_name=x", "protocol.appearance=all", "protocol.appearance.scale=0.1", "protocol.goal_appearance=clean"]
+    cfg = compose("plan", translate(words))
+    assert cfg.appearance.scale == 0.1 and len(cfg.appearance.factors) == 19 and cfg.goal_appearance == "clean"
+
+
 def test_what_the_ancestor_overrules_is_left_out_and_its_replanning_planners_are_ours(capsys):
     arguments = ["planner.n_taken_actions=1", "planner.sub_planner.horizon=9", "planner=mpc_gd", "goal_H=3"]
     assert translate(arguments) == ["planner=gd", "protocol.goal_H=3"]

@@ -26,6 +26,9 @@ OLD_NAMES = {
     "planner.sub_planner.sample_type": "planner.start",
 }
 
+# Ours, where a reader of protocols looks for them.
+OF_PROTOCOLS = {f"protocol.{name}": name for name in ("appearance", "appearance.scale", "goal_appearance")}
+
 # Settings that DINO-WM reads and then overrides by goal_H.
 OVERRULED = ("planner.horizon", "planner.n_taken_actions", "planner.sub_planner.horizon")
 
@@ -42,7 +45,7 @@ def translate(arguments: list[str]) -> list[str]:
         if key in OVERRULED:
             print(f"note: {key} changes nothing, as in DINO-WM, where goal_H decides; see agent.horizon", file=sys.stderr)
             continue
-        if equals and (name := OLD_NAMES.get(key)):
+        if equals and (name := (OLD_NAMES | OF_PROTOCOLS).get(key)):
             print(f"note: {key} is called {name} here", file=sys.stderr)
             argument = f"{name}={value}"
         if planner := OLD_PLANNERS.get(argument):
