@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from wmbench.commands import command
 from wmbench.files import exclusive
-from wmbench.processes.group import is_first
+from wmbench.processes.group import alone, is_first
 from wmbench.processes.meeting import by_first
 
 
@@ -39,9 +39,10 @@ def main(cfg: DictConfig) -> None:
             learn(trainee, run, f"{run}: {len(trainee.windows):,} frames, {trainee.encoder.source}", cfg)
         if not is_first():
             return
-        pictures = draw_pictures(trainee, run, output.stem)
-        results = facts(cfg, trainee)
-        trainee.encoder.save_head(output, provenance | results)
+        with alone():
+            pictures = draw_pictures(trainee, run, output.stem)
+            results = facts(cfg, trainee)
+            trainee.encoder.save_head(output, provenance | results)
     print(
         f"{trainee.told(results)}; the ball's position can be read linearly with R2 {results['ball_position_r2']:.4f}\n"
         f"what it sees: {', '.join(map(str, pictures)) or 'no picture'}\n"

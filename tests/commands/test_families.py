@@ -6,32 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families import ROWS
 from in_process import compose, load_script, train
 
 from wmbench.envs.vector import PointMazes
 from wmbench.reports import show
 
 TRAIN = "device=cpu frameskip=3 training.batch_size=4 training.max_steps=2 training.valid_batches=1 model_name=tiny"
-GRID = " encoder=random_patch encoder.grid=2 encoder.embed_dim=5"
 PLAN = "model_name=tiny device=cpu num_videos=0 baselines=false protocol.num_tasks=2 protocol.max_steps=6 agent.horizon=2"
 CEM = " planner.num_samples=4 planner.num_elites=2 planner.num_iters=1"
-VIT = " predictor.depth=1 predictor.num_heads=2 predictor.head_dim=6 predictor.mlp_dim=8 num_hist=2"
-RSSM = " num_hist=3 predictor.hidden_dim=6 predictor.variables=3 predictor.mlp_dim=8"
-TDMPC2 = " encoder.image_size=40 encoder.channels=2 encoder.embed_dim=16 predictor.mlp_dim=8"
-TDMPC2 += " training.regularizer.num_directions=4"
-ROWS = {  # words of train.py, and the objective of plan.py
-    "gru": (GRID + " predictor=gru num_hist=3 predictor.hidden_dim=6 predictor.mlp_dim=8 predictor.forecast=2", "cautious"),
-    "mdn_rnn": (GRID + " predictor=mdn_rnn num_hist=3 predictor.hidden_dim=6", "cautious"),
-    "rssm": (GRID + " predictor=rssm" + RSSM, "uniform"),
-    "rssm_v3": (GRID + " predictor=rssm_v3" + RSSM + " predictor.classes=4", "own_space"),
-    "gaussian": (GRID + " predictor=gaussian" + VIT, "uniform"),
-    "categorical": (GRID + " predictor=categorical predictor.num_codes=7" + VIT, "uniform"),
-    "vjepa2_ac": (GRID + " predictor=vjepa2_ac" + VIT, "uniform"),
-    "vit_multistep": (GRID + " predictor=vit_multistep" + VIT, "uniform"),
-    "straightened": (GRID + " predictor=straightened predictor.channels=3 predictor.width=12" + VIT, "own_space"),
-    "tdmpc2_bare": (" encoder=tdmpc2_bare" + TDMPC2, "uniform"),
-    "tdmpc2_sigreg": (" encoder=tdmpc2_sigreg" + TDMPC2, "uniform"),
-}
 
 
 class Black:

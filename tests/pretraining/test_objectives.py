@@ -6,10 +6,12 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from in_process import TRAIN, refuse_here, run_here
 from PIL import Image
+from several import in_processes
 from tiny_scratch import LEARNED, NAMES, tiny_encoder, tiny_objective
 
 from wmbench.data.windows import split_windows
@@ -100,6 +102,22 @@ def test_a_training_that_was_cut_ends_as_if_it_had_not_been(
         train(trainee(tiny_objective(name)), tmp_path / "cut")
     resumed = train(trainee(tiny_objective(name)), tmp_path / "cut").module.state_dict()
     assert all(torch.equal(tensor, whole[key]) for key, tensor in resumed.items())
+
+
+@pytest.mark.slow
+def test_several_processes_train_as_one_does(trainee: Callable, tmp_path: Path):
+    """Views, negatives, noise, a centre and codes are those of the whole batch, in what is validated, too."""
+
+    def work() -> None:
+        for name in LEARNED:
+            train(trainee(tiny_objective(name), max_steps=2), folder / name)
+
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        assert in_processes(folder, number, work) == [None] * number
+    for name in LEARNED:
+        one, two = (pd.read_csv(tmp_path / number / name / "metrics.csv").drop(columns="steps_per_s") for number in "12")
+        pd.testing.assert_frame_equal(one, two, rtol=2e-5, atol=1e-6, obj=name)
 
 
 def test_a_constant_encoder_is_reported_as_collapsed(trainee: Callable):

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from wmbench.encoders.codebook import WeightedCodebook
 from wmbench.models.attention import frame_causal_attention, thinned
 from wmbench.models.sigreg import SIGReg
+from wmbench.pretraining.tcl import contrast
+from wmbench.pretraining.views import crop, hidden_cells
 from wmbench.processes.batch import batch_norm, mean_of_all, with_noise
-from wmbench.processes.group import mine, num_processes, rows
+from wmbench.processes.group import alone, mine, num_processes, rows
 from wmbench.processes.meeting import any_of, by_first, gathered, woven
 
 BATCH = 6
@@ -46,6 +48,9 @@ def numbers() -> dict[str, Any]:
         for _ in range(2):
             found[f"norm of {x.dim()}"] = with_gradient(lambda own, layer=layer: normed(layer, own), x)
         found[f"statistics of {x.dim()}"] = copy.deepcopy([*layer.buffers()])
+    found["contrast"] = with_gradient(lambda own: contrast(*own.unbind(1), 0.5), normal(BATCH, 3, 4))
+    cropped = crop(normal(BATCH, 3, 4, 4)[rows(BATCH)], 0.2, 0.9)
+    found["views"] = torch.cat(gathered(cropped)), torch.cat(gathered(hidden_cells(len(cropped), 3, 4, cropped.device)))
     sigreg = SIGReg(num_directions=7, weight=0.3)
     x = normal(BATCH, 2, 3, 4)
     found["sigreg"] = with_gradient(lambda own: sigreg.loss_weight(len(own)) * sigreg(own), x)
@@ -60,6 +65,8 @@ def numbers() -> dict[str, Any]:
     found["noise"] = torch.cat(gathered(with_noise(torch.randn_like, x[rows(BATCH)])))
     found["draws"] = torch.cat(gathered(with_noise(lambda p: torch.multinomial(p, 1), x[rows(BATCH), 0, 0].exp())))
     found["the next number"] = torch.rand(1)
+    with alone():
+        found["alone"] = mean_of_all(torch.tensor(2.0)), rows(5).stop
     return found
 
 

@@ -3,17 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import families
 import pytest
 from few_steps import read_metrics
 from in_process import compose, load_script
 from several import in_processes
 
 RECIPE = (
-    "device=cpu num_hist=2 frameskip=3 "
+    "device=cpu frameskip=3 "
     "training.batch_size=6 training.max_steps=3 training.cosine=false training.save_every=2 training.valid_every=1 "
     "training.valid_batches=1"
 )
-COMMON = f"{RECIPE} predictor.depth=1 predictor.num_heads=2 predictor.head_dim=4 predictor.mlp_dim=8"
+COMMON = f"{RECIPE} num_hist=2 predictor.depth=1 predictor.num_heads=2 predictor.head_dim=4 predictor.mlp_dim=8"
 FROZEN = "encoder=random_patch encoder.image_size=8 encoder.grid=2 encoder.embed_dim=5"
 PARTS = (
     "decoder=vqvae decoder.channel=6 decoder.res_channel=4 decoder.num_codes=7 decoder.quantize=true distance=quasimetric "
@@ -27,12 +28,12 @@ LEWM = (
     "encoder=lewm_small encoder.image_size=8 encoder.widths=[3,4] encoder.embed_dim=6 encoder.projector_dim=7 "
     "training.regularizer.num_directions=9 predictor.smoothed_dim=3 predictor.projector_dim=7"
 )
-RSSM = "predictor=rssm predictor.hidden_dim=6 predictor.variables=3 predictor.mlp_dim=8"
-ROWS = {  # dropout, a cache, codes that follow, BatchNorm in heads | BatchNorm, SIGReg, dropout | states that are drawn
+ROWS = {  # dropout, a cache, codes that follow, BatchNorm in heads | BatchNorm, SIGReg, dropout | every other predictor
     "parts": f"{COMMON} {FROZEN} {PARTS}",
     "lewm": f"{COMMON} {LEWM}",
-    "rssm": f"{RECIPE} {FROZEN} {RSSM}",
+    **{name: f"{RECIPE} {words}" for name, (words, _) in families.ROWS.items()},
 }
+FEW = ("parts", "lewm", "rssm")
 
 
 def train(row: str, data: Path, folder: Path, *words: str) -> None:
@@ -67,17 +68,20 @@ def check_same(found: Path, expected: Path, row: str) -> None:
                 assert step[key] == pytest.approx(value, rel=rel, abs=1e-6), (row, name, key)
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_several_processes_train_as_one_does(number: int, data: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("number", "names"),
+    [(2, FEW), pytest.param(3, FEW, marks=pytest.mark.slow), pytest.param(2, (*families.ROWS,), marks=pytest.mark.slow)],
+)
+def test_several_processes_train_as_one_does(number: int, names: tuple[str, ...], data: Path, tmp_path: Path):
     def work() -> None:
-        for row in ROWS:
+        for row in names:
             train(row, data, folder)
 
     for count in (1, number):
         folder = tmp_path / str(count)
         assert in_processes(tmp_path / f"met_{count}", count, work) == [None] * count
     assert files(folder) == files(tmp_path / "1")
-    for row in ROWS:
+    for row in names:
         check_same(folder, tmp_path / "1", row)
 
 

@@ -15,6 +15,8 @@ from few_steps import FEW_STEPS
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from PIL import Image
+from safetensors.torch import load_file
+from several import in_processes
 from torch import Tensor, nn
 
 from wmbench.commands import CONF
@@ -36,6 +38,7 @@ TINY = [
     "+encoder.architecture={depth: 1, embed_dim: 48, num_heads: 3}",
 ]
 OF = {"dino_tok_vq": ["encoder.num_codes=24"]}
+DRAWN = {"dino_tok_vq": [*TINY, *OF["dino_tok_vq"]], "vfm_vae_pointmaze": TINY, "conv_vae": ["encoder.z_dim=3"]}
 RECIPE = FEW_STEPS | {"max_steps": 7, "weight_decay": 0.0}
 
 
@@ -194,6 +197,19 @@ def test_the_script_leaves_a_head_that_the_encoder_finds(script: Callable, tmp_p
     assert script("encoder=dino_tok_s", *TINY)[0] == 0  # nothing left to do
     assert {path: path.read_bytes() for path in before} == before
     assert "a training with another training.lr; delete it" in script("encoder=dino_tok_s", *TINY, "training.lr=0.1")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DRAWN)
+def test_several_processes_leave_the_head_that_one_leaves(name: str, script: Callable, tmp_path: Path):
+    for number in (1, 2):
+        words = [f"encoder={name}", *DRAWN[name], "training.max_steps=3", f"output={tmp_path}/{number}.safetensors"]
+        ended = in_processes(tmp_path / f"met_{number}", number, lambda words=words: script(*words)[0])
+        assert ended == [0] * number
+    one, two = (load_file(tmp_path / f"{number}.safetensors") for number in (1, 2))
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
+    one, two = ({name: float(value) for name, value in metrics(tmp_path / number)[-1].items()} for number in "12")
+    assert two == pytest.approx(one, rel=2e-5)
 
 
 def test_a_trained_tokenizer_gives_the_same_tokens_from_its_file(windows: tuple[Windows, Windows], tmp_path: Path):

@@ -24,7 +24,6 @@ from wmbench.encoders.scratch import Scratch
 from wmbench.encoders.tokenizer import Tokenizer
 from wmbench.machine import optional
 from wmbench.models.world_model import WorldModel
-from wmbench.processes.group import num_processes
 from wmbench.reports.feature_maps import encode_frames, feature_map, feature_sheet, spread_frames
 from wmbench.runs.build import build_decoder, build_pretraining
 from wmbench.runs.folder import check_same
@@ -50,8 +49,6 @@ def new_trainee(cfg: DictConfig, episodes: EpisodeSet, recipe: Recipe, device: t
     if issubclass(kind, Scratch):
         if not cfg.pretraining:
             raise ValueError(f"encoder={name} is trained by an objective: add pretraining={'|'.join(objectives)}")
-        if num_processes() > 1:  # their losses and views are of a whole batch
-            raise ValueError(f"encoder={name} is trained in one process; start it without torchrun")
         objective = build_pretraining(cfg.pretraining, instantiate(cfg.encoder, for_training=True), cfg.decoder).to(device)
         frameskip = objective.frameskip or episodes.store_every
         windows = split_windows(episodes, objective.num_frames, frameskip, cfg.train_fraction, cfg.split_seed)

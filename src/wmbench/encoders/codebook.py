@@ -32,8 +32,7 @@ class Codebook(nn.Module):
         flat = rearrange(x.detach().float(), "f n d -> (f n) d")
         nearest = self.nearest(flat)
         codes = self.embed.T[nearest].view_as(x)
-        if self.training:
-            self.follow(all_rows(flat), all_rows(nearest))
+        self.learn(flat, nearest)
         return x + (codes - x).detach(), (codes - x).square().mean()
 
     def codes(self, x: Float[Tensor, "F N D"]) -> Float[Tensor, "F N D"]:
@@ -42,6 +41,11 @@ class Codebook(nn.Module):
 
     def nearest(self, flat: Float[Tensor, "K D"]) -> Int[Tensor, " K"]:
         return torch.cdist(flat, self.embed.T).argmin(dim=1)
+
+    def learn(self, flat: Float[Tensor, "K D"], nearest: Int[Tensor, " K"]) -> None:
+        """Let the codes follow the latents of a batch, which several processes may share, in training alone."""
+        if self.training:
+            self.follow(all_rows(flat), all_rows(nearest))
 
     @torch.no_grad()
     def follow(self, flat: Float[Tensor, "K D"], nearest: Int[Tensor, " K"]) -> None:

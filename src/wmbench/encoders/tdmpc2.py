@@ -1,10 +1,11 @@
 """TD-MPC2's encoder of pixels (arXiv 2310.16828): four convolutions, and a latent whose groups of numbers are simplices."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from wmbench.encoders.base import DINO_WM_MEAN, DINO_WM_STD, Encoder
+from wmbench.processes.batch import with_noise
 
 CONVOLUTIONS = ((7, 2), (5, 2), (3, 2), (3, 1))  # kernel and stride
 
@@ -69,8 +70,11 @@ class TDMPC2(Encoder):
     def shifted(self, pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F 3 h w"]:
         """Each frame by a shift of its own."""
         most, side = self.max_shift, pixels.shape[-1]
+
+        def shifts(frames: Tensor) -> Int[Tensor, "F 2"]:
+            return torch.randint(0, 2 * most + 1, (2, len(frames)), device=frames.device).T
+
         padded = nn.functional.pad(pixels, (most,) * 4, mode="replicate")
-        first = torch.randint(0, 2 * most + 1, (2, len(pixels), 1), device=pixels.device)
-        rows, columns = first + torch.arange(side, device=pixels.device)
+        rows, columns = with_noise(shifts, pixels[:, 0, 0, 0]).T[..., None] + torch.arange(side, device=pixels.device)
         frame = torch.arange(len(pixels), device=pixels.device)[:, None, None]
         return padded[frame, :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)

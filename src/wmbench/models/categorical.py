@@ -29,8 +29,7 @@ class CategoricalViT(FrameCausalViT):
     def loss(self, z: Float[Tensor, "B T N D"], action: Float[Tensor, "B T A"], target: Float[Tensor, "B T N D"]) -> Losses:
         tokens = target.detach().float().flatten(0, 2)
         nearest = self.codebook.nearest(tokens)
-        if self.training:
-            self.codebook.follow(tokens, nearest)
+        self.codebook.learn(tokens, nearest)
         logits = self.logits(self.transform(self.join(z, action))[:, :, : self.num_tokens])
         entropy = nn.functional.cross_entropy(logits.float().flatten(0, 2), nearest)
         prediction = nn.functional.mse_loss(logits.detach().softmax(-1) @ self.codebook.embed.T, target.detach())

@@ -11,6 +11,7 @@ from wmbench.models.base import Losses
 from wmbench.pretraining.base import mlp, summary
 from wmbench.pretraining.teacher import Taught, Teacher
 from wmbench.pretraining.views import multi_crop
+from wmbench.processes.batch import mean_of_all
 from wmbench.shapes import Batch
 
 
@@ -57,7 +58,7 @@ class DINO(Taught):
             seen = self.teacher_head.network(summary(self.result, torch.cat(views[:2]))).float()
             target = ((seen - self.centre) / self.temperatures[0]).softmax(-1).chunk(2)
             if self.training:
-                self.centre.lerp_(seen.mean(0), 1 - self.centre_decay)
+                self.centre.lerp_(mean_of_all(seen.mean(0)), 1 - self.centre_decay)
         scores = (self.head(summary(self.encoder, torch.cat(views))).float() / self.temperatures[1]).chunk(len(views))
         loss = self_distillation(target, scores)
         return Losses(loss, {"distillation": loss})

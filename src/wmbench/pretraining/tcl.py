@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from wmbench.encoders.scratch import Scratch
 from wmbench.models.base import Losses
 from wmbench.pretraining.base import Pretraining, mlp, summary
+from wmbench.processes.batch import all_rows_with_gradients
+from wmbench.processes.group import rank
 from wmbench.shapes import Batch
 
 
@@ -41,5 +43,6 @@ def contrast(
 ) -> Float[Tensor, ""]:
     """Mean negative log probability of the own near frame among the near frames of all windows and the own far one."""
     here, near, far = (nn.functional.normalize(z, dim=-1) for z in (here, near, far))
-    cosines = torch.cat([here @ near.T, (here * far).sum(-1, keepdim=True)], dim=1)
-    return nn.functional.cross_entropy(cosines / temperature, torch.arange(len(here), device=here.device))
+    cosines = torch.cat([here @ all_rows_with_gradients(near).T, (here * far).sum(-1, keepdim=True)], dim=1)
+    own = rank() * len(here) + torch.arange(len(here), device=here.device)
+    return nn.functional.cross_entropy(cosines / temperature, own)

@@ -9,6 +9,7 @@ from wmbench.encoders.scratch import Scratch
 from wmbench.models.base import Losses
 from wmbench.pretraining.base import Pretraining
 from wmbench.pretraining.drawing import Drawing
+from wmbench.processes.batch import with_noise
 from wmbench.shapes import Batch
 
 
@@ -29,7 +30,7 @@ class VAE(Pretraining):
         pixels = pixels.flatten(0, 1)
         mean = self.encoder.continuous(pixels)
         log_variance = self.log_variance(mean).clamp(*LOG_VARIANCES)
-        drawn = self.drawing(mean + (0.5 * log_variance).exp() * torch.randn_like(mean))
+        drawn = self.drawing(mean + (0.5 * log_variance).exp() * with_noise(torch.randn_like, mean))
         reconstruction = nn.functional.mse_loss(drawn, pixels)
         nats = mean.shape[1] * divergence(mean, log_variance)
         return Losses(reconstruction + self.kl_weight * nats, {"reconstruction": reconstruction, "nats": nats})

@@ -10,6 +10,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from wmbench.processes.batch import with_noise
+
 BRIGHTNESS, CONTRAST, COLOUR = 0.2, 0.2, 0.1  # most that pixels in [-1, 1] move by, or are scaled by
 
 
@@ -28,8 +30,8 @@ def multi_crop(
 def crop(pixels: Float[Tensor, "F 3 h w"], least: int | float, most: int | float) -> Float[Tensor, "F 3 h w"]:
     """A random square of each frame that has a share from least to most of its area, drawn at the frame's own size."""
     count, device = len(pixels), pixels.device
-    side = (least + (most - least) * torch.rand(count, device=device)).sqrt()
-    centre = (2 * torch.rand(count, 2, device=device) - 1) * (1 - side)[:, None]
+    side = (least + (most - least) * uniform(count, device=device)).sqrt()
+    centre = (2 * uniform(count, 2, device=device) - 1) * (1 - side)[:, None]
     theta = torch.cat([torch.diag_embed(side[:, None].expand(-1, 2)), centre[..., None]], dim=2)
     places = nn.functional.affine_grid(theta, list(pixels.shape), align_corners=False)
     return nn.functional.grid_sample(pixels, places, padding_mode="border", align_corners=False)
@@ -39,11 +41,16 @@ def jitter(pixels: Float[Tensor, "F 3 h w"]) -> Float[Tensor, "F 3 h w"]:
     """Other brightness, contrast and balance of colours, within [-1, 1]."""
 
     def around(middle: float, most: float, channels: int = 1) -> Tensor:
-        return middle + most * (2 * torch.rand(len(pixels), channels, 1, 1, device=pixels.device) - 1)
+        return middle + most * (2 * uniform(len(pixels), channels, 1, 1, device=pixels.device) - 1)
 
     mean = pixels.mean((1, 2, 3), keepdim=True)
     contrasted = (pixels - mean) * around(1.0, CONTRAST) + mean + around(0.0, BRIGHTNESS)
     return ((contrasted + 1) * around(1.0, COLOUR, channels=3) - 1).clamp(-1, 1)
+
+
+def uniform(count: int, *shape: int, device: torch.device) -> Float[Tensor, "F ..."]:
+    """Numbers from 0 to 1 for each of `count` frames of a batch, which several processes may share."""
+    return with_noise(lambda frames: torch.rand(len(frames), *shape, device=device), torch.empty(count, device=device))
 
 
 def num_hidden(count: int, share: int | float) -> int:
@@ -60,7 +67,7 @@ def num_hidden(count: int, share: int | float) -> int:
 
 def hidden_cells(count: int, side: int, num_hidden: int, device: torch.device) -> Bool[Tensor, "F side side"]:
     """Which cells of a square grid are hidden: exactly num_hidden of each frame's, at random."""
-    order = torch.rand(count, side**2, device=device).argsort(1)
+    order = uniform(count, side**2, device=device).argsort(1)
     return rearrange(order < num_hidden, "f (r c) -> f r c", r=side)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wmbench.processes.group import num_processes, rank
@@ -43,6 +44,14 @@ def all_rows(own: Tensor) -> Tensor:
     parts = [torch.empty_like(own) for _ in range(num_processes())]
     dist.all_gather(parts, own.detach().contiguous())
     return torch.cat(parts)
+
+
+def all_rows_with_gradients(own: Float[Tensor, "B D"]) -> Float[Tensor, "P D"]:
+    """Every process's rows, with gradients."""
+    if num_processes() == 1:
+        return own
+    before, after = rank() * len(own), (num_processes() - 1 - rank()) * len(own)
+    return num_processes() * mean_of_all(nn.functional.pad(own, (0, 0, before, after)))
 
 
 def from_first(x: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Without torchrun a command is one process, and everything here hands back what i
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 
@@ -35,6 +37,17 @@ def is_first() -> bool:
 def local_rank() -> int:
     """Number of this process on its machine, from 0: that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0")) if num_processes() > 1 else 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process does what one without others would do: all of it, and waits for nobody."""
+    before = OWN.rank, OWN.size
+    OWN.rank, OWN.size = 0, 1
+    try:
+        yield
+    finally:
+        OWN.rank, OWN.size = before
 
 
 def mine() -> slice:

@@ -15,6 +15,7 @@ from wmbench.models.base import Losses
 from wmbench.models.decoder import pixels_to_frames
 from wmbench.models.effective_rank import effective_rank
 from wmbench.pretraining.base import Pretraining
+from wmbench.processes.group import alone
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Batch
 from wmbench.training.tokenizer import above_and_below
@@ -54,7 +55,7 @@ class PretrainingTrainee(EncoderTrainee):
         was_training = self.module.training
         self.module.eval()
         losses, tokens = [], []
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), alone():  # views and negatives are those of whole batches
             torch.manual_seed(0)
             for index in self.valid.held_out(self.recipe.batch_size, self.recipe.valid_batches):
                 batch = self.valid.get(index, self.device)
