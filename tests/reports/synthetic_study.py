@@ -39,6 +39,7 @@ def make_study(
     cells.to_csv(folder / "cells.csv", index=False)
     lock = {
         "study": folder.name,
+        "about": "Made-up outcomes of 60 tasks.",
         "locked": "2026-11-27T03:00:00",
         "hash": "1f2e3d4c",
         "tasks": ["aaaabbbbcccc"],

@@ -124,6 +124,10 @@ def test_the_answer_names_the_best_row_and_counts_what_can_be_told_from_chance(p
     assert "only 2 of 4 expected differences can be told from chance" in page.text
 
 
+def test_what_the_study_says_of_itself_is_told_at_the_top_and_not_among_hashes(page):
+    assert page.text.count("Made-up outcomes of 60 tasks.") == 1
+
+
 def test_a_whole_study_has_every_part(page):
     titles = ("Results", "What was expected, and what came out", "How close, and does it stay?", "How far can it go?")
     titles += (

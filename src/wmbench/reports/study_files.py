@@ -61,6 +61,12 @@ class Study:
     def name(self) -> str:
         return self.folder.resolve().name
 
+    @property
+    def about(self) -> Number | None:
+        """What the study's file says of it."""
+        line = self.lock.frame.index[self.lock.frame["name"] == "about"]
+        return self.lock.quote(int(line[0]), "value") if len(line) and self.lock.value(int(line[0]), "value") else None
+
     @cached_property
     def evaluations(self) -> list[str]:
         """Evaluations in the order of the table; the first is the one that the answer is about."""

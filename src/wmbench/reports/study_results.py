@@ -41,6 +41,8 @@ def answer(study: Study, tally: Tally) -> Section:
     """The answer in a sentence or, where it would be none, why; then what is still missing."""
     section = Section("")
     section.text(*_sentence(study, tally), kind="answer")
+    if study.about:
+        section.text(study.about, kind="about")
     if spread := _spread(study, tally):
         section.text(*spread)
     if study.cells is not None:

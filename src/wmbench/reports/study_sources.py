@@ -65,7 +65,7 @@ def lock(study: Study) -> Section:
         )
     else:
         section.text("Nothing was changed after the first result.")
-    columns, lines = ("name", "value"), range(len(sheet.frame))
+    columns, lines = ("name", "value"), sheet.frame.index[sheet.frame["name"] != "about"]
     body = [[Cell([sheet.quote(index, name)], str(sheet.value(index, name))) for name in columns] for index in lines]
     section.blocks.append(Table(["what", "value"], body, "lock.json"))
     return section

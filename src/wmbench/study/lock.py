@@ -36,6 +36,7 @@ def lock_now(study: Study, results: Sequence[Summary]) -> Facts:
     facts, now = facts_of(study, results), datetime.now(UTC).isoformat(timespec="seconds")
     lock = {
         "study": study.name,
+        "about": study.about,
         "locked": before.get("locked", now),
         "commit": before.get("commit", git_commit()),
         "first_result": min((summary["finished"] for summary in results), default=None),
