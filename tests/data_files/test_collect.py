@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,6 +246,14 @@ def test_other_settings_on_the_same_output_are_refused_and_named(collected: Path
     assert "seed 0 instead of 5" in error and "store_every 1 instead of 4" in error
     assert "output=" in error
     assert collected.stat().st_mtime_ns == before
+
+
+def test_data_without_a_manifest_are_not_overwritten(collected: Path, tmp_path: Path):
+    shutil.copy(collected, tmp_path / "told.h5")
+    with h5py.File(tmp_path / "told.h5", "r+") as file:
+        del file.attrs["manifest"]
+    error = refuse_here(ROOT, typed(tmp_path / "told.h5"))
+    assert error == f"error: {tmp_path}/told.h5 has no manifest that says what it holds; give another output= or delete it"
 
 
 def test_an_unfinished_collection_is_not_thrown_away_for_other_settings(tmp_path: Path):

@@ -343,6 +343,16 @@ def test_a_store_every_that_does_not_fit_the_frames_is_told(foreign: Path):
         Episodes(foreign)
 
 
+def test_frames_of_some_steps_without_a_manifest_say_which_store_every_would_fit(tmp_path: Path):
+    path = tmp_path / "few.h5"
+    storage.create(path, {"num_episodes": 3, "episode_length": 11, "store_every": 5, "image_size": 4})
+    with h5py.File(path, "r+") as file:
+        del file.attrs["manifest"]
+    message = r"few\.h5: ep_len .*'pixels': 9} \(no manifest says store_every, .* put {\"store_every\": 4 or 5} into"
+    with pytest.raises(ValueError, match=message):
+        Episodes(path)
+
+
 HOLD = """
 import sys, h5py
 with h5py.File(sys.argv[1], "r+") as file:

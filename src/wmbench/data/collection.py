@@ -138,6 +138,8 @@ def report_existing(output: Path, manifest: dict[str, Any]) -> None:
 
 def refuse_other(output: Path, found: dict[str, Any], manifest: dict[str, Any]) -> None:
     """Raise where a value of the manifest differs from what is there; None matches anything."""
+    if not found:
+        raise ValueError(f"{output} has no manifest that says what it holds; give another output= or delete it")
     found = {"appearance": "clean"} | found  # as all data were before there was another
     if differing := [key for key, value in manifest.items() if value is not None and found.get(key) != value]:
         changes = ", ".join(f"{key} {found.get(key)!r} instead of {manifest[key]!r}" for key in differing)

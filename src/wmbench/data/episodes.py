@@ -266,11 +266,14 @@ class Episodes(EpisodeSet):
         found = {name: columns[name].shape[0] for name in ("action", "state", "proprio", "pixels")}
         wanted = {"action": rows, "state": rows, "proprio": rows, "pixels": frames}
         if found != wanted:
-            raise ValueError(
-                f"{self.path}: ep_len promises {wanted} rows, the columns have {found}"
-                + (f" (the manifest's store_every is {self.store_every})" if self.store_every != 1 else "")
-                + "; write the file again, or correct ep_len"
-            )
+            said, remedy = f"the manifest's store_every is {self.store_every}", "write the file again, or correct ep_len"
+            if "store_every" not in self.manifest:
+                said = "no manifest says store_every, so every step should have a frame"
+                fitting = [str(k) for k in range(2, 101) if (-(-self.ep_len // k)).sum() == found["pixels"]]
+                if fitting:
+                    fact = f'{{"store_every": {" or ".join(fitting)}}}'
+                    remedy = f'put {fact} into its attribute "manifest", or write the file again'
+            raise ValueError(f"{self.path}: ep_len promises {wanted} rows, the columns have {found} ({said}); {remedy}")
         for key, truth in (("image_size", columns["pixels"].shape[1]), ("num_episodes", len(self.ep_len))):
             if (said := self.manifest.get(key, truth)) != truth:
                 raise ValueError(f"the manifest of {self.path} says {key} {said!r}, the columns {truth}; correct it")
