@@ -79,6 +79,16 @@ def test_a_damaged_file_is_refused_by_name(facts: str | None, tmp_path: Path):
         new(file=path)
 
 
+def test_a_flipped_bit_of_a_trained_weight_is_noticed(file: Path, tmp_path: Path):
+    contents = bytearray(file.read_bytes())
+    contents[-20] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(contents)
+    with pytest.raises(
+        Exception, match=r"flipped\.safetensors is damaged \(it has another checksum .* give encoder.weights="
+    ):
+        new(file=tmp_path / "flipped.safetensors")
+
+
 def test_codes_come_with_the_file_and_are_the_tokens(tmp_path: Path):
     encoder = new()
     encoder.with_codes(4)

@@ -326,9 +326,12 @@ def test_files_that_are_no_steps_are_left_alone(make_run: Callable):
 def test_a_damaged_last_step_names_the_others(make_run: Callable):
     run, model = make_run(FROZEN)
     save_weights(run, 40, model)
-    step_path(run, 40).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"step_000040\.safetensors is damaged .*take another step: checkpoint=20"):
-        load_run(run)
+    flipped = bytearray(step_path(run, 40).read_bytes())
+    flipped[-20] ^= 1
+    for damaged in (flipped, b""):
+        step_path(run, 40).write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"step_000040\.safetensors is damaged .*take another step: checkpoint=20"):
+            load_run(run)
     assert load_run(run, 20)[2]["step"] == 20
 
 

@@ -33,7 +33,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_file_before(tmp_path: Path):
 import resource, sys, torch, pathlib
 from wmbench.runs.store import save_mapping, save_tensors
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-for name, save in (("a.safetensors", lambda path: save_tensors(path, {{"a": torch.zeros(50_000)}}, {{}})),
+for name, save in (("a.safetensors", lambda path: save_tensors(path, {{"a": torch.zeros(50_000)}})),
                    ("a.yaml", lambda path: save_mapping(path, {{"a": "x" * 50_000}}))):
     path = pathlib.Path({str(tmp_path)!r}, name)
     path.write_text("before")
@@ -59,7 +59,20 @@ def test_whatever_the_disk_refuses_names_the_file(tmp_path: Path, number: int, m
 
     monkeypatch.setattr(store, "save_file", refuse)
     with pytest.raises(OSError, match=r"a\.safetensors cannot be written \(.*refused; .* free there\)"):
-        save_tensors(tmp_path / "a.safetensors", LARGE, {})
+        save_tensors(tmp_path / "a.safetensors", LARGE)
+
+
+def test_a_flipped_bit_is_noticed_and_a_file_without_a_checksum_is_read(tmp_path: Path):
+    path, tensors = tmp_path / "a.safetensors", {"a": torch.arange(5.0), "b": torch.arange(3)}
+    save_tensors(path, tensors)
+    assert list(load_tensors(path, "")[0]) == ["a", "b"]
+    contents = bytearray(path.read_bytes())
+    contents[-20] ^= 1
+    path.write_bytes(contents)
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged \(it has another checksum than .*\); make it anew"):
+        load_tensors(path, "make it anew")
+    save_file(tensors, path)  # as earlier versions did
+    assert torch.equal(load_tensors(path, "")[0]["a"], tensors["a"])
 
 
 @pytest.mark.parametrize("text", ["", "null", "b", "[1]", "a: [", '{"a": 1', '{"b": 1}', "a: 1\x00", "\udcff"])

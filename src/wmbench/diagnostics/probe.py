@@ -7,15 +7,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from wmbench.data.windows import Windows
 from wmbench.encoders.weights import not_finite
-from wmbench.files import whole
 from wmbench.models.effective_rank import effective_rank
 from wmbench.models.world_model import WorldModel
-from wmbench.runs.store import load_tensors
+from wmbench.runs.store import load_tensors, save_tensors
 from wmbench.shapes import Obs
 
 NUM_FEATURES = 1024  # that a probe sees, so that encoders with many tokens have no more of them to fit with
@@ -38,8 +36,7 @@ class Probe:
     def save(self, run: Path) -> "Probe":
         tensors = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous(), "r2": torch.tensor(self.r2)}
         tensors |= {} if self.rank is None else {"rank": torch.tensor(self.rank)}
-        with whole(run / "probe.safetensors") as path:
-            save_file(tensors, path)
+        save_tensors(run / "probe.safetensors", tensors)
         return self
 
 

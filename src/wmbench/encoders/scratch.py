@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wmbench.encoders.base import DINO_WM_MEAN, DINO_WM_STD, Encoder, square_grid
 from wmbench.encoders.codebook import Codebook
-from wmbench.encoders.trained import check_conditions, facts_of, save_trained
+from wmbench.encoders.trained import check_trained, facts_of, save_trained
 from wmbench.encoders.weights import drawn_from, file_hash, load_strictly, read_state
 
 OUTPUTS = ("patches", "mean")
@@ -109,7 +109,7 @@ class Scratch(Encoder):
         if CODES in state and state[CODES].ndim == 2:
             self.with_codes(state[CODES].shape[1])
         load_strictly(self, state, f"{path} is not of this encoder", remedy=REMEDY)
-        check_conditions(path, self.conditions(), REMEDY)
+        check_trained(path, state, self.conditions(), REMEDY)
 
 
 class ConvTrunk(nn.Module):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, weights_hash
-from wmbench.encoders.trained import check_conditions, save_trained
+from wmbench.encoders.trained import check_trained, save_trained
 from wmbench.encoders.weights import file_hash, load_strictly, read_state
 
 
@@ -97,7 +97,7 @@ class Tokenizer(Encoder):
         names = self.official if any(name in state for name in self.official.values()) else None
         load_strictly(self.head, state, f"{path} is not this tokenizer's head", names, remedy=self.remedy)
         if names is None:
-            check_conditions(path, self.conditions(), self.remedy)
+            check_trained(path, state, self.conditions(), self.remedy)
 
 
 def head_file(pretrained: bool, weights: str | None, file: str, for_training: bool) -> Path | None:

@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
 from torch import Tensor
 
 from wmbench.data.archives import load_saved
@@ -28,6 +27,7 @@ from wmbench.models.decoder import ResidualBlock, VQVAEDecoder
 from wmbench.runs.build import ACTION_DIM, PROPRIO_DIM
 from wmbench.runs.find import step_path
 from wmbench.runs.load import save_decoder
+from wmbench.runs.store import save_tensors
 
 OUTPUTS = ("predict", "action_embedding", "proprio_embedding", "decoded")  # recorded
 KNOWN_SIZES = ("dim", "num_tokens", "num_hist", "action_dim")  # of the predictor, which build_world_model finds out
@@ -184,7 +184,7 @@ def _convert(src: Path, dst: Path, data: Path | None, epoch: int | None) -> Path
     run = _beside(dst)
     run.mkdir(parents=True)
     try:
-        save_file(tensors, step_path(run, released.epoch), {"step": str(released.epoch)})
+        save_tensors(step_path(run, released.epoch), tensors)
         if released.decoder is not None:
             save_decoder(run, _decoder_config(released.decoder), released.decoder)
         (run / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")

@@ -66,7 +66,7 @@ ELSEWHERE = "take it from a copy of the run, or delete the folder and train it a
 
 def save_weights(run: Path, step: int, model: WorldModel) -> None:
     """Write step_XXXXXX.safetensors: all of the model but a frozen encoder."""
-    save_tensors(step_path(run, step), own_state(model), {"step": str(step)})
+    save_tensors(step_path(run, step), own_state(model))
 
 
 def load_run(
@@ -176,7 +176,7 @@ def save_part(run: Path, name: str, config: Mapping[str, Any], module: nn.Module
     """Write what was trained after the model: NAME.yaml (as in conf/NAME; `training` may be left out), NAME.safetensors."""
     plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
     save_mapping(run / f"{name}.yaml", dict(plain))  # type: ignore[arg-type]
-    save_tensors(run / f"{name}.safetensors", own_state(module), {})
+    save_tensors(run / f"{name}.safetensors", own_state(module))
 
 
 def load_part(run: Path, name: str, build: Callable[[dict[str, Any]], nn.Module]) -> nn.Module | None:

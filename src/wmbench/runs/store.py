@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wmbench.encoders.matched import Matched
-from wmbench.encoders.weights import check_state, contents, not_finite
+from wmbench.encoders.trained import checksum
+from wmbench.encoders.weights import check_state, not_finite
 from wmbench.files import regular, whole
 from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
@@ -44,9 +44,10 @@ def saving(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors with a checksum, the only metadata: safetensors writes several in any order."""
     with saving(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        save_file(tensors, temporary, {"crc32": str(checksum(tensors))})
 
 
 def save_mapping(path: Path, mapping: Mapping[str, Any]) -> None:
@@ -68,9 +69,12 @@ def load_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            return tensors, file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or truncated ({error}); {remedy}") from None
+    if metadata.get("crc32", written := str(checksum(tensors))) != written:  # files of earlier versions have none
+        raise ValueError(f"{path} is damaged (it has another checksum than when it was written); {remedy}")
+    return tensors, metadata
 
 
 def load_mapping(path: Path, remedy: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -130,14 +134,6 @@ def save_resume(run: Path, step: int, model: nn.Module, optimizer: torch.optim.O
         save_file(tensors, temporary, {"step": str(step)})
         if path.exists():
             path.replace(_before(path))
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> int:
-    """CRC-32 of tensors' names and bytes."""
-    crc = 0
-    for name in sorted(tensors):
-        crc = zlib.crc32(contents(tensors[name]), zlib.crc32(name.encode(), crc))
-    return crc
 
 
 def load_resume(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = RESUME) -> int:

@@ -32,7 +32,7 @@ def token_variance(model: WorldModel, train: Windows, num_frames: int = 1000) ->
 
 
 def save_variance(run: Path, variance: Float[Tensor, " N"]) -> None:
-    save_tensors(run / VARIANCE, {"variance": variance}, {})
+    save_tensors(run / VARIANCE, {"variance": variance})
 
 
 def load_variance(run: Path) -> Float[Tensor, " N"]:
