@@ -120,6 +120,13 @@ def test_a_contrast_that_compares_nothing_or_two_things_at_once_is_refused(other
         Contrast("one", "good", expect="a > b", question="?", **others)
 
 
+def test_the_interval_of_a_distance_ends_at_0_however_far_two_runs_are_apart():
+    far = outcomes({"two": (0.1, 1)}).assign(seed=1)
+    lines = summarise(pd.concat([outcomes({"two": (0.9, 1)}), far])).set_index("outcome")
+    assert lines.loc["final_distance", "success_low"] == 0 < lines.loc["final_distance", "success"]
+    assert lines.loc["log_final_distance", "success_low"] < np.log(0.1)
+
+
 def test_contrasts_come_back_from_a_csv_file(tmp_path: Path):
     judged = judge([contrast("good", "bad"), contrast("absent", "bad")], TABLE)
     judged.to_csv(tmp_path / "contrasts.csv", index=False)

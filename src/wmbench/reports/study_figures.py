@@ -1,6 +1,8 @@
 """Pictures of a study: a small panel per row, so that a reader follows one curve at a time, and success against a cost."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,21 +55,30 @@ def draw_against(path: Path, table: Frame, column: str, axis: str, unit: str) ->
 
     plt = pyplot()
     with plt.rc_context(FONT):
-        figure, axes = plt.subplots(figsize=(5.4, 3.6))
+        figure, axes = plt.subplots(figsize=(6.4, 4.4))
         for marker, (evaluation, group) in zip("os^Dv*", table.groupby("evaluation", sort=False), strict=False):
             rates = 100 * group[["success", "success_low", "success_high"]].to_numpy(float).T
             spread = np.nan_to_num(np.abs(rates[1:] - rates[0]))
             style = {"fmt": marker, "color": BLUE, "ecolor": GREY, "markersize": 5, "label": str(evaluation)}
             axes.errorbar(group[column], rates[0], yerr=spread, **style)
-        for row, group in table.groupby("row", sort=False):
-            best = group.loc[group["success"].idxmax()]
-            axes.annotate(str(row), (best[column], 100 * best["success"]), (4, 4), textcoords="offset points", fontsize=7.5)
         axes.set(xscale="log", xlabel=axis, ylabel="success [%]", ylim=(0, 103))
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(EngFormatter(unit))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.2)
         axes.grid(alpha=0.25)
+        best = table.loc[table.groupby("row", sort=False)["success"].idxmax()]
+        _name(axes, dict(zip(best["row"], zip(best[column], 100 * best["success"], strict=True), strict=True)))
         if table["evaluation"].nunique() > 1:
             axes.legend(frameon=False, fontsize=8)
         save_figure(figure, path)
+
+
+def _name(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write names next to points, each as far above its own as it takes to hide no other name."""
+    taken: list[Any] = []
+    for name, point in sorted(points.items(), key=lambda named: named[1][1]):
+        text = axes.annotate(name, point, (4, 4), textcoords="offset points", fontsize=7.5)
+        while any(text.get_window_extent().overlaps(other) for other in taken):
+            text.xyann = (4, text.xyann[1] + 2)
+        taken.append(text.get_window_extent())

@@ -110,7 +110,7 @@ def _spread(study: Study, tally: Tally) -> Text:
                 spreads.append((max(values) - min(values), f"{words} ({evaluation})"))
     if not spreads:
         return []
-    widest, where = max(spreads)
+    widest, where = max(spreads, key=lambda spread: spread[0])
     rule = f"largest minus smallest success of the learned rows, in {where}"
     number = tally("spread", widest, rule, "{:.1f}", 100)
     verdict = "" if widest >= 0.2 else " That is little: this benchmark hardly separates these rows."

@@ -166,8 +166,10 @@ def _summaries(outcomes: Outcomes) -> Iterator[dict[str, object]]:
                 continue
             estimate = crossed_bootstrap(cell.values, strata=cell.strata)
             low, high = estimate.interval()
+            if outcome != "log_final_distance":
+                low = max(0.0, low)
             if outcome not in SMALLER_IS_BETTER:  # a share
-                low, high = max(0.0, low), min(1.0, high)
+                high = min(1.0, high)
             yield {
                 "row": row,
                 "evaluation": evaluation,
