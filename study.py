@@ -20,7 +20,8 @@ def main(cfg: DictConfig) -> None:
     from wmbench.reports.study_report import write_study_report
     from wmbench.study.grid import Study
     from wmbench.study.lock import changes, lock_now
-    from wmbench.study.runner import Runner, finished, plan_of, problems, status
+    from wmbench.study.runner import Runner, finished
+    from wmbench.study.status import plan_of, problems, status
     from wmbench.study.tables import write_tables
 
     config: dict = OmegaConf.to_container(cfg.study, resolve=True)  # type: ignore[assignment]

@@ -17,7 +17,8 @@ from wmbench import files
 from wmbench.reports import study_report
 from wmbench.study import runner
 from wmbench.study.grid import Study
-from wmbench.study.runner import Runner, finished, plan_of, problems, status
+from wmbench.study.runner import Runner, finished
+from wmbench.study.status import plan_of, problems, status
 
 ROWS = {"a": "encoder=state", "b": "encoder=pixels"}
 
@@ -80,6 +81,9 @@ def test_a_forecast_goes_by_the_file_of_the_study_until_something_is_measured(tm
     assert "left: 4 cells of 2 runs, about 2 min 14 s and 6 MB of disk (measured here)" in plan_of(
         made, made.cells, finished(made)
     )
+    told = status(made, made.cells, finished(made))
+    assert "a     2 of 2 trained (1 min 00 s each), closed 2 of 2 (2 s each), open 2 of 2 (1 s each)" in told
+    assert "zero  closed 1 of 1, open 1 of 1 (9 s each)" in told
 
 
 def test_data_that_cannot_be_collected_stop_the_study(tmp_path, monkeypatch):
