@@ -138,7 +138,9 @@ def official_efficientnet() -> dict[str, Tensor]:
         own = efficientnet.build_network().state_dict()
     classifier = {name: torch.empty(shape) for name, shape in efficientnet.CLASSIFIER.items()}
     state = fill({official: own[name] for name, official in efficientnet.official_names(own).items()} | classifier)
-    return {name: tensor.abs() + 0.5 if name.endswith("running_var") else tensor for name, tensor in state.items()}
+    state |= {name: tensor.abs() + 0.5 for name, tensor in state.items() if name.endswith("running_var")}
+    scales = {name: 1 + tensor for name, tensor in state.items() if "_bn" in name and name.endswith(".weight")}
+    return state | scales  # near 1, so that what is seen still shows after twenty layers
 
 
 def as_tokenizer(encoder: DictConfig, folder: Path) -> None:
