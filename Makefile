@@ -59,4 +59,4 @@ layers: setup
 check: lint types layers test
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest data/demo.h5* data/demo.manifest.json checkpoints/demo plan_outputs/demo
+	rm -rf .venv .venv-oldest .venv-newest data/demo.h5* data/demo.manifest.json data/latents/demo_* checkpoints/demo plan_outputs/demo
