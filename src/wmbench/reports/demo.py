@@ -11,11 +11,14 @@ from wmbench.reports.table import make_table, write_table
 
 ABOUT = (
     "Each model sees 64-pixel frames of a ball in a maze and learns, only from random actions, to predict how its latents "
-    "change. To act it searches for actions whose predicted latent is close to the goal's. lewm_small learns its encoder "
-    "together with the model; efficientnet_lite0 looks through a network that was trained on photographs and stays as it "
-    "is; the latent of the row state is the true state: what could be had from perfect sight. They are not a comparison of "
-    "encoders alike in all else; study.py makes those."
+    "change. To act it searches for actions whose predicted latent is close to the goal's."
 )
+OF_ROWS = {
+    "lewm_small": "lewm_small learns its encoder together with the model.",
+    "efficientnet_lite0": "efficientnet_lite0 looks through a network that learned from photographs and stays as it is.",
+    "state": "The latent of state is the true state: what could be had from perfect sight.",
+}
+LIMITS = "They differ in more than their encoders; study.py compares rows that do not."
 
 
 def write_demo(plans: Path, rows: Sequence[str], num_tasks: int) -> tuple[pd.DataFrame, Path]:
@@ -23,7 +26,8 @@ def write_demo(plans: Path, rows: Sequence[str], num_tasks: int) -> tuple[pd.Dat
     table = make_table(find_summaries(plans))
     write_table(table, plans)
     shown = {row["row"]: row for row in table.to_dict("records") if row["n_tasks"] == num_tasks}
-    intro = [f"{sentence(shown[rows[0]])}, none of which is solved at its start, within 50 env steps (2.5 s).", ABOUT]
+    intro = [f"{sentence(shown[rows[0]])}, none of which is solved at its start, within 50 env steps (2.5 s)."]
+    intro += [" ".join([ABOUT, *(OF_ROWS[row] for row in rows), LIMITS])]
     if shown[rows[0]]["differs_in"]:
         each = "; ".join(f"{name}: {shown[name]['differs_in']}" for name in rows)
         intro += [f"Apart from what they see, the models differ in how they were made. {each}."]
