@@ -124,8 +124,8 @@ def read_study(folder: Path) -> Study:
     if not folder.is_dir():
         raise FileNotFoundError(f"no study {folder}; python study.py study={folder.name} makes it")
     table, contrasts, outcomes = (_read(folder / name, columns) for name, columns in NEEDED.items())
-    further = [Sheet.read(folder / name) if (folder / name).exists() else None for name in OPTIONAL]
-    return Study(folder, table, contrasts, outcomes, *further, _read_lock(folder / "lock.json"))
+    pairs, cells, shifts, areas = (Sheet.read(folder / name) if (folder / name).exists() else None for name in OPTIONAL)
+    return Study(folder, table, contrasts, outcomes, pairs, cells, shifts, areas, _read_lock(folder / "lock.json"))
 
 
 def _read(path: Path, columns: Sequence[str]) -> Sheet:
