@@ -28,8 +28,10 @@ def spoil(
         first = draws_of(seed, episode, "noise", str(step)).integers(
             NOISE.size - frame.size if frame.size < NOISE.size else 1
         )
-        noise = np.resize(NOISE[first : first + frame.size], frame.shape)
-        frame = (frame + np.float32(255 * sd) * noise + np.float32(0.5)).clip(0, 255).astype(np.uint8)
+        noisy = np.resize(NOISE[first : first + frame.size], frame.shape) * np.float32(255 * sd)
+        noisy += frame
+        noisy += np.float32(0.5)
+        frame = noisy.clip(0, 255, out=noisy).astype(np.uint8)
     if loss := value.get("jpeg"):
         file = io.BytesIO()
         Image.fromarray(frame).save(file, "jpeg", quality=100 - int(loss))

@@ -23,8 +23,9 @@ FROM_TABLE = ["row", "evaluation", "x", "success", "low", "high"]
 NOTE = (
     "In each cell success, then its difference in percentage points to what the same training runs reached in the same "
     "tasks on clean pictures, with the 95% interval of that paired difference; in the picture the line is no difference. "
-    "Grey rows see no pictures and must not move. Rows are in the order of their success on clean pictures: who solves "
-    "little there cannot lose much."
+    "Grey rows see no pictures and must not move, nor must one of the true state; where no task changed, the interval says "
+    "what so many tasks cannot rule out. Rows are in the order of their success on clean pictures: who solves little there "
+    "cannot lose much."
 )
 CURVE_NOTE = (
     "The scale s says how far everything may differ (docs/appearance.md); at its left end are clean pictures. The area "
