@@ -105,6 +105,9 @@ def test_a_row_is_compared_with_itself_in_another_evaluation_by_run_and_task():
     gains = [0.2, 0.2, 0.2, 0.2, -0.3]
     known = scipy.stats.ttest_1samp(gains, 0).confidence_interval()
     assert (line["t_low"], line["t_high"]) == pytest.approx(tuple(known))
+    same = [contrast("good", "good", "a = b", evaluation="cem", b_evaluation="again")]
+    line = judge(same, pd.concat([before, before.assign(evaluation="again")])).iloc[0]
+    assert line["low"] < 0 == line["difference"] < line["high"]  # tasks that were not played may differ both ways
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def itself(a: Cell, b: Cell) -> Estimate:
     Raises:
         ValueError: they have other runs or tasks.
     """
-    return crossed_bootstrap(change(a, b).values, strata=a.strata)
+    return crossed_bootstrap(change(a, b).values, strata=a.strata, are_changes=True)
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
