@@ -40,6 +40,14 @@ def test_a_goals_appearance_has_the_scale_of_the_others_unless_it_says_its_own()
     assert other == AS_BEFORE | {"appearance": "all 0.2", "goal_appearance": "lit 0.2"}
 
 
+@pytest.mark.parametrize("command", ["plan", "collect"])
+def test_factors_may_be_given_their_values_on_the_command_line(command: str):
+    cfg = compose(command, "appearance=clean appearance.values={camera_tilt:12,clutter:3}")
+    assert str(looks_of(cfg)["appearance"]) == "clean camera_tilt=12 clutter=3"
+    with pytest.raises(ValueError, match=r"ball_size \(2\) must be from 0.6 to 1.4"):
+        looks_of(compose(command, "appearance=clean appearance.values={ball_size:2}"))
+
+
 def test_conditions_of_clean_pictures_keep_their_hash_and_other_pictures_have_another():
     given: dict[str, Any] = {"maze": ["###", "#.#", "###"], "frameskip": 5, "tasks": "a1", "protocol": {"name": "demo"}}
     seen = [Conditions(**given, max_steps=50, view=each).hash for each in (AS_BEFORE, view(""), view("appearance=lit"))]

@@ -116,6 +116,11 @@ def test_the_shipped_appearances_keep_their_meaning():
         ({"clutter": 2.5}, r"clutter \(2.5\) must be a whole number from 0 to 8"),
         ({"blur": "strong"}, r"blur \(strong\) must be from 0 to 2"),
         ({"factors": ["blur"], "changing": "no"}, r"appearance.changing \('no'\) must be true or false"),
+        (
+            {"factors": [], "values": 7},
+            r"appearance.values \(7\) must be factors with their values, such as {camera_tilt: 12}",
+        ),
+        ({"factors": 3, "scale": 0.1}, r"appearance.factors \(3\) must be a list of names, such as \[ball_size,blur\]"),
         (3, r"appearance \(3\) must be a name \(clean, all, "),
     ],
 )

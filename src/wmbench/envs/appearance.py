@@ -150,8 +150,12 @@ class Appearance:
             raise ValueError(f"appearance ({given!r}) must be a name ({', '.join(presets())}) or factors with their values")
         if not set(given) <= {"factors", "scale", "changing", "values"}:
             return cls(values={str(name): value for name, value in given.items()})
-        factors = _factors_of(given.get("factors") or ())
-        return cls(factors, given.get("scale", cls.scale), given.get("changing", False), dict(given.get("values") or {}))
+        factors, values = given.get("factors") or (), given.get("values") or {}
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"appearance.values ({values!r}) must be factors with their values, such as {{camera_tilt: 12}}"
+            )
+        return cls(_factors_of(factors), given.get("scale", cls.scale), given.get("changing", False), dict(values))
 
     def __str__(self) -> str:
         """`clean`, `all 0.1`, `textured+ball_size 0.05 changing` or `clean camera_tilt=12`; `of` reads it."""
@@ -252,8 +256,10 @@ def _parse(text: str, scale: float) -> Appearance:
     return Appearance(_factors_of(factors), scale, is_changing, values)
 
 
-def _factors_of(names: Iterable[str]) -> tuple[str, ...]:
+def _factors_of(names: Any) -> tuple[str, ...]:
     """Names without repetition, in the order of FACTORS."""
+    if not isinstance(names, str | Iterable):
+        raise ValueError(f"appearance.factors ({names!r}) must be a list of names, such as [ball_size,blur]")
     names = [names] if isinstance(names, str) else list(names)
     _check_names(names)
     return tuple(name for name in FACTORS if name in names)

@@ -103,5 +103,7 @@ def _settings(name: str, words: str) -> Mapping[str, Any]:
     assert isinstance(config, dict)
     if config["env"]["maze"] != RANDOM:  # as before there were sets of maps
         config["env"] = {name: value for name, value in config["env"].items() if "maze_" not in name and name != "num_mazes"}
+    if (look := config.get("appearance")) and look["values"] is None:  # as before they were written so
+        look["values"] = {}
     unset = ("goal_appearance",) * (config["goal_appearance"] is None)  # as before there was such a setting
     return {str(name): value for name, value in config.items() if name not in (*UNREAD, *unset)}
