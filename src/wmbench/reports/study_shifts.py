@@ -19,7 +19,7 @@ SETTINGS = {
 }
 LOSS, AREA = ("difference", "low", "high"), ("area", "low", "high")
 MOST = 6  # evaluations in a table; with the row and clean pictures it then has eight columns
-FROM_TABLE = ["row", "evaluation", "x", "success", "low", "high"]
+FROM_TABLE, FROM_AREAS = ["row", "evaluation", "x", "success", "low", "high"], ["trained_on", "against", "factors", "goals"]
 NOTE = (
     "In each cell success, then its difference in percentage points to what the same training runs reached in the same "
     "tasks on clean pictures, with the 95% interval of that paired difference; in the picture the line is no difference. "
@@ -46,21 +46,20 @@ def shifts(study: Study, pictures: Path) -> tuple[list[Section], list[Sheet]]:
         section.text(f"{setting}: {meaning}. Rows: {rows or 'none'}.")
     for against in dict.fromkeys(frame["against"]):
         for setting in SETTINGS:
-            section.blocks += _tables(study, str(against), setting)
+            section.blocks += _tables(study, sheet, str(against), setting)
     section.text(*_legend(sheet), kind="note")
     section.text(NOTE, kind="note")
-    curve = scales_sheet(study)
-    if curve.frame.empty:
+    if study.areas is None:
         return [section], []
-    section.blocks += [*_pictures(study, curve.frame, pictures), _areas(study)]
+    curve = scales_sheet(study, sheet, study.areas)
+    section.blocks += [*_pictures(study, curve.frame, pictures), _areas(study, study.areas)]
     section.text(CURVE_NOTE, kind="note")
     return [section], [curve]
 
 
-def _tables(study: Study, against: str, setting: str) -> list[Table]:
+def _tables(study: Study, sheet: Sheet, against: str, setting: str) -> list[Table]:
     """Rows of one setting, and those who see nothing: factors of several evaluations first, then those of one."""
-    assert study.shifts is not None
-    frame: Frame = study.shifts.frame[study.shifts.frame["against"] == against]
+    frame: Frame = sheet.frame[sheet.frame["against"] == against]
     shown: Frame = frame[frame["setting"] == setting]
     number = frame.groupby("factors")["evaluation"].nunique()
     tables = []
@@ -72,20 +71,20 @@ def _tables(study: Study, against: str, setting: str) -> list[Table]:
             lines = frame[frame["evaluation"].isin(some) & (frame["row"].isin(part["row"]) | frame["row"].isin(BASELINES))]
             factors = ", ".join(dict.fromkeys(part.loc[part["evaluation"].isin(some), "factors"]))
             caption = f"{setting.capitalize()}: {factors}, against evaluation {against}"
-            tables.append(_table(study, lines, against, some, caption))
+            tables.append(_table(study, sheet, lines, some, caption))
     return tables
 
 
-def _table(study: Study, lines: Frame, against: str, evaluations: list[str], caption: str) -> Table:
-    assert study.shifts is not None
-    rows = [row for row in study.rows(against) if row in set(lines["row"])]
+def _table(study: Study, sheet: Sheet, lines: Frame, evaluations: list[str], caption: str) -> Table:
+    """Rows in the order of their success on clean pictures."""
+    rows = list(lines.sort_values("clean", ascending=False, kind="stable")["row"].unique())
     limit = max(0.1, float(lines[["low", "high"]].abs().to_numpy().max()))
     body = []
     for row in rows:
         places = {str(lines.at[k, "evaluation"]): int(k) for k in lines.index[lines["row"] == row]}
         first = next(iter(places.values()))
-        clean = Cell([study.shifts.number(first, "clean", "{:.0f}", 100), "%"], study.shifts.value(first, "clean"))
-        body.append([Cell([row], row), clean, *(_loss(study.shifts, places.get(name), limit) for name in evaluations)])
+        clean = Cell([sheet.number(first, "clean", "{:.0f}", 100), "%"], sheet.value(first, "clean"))
+        body.append([Cell([row], row), clean, *(_loss(sheet, places.get(name), limit) for name in evaluations)])
     return Table(["row", "clean", *evaluations], body, caption, study.quiet(rows))
 
 
@@ -106,23 +105,20 @@ def _legend(sheet: Sheet) -> Text:
     return [*parts[1:], "."]
 
 
-def scales_sheet(study: Study) -> Sheet:
+def scales_sheet(study: Study, shifts: Sheet, areas: Sheet) -> Sheet:
     """Success of each row of areas.csv at every scale, from table.csv. x: s, and 0 for clean pictures."""
     points = []
-    areas = study.areas.frame if study.areas is not None else pd.DataFrame()
-    for area in areas.to_dict("records"):
-        facts = {name: area[name] for name in ("trained_on", "against", "factors", "goals")}
-        for evaluation, scale in _evaluations(study, area):
+    for area in areas.frame.to_dict("records"):
+        facts = {name: area[name] for name in FROM_AREAS}
+        for evaluation, scale in _evaluations(shifts.frame, area):
             if (index := study.find(area["row"], evaluation)) is not None:
                 estimate = [study.table.value(index, name) for name in INTERVAL]
                 points.append(dict(zip(FROM_TABLE, [area["row"], evaluation, scale, *estimate], strict=True)) | facts)
-    return Sheet("scales.csv", pd.DataFrame(points))
+    return Sheet("scales.csv", pd.DataFrame(points, columns=[*FROM_TABLE, *FROM_AREAS]))
 
 
-def _evaluations(study: Study, area: dict[str, Any]) -> list[tuple[str, float]]:
+def _evaluations(frame: Frame, area: dict[str, Any]) -> list[tuple[str, float]]:
     """The evaluations of a curve with their scales, clean pictures first."""
-    assert study.shifts is not None
-    frame = study.shifts.frame
     alike = (frame[["row", "against", "factors"]] == [area["row"], area["against"], area["factors"]]).all(axis=1)
     goals = frame["goals"].astype(str)
     alike &= (goals == area["goals"]) | goals.str.startswith(f"{area['goals']} ")  # `lit` is `lit 0.1` at another scale
@@ -149,10 +145,8 @@ def _kind_of(trained_on: str) -> str:
     return "clean" if trained_on == "clean" else f"varied ({trained_on.partition(' ')[0]})"
 
 
-def _areas(study: Study) -> Table:
+def _areas(study: Study, sheet: Sheet) -> Table:
     """Area below each curve, in shares of its width."""
-    sheet = study.areas
-    assert sheet is not None
     body = []
     for k in range(len(sheet.frame)):
         low, value, high = (sheet.value(k, name) for name in ("low", "area", "high"))
