@@ -10,7 +10,7 @@ import pandas as pd
 from wmbench.envs.appearance import Appearance
 from wmbench.evaluation.bootstrap import crossed_bootstrap
 from wmbench.evaluation.conditions import Conditions
-from wmbench.study.outcomes import Cell, Known, Outcomes, change
+from wmbench.study.outcomes import Cell, Known, Outcomes, itself
 
 OUTCOME = "success"
 LOOKS = {"view.appearance", "view.goal_appearance"}  # conditions in which an evaluation may differ from its clean one
@@ -77,8 +77,7 @@ def shifts_of(table: pd.DataFrame, looks: Looks, trained_on: Mapping[str, str | 
     """A line for each row and evaluation of other pictures for which a clean one with the same other settings was played."""
     lines = []
     for row, evaluation, against, cell, clean in _pairs(Outcomes(table, known), looks):
-        look, lost = looks[evaluation], change(cell, clean).values
-        estimate = crossed_bootstrap(lost, strata=cell.strata, are_changes=True)
+        look, estimate = looks[evaluation], itself(cell, clean)
         figures = cell.values.mean(), clean.values.mean(), estimate.value, *estimate.interval()
         setting = setting_of(trained_on.get(row), look.seen) if row in trained_on else "no training"
         told = row, trained_on.get(row), setting, evaluation, against, look.factors, look.seen.scale, look.goals
