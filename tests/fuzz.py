@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +28,34 @@ import pytest
 import torch
 import yaml
 from forked import COLLECT, PLAN, TRAIN, quick
+from hydra.utils import instantiate
 from in_process import run_here
 from omegaconf import OmegaConf
 
 from wmbench.data import token_list
-from wmbench.data.episodes import Episodes
+from wmbench.data.episodes import Episodes, create, map_columns
 from wmbench.data.facts import complete
 from wmbench.data.official import OfficialEpisodes
 from wmbench.data.packing import Packing
 from wmbench.data.token_file import TokenFile
+from wmbench.diagnostics.diagnose import FILE, read_diagnostics
 from wmbench.diagnostics.probe import load_probe
+from wmbench.encoders.scratch import ConvTrunk, Scratch
 from wmbench.encoders.weights import read_state
+from wmbench.envs.maze_sets import MazeSet
 from wmbench.evaluation.results import read_summary
 from wmbench.evaluation.targets import read_targets
 from wmbench.evaluation.tasks import load
+from wmbench.importers.lewm import load_lewm
 from wmbench.importers.published_data import export_data
+from wmbench.models.controller import LinearController
 from wmbench.reports.study_files import read_study
-from wmbench.runs.load import load_decoder, load_run
+from wmbench.runs.load import load_decoder, load_part, load_run, save_part
 from wmbench.runs.store import load_resume
 from wmbench.study.lock import read_lock
 from wmbench.study.runner import Costs
 from wmbench.training.metrics import Metrics
+from wmbench.training.variance import load_variance, save_variance
 
 SECONDS, BYTES = 4.0, 1_000_000_000  # of processor time, and of memory beyond what was taken before: most for one case
 WAIT_S = 60.0  # that a case may wait for
@@ -115,6 +123,7 @@ def corpus(root: Path) -> dict[str, Reader]:
         quick(patch)
         run_here(root, COLLECT.replace("store_every=5", "store_every=1").replace("maze.h5", "dense/dense.h5"))
     export_data(root / "dense/dense.h5", root / "published")
+    write_parts(root / "parts", root / "lewm", episodes)
     (task_file,) = (root / "data/tasks").glob("*.npz")
     of_run = {"config": "config.yaml", "provenance": "provenance.json", "step": "step_000012.safetensors"}
     return {
@@ -144,6 +153,18 @@ def corpus(root: Path) -> dict[str, Reader]:
         "lock": Reader(folders["study"], "lock.json", lambda folder: read_lock(folder / "lock.json")),
         "costs": Reader(folders["study"], "costs.json", lambda folder: Costs(folder).seconds),
         "study outcomes": Reader(folders["study"], "outcomes.csv", read_study),
+        "mazes manifest": Reader(root / "parts", "maps.h5", lambda folder: read_episodes(folder, "maps.h5")),
+        "scratch": Reader(
+            root / "parts", "scratch.safetensors", lambda folder: scratch(str(folder / "scratch.safetensors"))
+        ),
+        **{
+            f"controller{kind}": Reader(root / "parts", f"policy{kind}", read_controller)
+            for kind in (".safetensors", ".yaml")
+        },
+        "variance": Reader(root / "parts", "variance.safetensors", load_variance),
+        "diagnostics": Reader(root / "parts", "diagnostics.json", read_diagnostics),
+        "lewm": Reader(root / "lewm", "weights.pt", load_lewm),
+        "lewm config": Reader(root / "lewm", "config.json", load_lewm),
         "released": Reader(released, "hydra.yaml", read_release),
         "released weights": Reader(released, "checkpoints/model_latest.pth", read_release),
     }
@@ -163,12 +184,48 @@ def write_study(folder: Path, result: Path) -> None:
         writer.writerows(lines)
 
 
+def write_parts(folder: Path, lewm: Path, episodes: Episodes) -> None:
+    """Write data of many maps, trained encoders and controllers, and what is measured of a run; and LeWM's release."""
+    folder.mkdir()
+    lewm.mkdir()
+    maps = {"maze": MazeSet("door", 0, 3, "train").rows, "num_maps": 3, "num_episodes": 2, "episode_length": 3}
+    create(folder / "maps.h5", episodes.manifest | maps)
+    columns = map_columns(folder / "maps.h5", "r+")
+    for name, column in columns.items():
+        column[:] = np.arange(column.size).reshape(column.shape) % 200 if name == "pixels" else np.eye(*column.shape)
+    scratch(None, for_training=True).save_head(folder / "scratch.safetensors", {"objective": "jepa", "steps": 3})
+    sizes = {"_target_": "wmbench.models.controller.LinearController", "action_size": 2, "horizon": 3}
+    save_part(folder, "policy", sizes, controller(sizes))
+    save_variance(folder, torch.ones(4))
+    (folder / FILE).write_text(json.dumps({name: {"asked": "x", "angle": 0.5} for name in "abc"}))
+    torch.save(torch.load(Path(__file__).parent / "data/lewm_tiny.pt", weights_only=True)["weights"], lewm / "weights.pt")
+    encoder = {"num_attention_heads": 3, "patch_size": 14, "image_size": 28, "hidden_size": 24}
+    predictor = {"num_frames": 3, "input_dim": 16, "depth": 2, "heads": 2, "mlp_dim": 32, "dim_head": 8}
+    described = {"encoder": encoder, "predictor": predictor, "action_encoder": {"input_dim": 10, "emb_dim": 16}}
+    (lewm / "config.json").write_text(json.dumps(described))
+    load_lewm(lewm)  # imports here what children then need not
+
+
+def scratch(weights: str | None, for_training: bool = False) -> Scratch:
+    trunk = partial(ConvTrunk, widths=[4])
+    return Scratch(trunk, 8, "patches", 3, pretrained=True, weights=weights, seed=0, for_training=for_training)
+
+
+def controller(config: Mapping[str, Any]) -> LinearController:
+    sizes = {"dim": 4, "num_tokens": 2, "action_dim": 6, "memory_dim": 5}
+    return instantiate({name: value for name, value in config.items() if name != "horizon"}, **sizes)
+
+
+def read_controller(folder: Path) -> None:
+    load_part(folder, "policy", controller)
+
+
 def tokens(folder: Path, episodes: Episodes) -> TokenFile:
     return TokenFile(folder, episodes, {"name": "Ones"}, Packing(4, 6, "float16"), lookback=0, frameskip=5)
 
 
-def read_episodes(folder: Path) -> None:
-    episodes = Episodes(folder / "maze.h5")
+def read_episodes(folder: Path, name: str = "maze.h5") -> None:
+    episodes = Episodes(folder / name)
     complete(episodes, **ENV)
     episodes.frames(np.zeros(len(episodes), int), np.arange(len(episodes)))
 
@@ -212,7 +269,7 @@ def read_release(folder: Path) -> None:
 
 def damaged(rng: np.random.Generator, name: str, path: Path) -> None:
     """Damage a file: its bytes; of text, its words; of mappings, the type of a value."""
-    if name == "manifest":
+    if name.endswith("manifest"):
         with h5py.File(path, "r+") as file:
             manifest = json.loads(file.attrs["manifest"])
             swap(rng, manifest)

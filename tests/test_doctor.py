@@ -85,6 +85,8 @@ def test_a_machine_without_gpu_says_why_and_what_would_help():
     assert not found[0].lacks and "driver too old" in found[1].found and "nvidia-smi" in found[1].remedy
     assert not list(doctor.torch((facts | {"gpus": ["H100"]}, "")))[1].lacks
     assert next(doctor.torch((None, "No module named 'torch'"))).needed
+    late = next(doctor.torch((None, "no answer within 90 s")))  # not for want of anything, as far as is known
+    assert late.lacks and not late.needed and late.remedy.startswith("try again when this machine is less busy; if ")
 
 
 def test_what_it_says_of_torch_is_true():

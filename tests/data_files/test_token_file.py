@@ -1,5 +1,6 @@
 """Tokens kept on disk: they are the encoder's, survive a kill, and are refused when they are not what they should be."""
 
+import errno
 import json
 import os
 import runpy
@@ -258,6 +259,34 @@ def encode(obs):
 
 latents.TokenFile(Path(sys.argv[2]), Episodes(sys.argv[1]), {"name": "mean"}, Packing(1, 3, "float32"), 0, 1).write(encode)
 """
+
+
+def test_a_full_disk_is_one_line_and_what_is_encoded_is_kept(
+    numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = TokenFile(
+        tmp_path, numbered_episodes(num_episodes=4, length=11), {"name": "mean"}, Packing(1, 3, "float32"), 0, 1
+    )
+    pwrite, written = os.pwrite, []
+
+    def fill(handle: int, contents: bytes, place: int) -> int:
+        written.append(place)
+        if len(written) > 4:  # two chunks with their entries
+            raise OSError(errno.ENOSPC, "full")
+        return pwrite(handle, contents, place)
+
+    def encode(obs: latents.Obs) -> Tensor:
+        return obs["visual"].float().mean((2, 3))[:, :, None]
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match=rf"{file.path} cannot be written: No space .*cache\.dir="),
+    ):
+        patch.setattr(os, "pwrite", fill)
+        file.write(encode)
+    assert int((file.journal() != 0).sum()) == 2
+    file.write(encode)
+    assert file.missing_bytes == 0
 
 
 def test_a_file_whose_writer_was_killed_is_finished_and_is_what_it_would_have_been(

@@ -57,6 +57,7 @@ def test_novelty_is_the_number_of_cells_that_differ_from_the_nearest_training_ma
         ({"maze_kind": "spiral"}, r"env.maze_kind \('spiral'\) must be one of: door, maze"),
         ({"maze_split": "valid"}, r"env.maze_split \('valid'\) must be one of: train, test"),
         ({"num_mazes": 0}, r"env.num_mazes \(0\) must be a whole number of at least 1"),
+        ({"num_mazes": 10**30}, r"env.num_mazes \(10+\) must be a whole number of at least 1 and at most 10000"),
         ({"maze_seed": -1}, r"env.maze_seed \(-1\) must be a whole number of at least 0"),
         ({"num_mazes": 60, "maze_kind": "door"}, r"there are only \d+ train maps of kind door; lower env.num_mazes \(60\)"),
     ],

@@ -139,6 +139,14 @@ def test_the_spread_is_that_of_known_tokens():
     assert spread(np.zeros((4, 3))) == {"effective_rank": 0, "token_std": 0}
 
 
+def test_a_disk_without_room_names_the_setting_that_moves_the_files(
+    trainee: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loop, "free_disk", lambda path: 1)
+    with pytest.raises(OSError, match=r"pretraining needs .* of disk .* or give output=ANOTHER_DISK"):
+        train(trainee(tiny_objective("supervised")), tmp_path)
+
+
 def test_measuring_leaves_no_trace(trainee: Callable):
     learner = trainee(tiny_objective("vq"))
     before, state = {k: t.clone() for k, t in learner.module.state_dict().items()}, torch.get_rng_state()

@@ -1,5 +1,6 @@
 """What a study runs, what it does not run again, and what it says of cells that failed."""
 
+import errno
 import json
 import os
 import signal
@@ -62,6 +63,15 @@ def test_a_failure_is_noted_in_its_cells_and_the_rest_goes_on(tmp_path, monkeypa
     assert "a_s2 closed: error: model_name=a_s2: memory ran out" in status(made, made.cells, finished(made))
     run(monkeypatch, made, Commands())
     assert not list((tmp_path / "failed").iterdir())  # made now, so nothing is noted any more
+
+
+def test_a_full_disk_is_one_line_that_names_the_log(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=rf"{tmp_path}/logs/data.log cannot be written: No space left .*; .* folder=FOLDER"):
+        Runner(made := study(tmp_path), made.cells).run()
 
 
 def test_shards_together_make_every_cell_once(tmp_path, monkeypatch):

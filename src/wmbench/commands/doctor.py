@@ -26,6 +26,7 @@ HUB = "https://huggingface.co"
 ANYTHING = "command at all"
 INSTALL = "make setup, or pip install -e '.[dev]'"
 PATIENCE_S = 90  # with a process that asks a library
+LATE = "no answer within"
 NETWORK_S = 3
 LEAST_DISK, LEAST_MEMORY = 10e9, 4e9  # the environment and the demo; the demo and its processes
 
@@ -189,7 +190,7 @@ def network() -> Finding:
 def torch(answered: tuple[Any, str]) -> Iterator[Finding]:
     facts, reason = answered
     if facts is None:
-        yield Finding("torch", reason, ANYTHING, INSTALL, True)
+        yield Finding("torch", reason, ANYTHING, remedy_of(reason, INSTALL), needed=not reason.startswith(LATE))
         return
     yield Finding("torch", f"{facts['version']}, {facts['threads']} threads")
     lacks = "large encoder or full budget of planning within hours, which take days on a CPU"
@@ -219,13 +220,14 @@ def renderers(drivers: dict[str, tuple[Any, str]]) -> Iterator[Finding]:
             yield Finding(f"renderer {kind}", driver)
         else:
             lacks = "frame at all" if is_dark else f"planning or training with frames that {kind} drew"
-            yield Finding(f"renderer {kind}", reason, lacks, remedies[kind], is_dark)
+            is_needed = is_dark and not reason.startswith(LATE)
+            yield Finding(f"renderer {kind}", reason, lacks, remedy_of(reason, remedies[kind]), is_needed)
 
 
 def weights_kept(answered: tuple[Any, str]) -> Finding:
     are_here, reason = answered
     if are_here is None:
-        return Finding("weights", reason, "answer to which weights are here", INSTALL)
+        return Finding("weights", reason, "answer to which weights are here", remedy_of(reason, INSTALL))
     found = f"those of {', '.join(name for name, is_here in are_here.items() if is_here) or 'no encoder'} are here"
     if not (absent := [name for name, is_here in are_here.items() if not is_here]):
         return Finding("weights", found)
@@ -255,7 +257,7 @@ def answer(asked: subprocess.Popen[str] | None) -> tuple[Any, str]:
     except subprocess.TimeoutExpired:
         asked.kill()
         asked.communicate()
-        return None, f"no answer within {PATIENCE_S} s"
+        return None, f"{LATE} {PATIENCE_S} s"
     if asked.returncode < 0:
         return None, f"it crashed with signal {-asked.returncode}"
     try:
@@ -263,6 +265,12 @@ def answer(asked: subprocess.Popen[str] | None) -> tuple[Any, str]:
     except (ValueError, IndexError):
         last = (err.strip().splitlines() or [f"exit status {asked.returncode}"])[-1]
         return None, re.sub(r"^[\w.]+: ", "", last).partition("; ")[0]
+
+
+def remedy_of(reason: str, remedy: str) -> str:
+    """What helps; a machine that is only busy lacks nothing."""
+    is_late = reason.startswith(LATE)
+    return f"try again when this machine is less busy; if it stays so, {remedy}" if is_late else remedy
 
 
 def gigabytes(number: float) -> str:

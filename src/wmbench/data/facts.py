@@ -43,7 +43,7 @@ def complete(
     )
     try:
         maze_there = maze_of(manifest["maze"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{where} says no maze: {error}") from None
     manifest["maze"] = list(maze_there.rows)
     if manifest["renderer"] not in (*RENDERERS, PUBLISHED["renderer"]):

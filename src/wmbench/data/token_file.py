@@ -30,7 +30,7 @@ from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import TOLERANCE, Packing
 from wmbench.data.token_facts import FORMAT, read_about, read_journal
 from wmbench.data.windows import CPU, FrameNumbers, Source, StoredFrames, compute_ahead, fits, observe, send, upload
-from wmbench.files import regular, try_lock, write_text
+from wmbench.files import regular, try_lock, write_text, writing
 from wmbench.machine import progress_bar
 from wmbench.processes.group import mine
 from wmbench.processes.meeting import by_first, meet
@@ -212,8 +212,7 @@ class TokenFile:
     def observations(self, number: Int[ndarray, " F"]) -> Obs:
         """Observations of single frames by number, each with the `lookback` frames before it."""
         steps, episode = (place[:, None] for place in self.numbers.place(number))
-        frames = StoredFrames(self.episodes)
-        return observe(frames, self.episodes, steps, episode, self.lookback, self.frameskip, CPU)
+        return observe(StoredFrames(self.episodes), self.episodes, steps, episode, self.lookback, self.frameskip, CPU)
 
     def _chunk(self, k: int) -> Int[ndarray, " F"]:
         """Numbers of the frames of chunk k."""
@@ -224,9 +223,10 @@ class TokenFile:
 
     def _write_chunk(self, file: BinaryIO, k: int, rows: UInt8[ndarray, "F bytes"]) -> None:
         """Write the rows to the disk first, then the entry that says they are whole."""
-        os.pwrite(file.fileno(), rows.tobytes(), k * CHUNK * self.row_bytes)
-        os.fsync(file.fileno())
-        os.pwrite(file.fileno(), np.int64(DONE + zlib.crc32(rows.data)).tobytes(), self.rows_bytes + 8 * k)
+        with writing(self.path, "make room, or cache.dir=FOLDER moves it; what is encoded is kept"):
+            os.pwrite(file.fileno(), rows.tobytes(), k * CHUNK * self.row_bytes)
+            os.fsync(file.fileno())
+            os.pwrite(file.fileno(), np.int64(DONE + zlib.crc32(rows.data)).tobytes(), self.rows_bytes + 8 * k)
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:

@@ -21,6 +21,7 @@ RANDOM = "random"
 MAP = 4  # column of a state that holds its map's number
 SPLITS = ("train", "test")
 TRIES = 2000  # in vain, after which there are no more maps
+MOST = 10_000  # maps of a set, which are drawn wherever it is named
 FREE = (10, 18)  # free cells of a `maze`, of 25
 
 Rows = tuple[str, ...]
@@ -68,9 +69,9 @@ class MazeSet:
         for key, value, known in (("maze_kind", kind, KINDS), ("maze_split", split, SPLITS)):
             if value not in known:
                 raise ValueError(f"env.{key} ({value!r}) must be one of: {', '.join(known)}")
-        for key, value, least in (("maze_seed", seed, 0), ("num_mazes", number, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"env.{key} ({value!r}) must be a whole number of at least {least}")
+        for key, value, least, most in (("maze_seed", seed, 0, 2**63), ("num_mazes", number, 1, MOST)):
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"env.{key} ({value!r}) must be a whole number of at least {least} and at most {most}")
         self.kind, self.seed, self.split = kind, seed, split
         rng, found, in_vain = np.random.default_rng((SPLITS.index(split), seed)), dict[Rows, None](), 0
         while len(found) < number and in_vain < TRIES:

@@ -148,8 +148,11 @@ def sizes(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, int]:
     def depth(pattern: str) -> int:
         return len({match[0] for name in weights if (match := re.match(pattern, name))})
 
+    for name in ("encoder", "predictor", "action_encoder", "projector", "pred_proj"):
+        if not isinstance(part := config.get(name, {}), dict):
+            raise ValueError(f"config.json: {name} ({part!r}) must be settings by name")
     encoder, predictor = config["encoder"], config["predictor"]
-    vit_heads = encoder.get("num_attention_heads", VIT_HEADS.get(encoder.get("size")))
+    vit_heads = encoder.get("num_attention_heads", VIT_HEADS.get(str(encoder.get("size"))))
     if vit_heads is None:
         raise ValueError(f"config.json: unknown encoder.size {encoder.get('size')!r}; known: {', '.join(VIT_HEADS)}")
     if "heads" not in predictor:
@@ -158,6 +161,12 @@ def sizes(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, int]:
     num_positions = shape("encoder.embeddings.position_embeddings")[1]
     qkv, dim = shape("predictor.transformer.layers.0.attn.to_qkv.weight")
     smoothed, action_dim, _ = shape("action_encoder.patch_embed.weight")
+    for name, heads, of in (
+        ("encoder.num_attention_heads", vit_heads, width),
+        ("predictor.heads", predictor["heads"], qkv // 3),
+    ):
+        if type(heads) is not int or heads < 1 or of % heads:
+            raise ValueError(f"config.json: {name} ({heads!r}) must be a whole number that divides the {of} of weights.pt")
     found = {
         "encoder.patch_size": patch_size,
         "encoder.image_size": patch_size * round((num_positions - 1) ** 0.5),

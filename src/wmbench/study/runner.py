@@ -13,7 +13,7 @@ from typing import Any
 from wmbench.commands.entry import PARENT
 from wmbench.diagnostics.diagnose import FILE as DIAGNOSTICS
 from wmbench.evaluation.results import Summary, find_summaries
-from wmbench.files import ROOT, in_turn, regular, write_text
+from wmbench.files import ROOT, in_turn, regular, write_text, writing
 from wmbench.machine import progress_bar
 from wmbench.study.grid import Cell, Study, run_name
 
@@ -155,14 +155,14 @@ class Runner:
             KeyboardInterrupt: it was stopped by hand.
         """
         self.bar.set_postfix_str(name)
-        script, *rest = words
         log = self._log(name if name == makes[0] else f"{name.partition('_')[0]}_{makes[0]}")
         log.parent.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        with log.open("w") as file:
-            print("$ python", *words, file=file, flush=True)
-            environment = {**os.environ, PARENT: str(os.getpid())}
-            command = [sys.executable, str(ROOT / script), *rest]
+        with writing(log, "make room, or folder=FOLDER moves it"):
+            log.write_text(f"$ python {' '.join(words)}\n")
+        environment = {**os.environ, PARENT: str(os.getpid())}
+        command = [sys.executable, str(ROOT / words[0]), *words[1:]]
+        with log.open("a") as file:
             code = call(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment)
         if code in (130, -2):
             raise KeyboardInterrupt

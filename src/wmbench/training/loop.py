@@ -66,7 +66,7 @@ def _check_room(trainee: Trainee, run: Path, step: int) -> None:
     if needed > free:
         raise OSError(
             f"{trainee.what} needs {size(needed)} of disk and {run} has {size(free)} free; make room, save less often "
-            f"({trainee.recipe.where}.save_every, now {trainee.recipe.save_every}) or give ckpt_base_path=ANOTHER_DISK"
+            f"({trainee.recipe.where}.save_every, now {trainee.recipe.save_every}) or give {trainee.moved_by}=ANOTHER_DISK"
         )
 
 

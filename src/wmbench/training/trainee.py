@@ -23,7 +23,8 @@ class Trainee(ABC):
     """Something that learns: its module, the optimiser over it, and its files in a run's folder.
 
     A subclass may change: `what` it is called while it trains, the names of its files `resume` and `metrics`, what the
-    progress bar shows of a row of metrics (`shown`), and how a user trains it with another recipe (`anew`).
+    progress bar shows of a row of metrics (`shown`), how a user trains it with another recipe (`anew`), and which setting
+    moves its files (`moved_by`).
 
     Args:
         module: what learns, with all buffers that a step moves.
@@ -32,6 +33,7 @@ class Trainee(ABC):
     """
 
     what, resume, metrics, shown, anew = "training", RESUME, "metrics.csv", "", "under another model_name="
+    moved_by = "ckpt_base_path"
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, train: Windows, recipe: Recipe, seed: int):
         self.module, self.optimizer, self.windows, self.recipe, self.seed = module, optimizer, train, recipe, seed
@@ -65,7 +67,7 @@ class EncoderTrainee(Trainee):
     encoder: what is kept; valid: windows to validate with; learns: False for one that stays as it is.
     """
 
-    anew = "with another output="
+    anew, moved_by = "with another output=", "output"
     encoder: Any  # an Encoder with save_head
     valid: Windows
     learns: bool = True
