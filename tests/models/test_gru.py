@@ -17,16 +17,8 @@ NUM_HIST, WIDTH, LAYERS = 5, 6, 2
 @pytest.fixture
 def predictor() -> GRUPredictor:
     torch.manual_seed(0)
-    return GRUPredictor(
-        dim=DIM,
-        num_tokens=TOKENS,
-        num_hist=NUM_HIST,
-        action_dim=ACTION,
-        hidden_dim=WIDTH,
-        num_layers=LAYERS,
-        mlp_dim=8,
-        forecast=3,
-    )
+    latents = {"dim": DIM, "num_tokens": TOKENS, "num_hist": NUM_HIST, "action_dim": ACTION}
+    return GRUPredictor(hidden_dim=WIDTH, num_layers=LAYERS, mlp_dim=8, forecast=3, **latents)
 
 
 def test_its_recurrence_is_that_of_pytorchs_gru(predictor: GRUPredictor):

@@ -2,16 +2,14 @@
 
 from itertools import pairwise
 
-import torch
 from einops.layers.torch import Rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.latent_vae import LOG_VARIANCES
+from wmbench.encoders.latent_vae import LOG_VARIANCES, drawn
 from wmbench.encoders.pixels import Pixels
 from wmbench.encoders.tokenizer import Tokenizer, head_file
 from wmbench.encoders.weights import drawn_from
-from wmbench.processes.batch import with_noise
 
 SIDE = 64  # of a frame [pixels]
 NUM_PIXELS = 3 * SIDE**2
@@ -60,8 +58,7 @@ class ConvVAE(Tokenizer):
 
     def sample(self, pixels: Float[Tensor, "F 3 h w"]) -> tuple[Float[Tensor, "F N D"], Float[Tensor, ""]]:
         mean, log_variance = self.moments(pixels)
-        tokens = mean + (0.5 * log_variance).exp() * with_noise(torch.randn_like, mean)
-        return tokens, 4 / NUM_PIXELS * floored_divergence(mean, log_variance, self.free_nats)
+        return drawn(mean, log_variance), 4 / NUM_PIXELS * floored_divergence(mean, log_variance, self.free_nats)
 
     def moments(self, pixels: Float[Tensor, "F 3 h w"]) -> tuple[Float[Tensor, "F N D"], Float[Tensor, "F N D"]]:
         """Mean and log-variance of the posterior."""

@@ -63,13 +63,17 @@ class LatentVAE(Tokenizer):
 
     def sample(self, pixels: Float[Tensor, "F 3 h w"]) -> tuple[Float[Tensor, "F N D"], Float[Tensor, ""]]:
         mean, log_variance = self.moments(pixels)
-        tokens = mean + (0.5 * log_variance).exp() * with_noise(torch.randn_like, mean)
-        return tokens, self.kl_weight * divergence(mean, log_variance)
+        return drawn(mean, log_variance), self.kl_weight * divergence(mean, log_variance)
 
     def moments(self, pixels: Float[Tensor, "F 3 h w"]) -> tuple[Float[Tensor, "F N D"], Float[Tensor, "F N D"]]:
         """Mean and log-variance of the posterior."""
         mean, log_variance = self.head(self.backbone.tokens(pixels)).chunk(2, dim=-1)
         return mean, log_variance.clamp(*LOG_VARIANCES)
+
+
+def drawn(mean: Float[Tensor, "F N D"], log_variance: Float[Tensor, "F N D"]) -> Float[Tensor, "F N D"]:
+    """A sample of the posterior, with gradients."""
+    return mean + (0.5 * log_variance).exp() * with_noise(torch.randn_like, mean)
 
 
 def divergence(mean: Float[Tensor, "F N D"], log_variance: Float[Tensor, "F N D"]) -> Float[Tensor, ""]:

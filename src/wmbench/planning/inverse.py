@@ -1,5 +1,7 @@
 """An actor without a planner: a goal-conditioned policy says the action."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,31 +21,14 @@ class InverseAgent(Agent):
     expects to see.
 
     Args:
-        num_taken: blocks between two looks; the others are Agent's.
+        num_taken: blocks between two looks.
+        options: the other arguments of Agent.
     """
 
-    def __init__(
-        self,
-        model: Dynamics,
-        policy: InverseModel | LinearController,
-        *,
-        num_taken: int,
-        num_context: int,
-        clip_actions: bool,
-        memory_gb: int | float,
-    ):
+    def __init__(self, model: Dynamics, policy: InverseModel | LinearController, *, num_taken: int, **options: Any):
         nothing = RandomShooting(num_samples=1, num_iters=1, init_std=1.0)  # an agent has a planner; nobody asks this one
         super().__init__(
-            model,
-            nothing,
-            Objective(),
-            horizon=num_taken,
-            num_taken=num_taken,
-            shrinking=False,
-            num_context=num_context,
-            clip_actions=clip_actions,
-            memory_gb=memory_gb,
-            seed=0,
+            model, nothing, Objective(), horizon=num_taken, num_taken=num_taken, shrinking=False, seed=0, **options
         )
         self.policy = policy
 

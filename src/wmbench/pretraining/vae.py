@@ -1,15 +1,13 @@
 """A variational autoencoder (Kingma and Welling 2014), as the V of World Models (arXiv 1803.10122)."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wmbench.encoders.latent_vae import LOG_VARIANCES, divergence
+from wmbench.encoders.latent_vae import LOG_VARIANCES, divergence, drawn
 from wmbench.encoders.scratch import Scratch
 from wmbench.models.base import Losses
 from wmbench.pretraining.base import Pretraining
 from wmbench.pretraining.drawing import Drawing
-from wmbench.processes.batch import with_noise
 from wmbench.shapes import Batch
 
 
@@ -30,8 +28,7 @@ class VAE(Pretraining):
         pixels = pixels.flatten(0, 1)
         mean = self.encoder.continuous(pixels)
         log_variance = self.log_variance(mean).clamp(*LOG_VARIANCES)
-        drawn = self.drawing(mean + (0.5 * log_variance).exp() * with_noise(torch.randn_like, mean))
-        reconstruction = nn.functional.mse_loss(drawn, pixels)
+        reconstruction = nn.functional.mse_loss(self.drawing(drawn(mean, log_variance)), pixels)
         nats = mean.shape[1] * divergence(mean, log_variance)
         return Losses(reconstruction + self.kl_weight * nats, {"reconstruction": reconstruction, "nats": nats})
 
