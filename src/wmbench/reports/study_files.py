@@ -62,7 +62,7 @@ class Study:
         return self.folder.resolve().name
 
     @property
-    def about(self) -> Number | None:
+    def about(self) -> Number | str | None:
         """What the study's file says of it."""
         line = self.lock.frame.index[self.lock.frame["name"] == "about"]
         return self.lock.quote(int(line[0]), "value") if len(line) and self.lock.value(int(line[0]), "value") else None
