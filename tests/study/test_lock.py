@@ -53,6 +53,14 @@ def test_tasks_that_become_known_with_the_first_result_are_no_change(tmp_path):
     assert other["changes"][0]["what"] == {"tasks": [["a1"], ["a1", "a2"]]}
 
 
+def test_a_row_that_is_made_later_from_another_collection_is_no_change_and_other_data_are(tmp_path):
+    lock_now(study(tmp_path), [RESULT])
+    both = lock_now(study(tmp_path), [RESULT, {**RESULT, "data_hash": "d2"}])
+    assert both["data"] == ["d1", "d2"] and both["changes"] == []
+    other = lock_now(study(tmp_path), [{**RESULT, "data_hash": "d3"}])
+    assert other["changes"][0]["what"] == {"data": [["d1", "d2"], ["d3"]]}
+
+
 @pytest.mark.parametrize("words", ["protocol=nosuch", "protocol=demo planner.num_elitse=3"])
 def test_an_evaluation_that_cannot_be_played_is_named_before_anything_runs(tmp_path, words):
     with pytest.raises(ValueError, match=rf"study.evaluations: closed \({words}\): ") as refused:

@@ -46,6 +46,8 @@ def lock_now(study: Study, results: Sequence[Summary]) -> Facts:
     }
     changed = {name: [before[name], facts[name]] for name in facts if name in before and before[name] != facts[name]}
     known = {name: values for name, values in changed.items() if values[0]}
+    if "data" in known and set(before["data"]) <= set(facts["data"]):  # a row of another collection was made
+        del known["data"]
     if known and results:
         lock["changes"] = [*lock["changes"], {"when": now, "commit": git_commit(), "what": known}]
     elif known:
