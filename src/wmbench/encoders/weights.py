@@ -168,7 +168,10 @@ def read_state(path: Path, entry: str | None = None) -> dict[str, Tensor]:
         ValueError: damaged, or anything but named tensors.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"weights={path} is no file; leave weights out to use the released ones")
+        raise FileNotFoundError(
+            f"weights={path} is no file; put it there, as a run needs what it was trained with, or leave weights out in a "
+            "training to use the released ones"
+        )
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
