@@ -282,3 +282,12 @@ def test_a_browser_shows_the_page_without_overflow_and_sorts_a_table(study, tmp_
     assert seen["wide"] <= seen["seen"] == width
     assert seen["broken"] == 0
     assert seen["before"] == "simulator" and seen["names"] == sorted(seen["names"], reverse=True)
+
+
+def test_tasks_in_a_set_of_maps_are_told_apart_by_how_new_their_map_is(tmp_path):
+    folder = make_study(tmp_path / "maps", num_seeds=2, num_tasks=12, evaluations=("closed",))
+    outcomes = pd.read_csv(folder / "outcomes.csv")
+    outcomes.assign(stratum=outcomes["task"] % 3 * 2).to_csv(folder / "outcomes.csv", index=False)
+    text = (write_study_report(folder).parent / "report.md").read_text()
+    assert "cells in which a map differs from the nearest one of training" in text and "distance of the goal" not in text
+    assert "| row | 0 | 2 | 4 |" in text

@@ -124,9 +124,18 @@ def _strata_table(study: Study, sheet: Sheet, evaluation: str) -> Table:
     strata = list(dict.fromkeys(frame["stratum"]))[: len(ORDINALS) + 1]
     rows = [row for row in study.rows(evaluation) if row in set(frame["row"])]
     body = [[Cell([row], row), *(_point(sheet, frame, row, "stratum", stratum) for stratum in strata)] for row in rows]
-    names = [*ORDINALS[: len(strata) - 1], "farthest"]
-    caption = f"Success by distance of the goal, nearest first, evaluation {evaluation}"
+    names, by = [*ORDINALS[: len(strata) - 1], "farthest"], "distance of the goal, nearest first"
+    if not _are_distances(study.outcomes.frame):  # tasks in a set of maps
+        strata, by = sorted(strata), "the number of cells in which a map differs from the nearest one of training"
+        names = [f"{stratum:g}" for stratum in strata]
+    caption = f"Success by {by}, evaluation {evaluation}"
     return Table(["row", *names], body, caption, study.quiet(rows))
+
+
+def _are_distances(outcomes: Frame) -> bool:
+    """Whether strata are classes of distance, of which no two overlap."""
+    span = outcomes.groupby("stratum")["geodesic"].agg(["min", "max"]).sort_values("min").to_numpy()
+    return bool((span[1:, 0] >= span[:-1, 1]).all())
 
 
 def _point(sheet: Sheet, frame: Frame, row: str, column: str, value: object) -> Cell:
