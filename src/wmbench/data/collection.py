@@ -107,7 +107,8 @@ def collect(output: Path, manifest: dict[str, Any], num_workers: int | None) -> 
         desc="collecting",
     )
     # Spawned, not forked: a renderer's GL context or Warp runtime does not survive a fork.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker, initargs=(manifest,)) as pool:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=start_worker, initargs=(manifest,))
+    with bar, pool:
         futures = {pool.submit(collect_chunk, partial, chunk, manifest): chunk for chunk in todo}
         try:
             with progress_path(output).open("a") as progress:
@@ -125,7 +126,6 @@ def collect(output: Path, manifest: dict[str, Any], num_workers: int | None) -> 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    bar.close()
     finish(output, manifest, [done[chunk.start] for chunk in chunks])
     print(f"{output}: {num_episodes} episodes, {size(output.stat().st_size)}, drawn by {manifest['renderer']}")
 
