@@ -12,7 +12,9 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-size: 0.85rem; display: block; overflow-x: auto; }
 th, td { padding: 0.35rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: white; }
-td:nth-last-child(-n+2) { white-space: normal; min-width: 16rem; text-align: left; }
+td:first-child { white-space: normal; min-width: 16rem; }
+td:nth-last-child(-n+2) { white-space: normal; min-width: 45rem; text-align: left; }
+td:nth-last-child(2) { min-width: 10rem; }
 tr.baseline td { color: #777; }
 figure { display: inline-block; margin: 0.5rem 1rem 0.5rem 0; vertical-align: top; }
 figure.half { width: calc(50% - 1.3rem); }
