@@ -7,6 +7,7 @@ PyTorch's backward passes ask the driver for streams, so a walk through the grap
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,25 @@ GPU = torch.device("cuda:0")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution")
 
 
+@cache
+def asks_for_a_driver() -> bool:
+    """Whether a tensor cannot be moved to a GPU that is not there, as in torch 2.6; newer ones that cannot are a failure."""
+    if torch.torch_version.TorchVersion(torch.__version__) >= (2, 14):
+        return False
+    outside = torch.zeros(1)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            outside.to(GPU)
+    except RuntimeError:
+        return True
+    return False
+
+
 @contextmanager
 def fake_gpu() -> Iterator[None]:
     """Inside, cuda:0 is there; tensors that come in from outside are of the CPU."""
+    if asks_for_a_driver():
+        pytest.skip(f"the fake tensors of torch {torch.__version__} ask for a driver")
     own_numpy = Tensor.numpy
 
     def numpy(tensor: Tensor, **options: Any) -> np.ndarray:
