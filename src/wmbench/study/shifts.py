@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.integrate import trapezoid
 
 from wmbench.envs.appearance import Appearance
 from wmbench.evaluation.bootstrap import crossed_bootstrap
@@ -98,7 +99,7 @@ def areas_of(table: pd.DataFrame, looks: Looks, trained_on: Mapping[str, str | N
         if len(curve) < 3:
             continue
         scales = np.array(list(curve))
-        area = np.trapezoid(np.stack(list(curve.values())), scales, axis=0) / scales[-1]
+        area = trapezoid(np.stack(list(curve.values())), scales, axis=0) / scales[-1]
         estimate = crossed_bootstrap(area, strata=clean.strata)
         told = row, trained_on.get(row), against, factors, goals, scales[-1]
         lines.append((*told, estimate.value, *estimate.interval(), clean.values.mean(), len(scales)))
