@@ -287,7 +287,13 @@ def test_a_browser_shows_the_page_without_overflow_and_sorts_a_table(study, tmp_
 def test_tasks_in_a_set_of_maps_are_told_apart_by_how_new_their_map_is(tmp_path):
     folder = make_study(tmp_path / "maps", num_seeds=2, num_tasks=12, evaluations=("closed",))
     outcomes = pd.read_csv(folder / "outcomes.csv")
-    outcomes.assign(stratum=outcomes["task"] % 3 * 2).to_csv(folder / "outcomes.csv", index=False)
+    outcomes["stratum"] = (4 - outcomes["task"]) % 3 * 2  # 4, 2, 0 from near to far
+    outcomes.to_csv(folder / "outcomes.csv", index=False)
     text = (write_study_report(folder).parent / "report.md").read_text()
     assert "cells in which a map differs from the nearest one of training" in text and "distance of the goal" not in text
     assert "| row | 0 | 2 | 4 |" in text
+    row = outcomes["row"].iloc[0]
+    (line,) = re.findall(rf"^\| {row} \| (.*) \|$", text.partition("| row | 0 | 2 | 4 |")[2].partition("\n\n")[0], re.M)
+    shown = [int(re.match(r"\d+", cell)[0]) for cell in line.split(" | ")]
+    share = outcomes[outcomes["row"] == row].groupby("stratum")["success"].mean()
+    assert shown == pytest.approx([100 * share[stratum] for stratum in (0, 2, 4)], abs=0.51) and len(set(shown)) > 1

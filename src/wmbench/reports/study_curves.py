@@ -123,11 +123,11 @@ def _strata_table(study: Study, sheet: Sheet, evaluation: str) -> Table:
     frame = sheet.frame[sheet.frame["evaluation"].astype(str) == evaluation]
     strata = list(dict.fromkeys(frame["stratum"]))[: len(ORDINALS) + 1]
     rows = [row for row in study.rows(evaluation) if row in set(frame["row"])]
-    body = [[Cell([row], row), *(_point(sheet, frame, row, "stratum", stratum) for stratum in strata)] for row in rows]
     names, by = [*ORDINALS[: len(strata) - 1], "farthest"], "distance of the goal, nearest first"
     if not _are_distances(study.outcomes.frame):  # tasks in a set of maps
         strata, by = sorted(strata), "the number of cells in which a map differs from the nearest one of training"
         names = [f"{stratum:g}" for stratum in strata]
+    body = [[Cell([row], row), *(_point(sheet, frame, row, "stratum", stratum) for stratum in strata)] for row in rows]
     caption = f"Success by {by}, evaluation {evaluation}"
     return Table(["row", *names], body, caption, study.quiet(rows))
 
