@@ -21,21 +21,9 @@ EXPECTATIONS = {
 NOTHING = np.zeros((1, 1))  # what a change is compared with: outcomes of one run that is known
 
 COLUMNS = [
-    *(
-        "name",
-        "a",
-        "b",
-        "evaluation",
-        "b_evaluation",
-        "against",
-        "outcome",
-        "expect",
-        "question",
-        "difference",
-        "low",
-        "high",
-    ),
-    *("t_low", "t_high", "p", "p_holm", "verdict", "reason", "margin", "n_seeds_a", "n_seeds_b", "n_tasks", "power"),
+    *("name", "a", "b", "evaluation", "b_evaluation", "against", "outcome", "expect", "question"),
+    *("difference", "low", "high", "t_low", "t_high", "p", "p_holm", "verdict", "reason", "margin"),
+    *("n_seeds_a", "n_seeds_b", "n_tasks", "power"),
 ]
 
 
