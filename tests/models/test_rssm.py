@@ -79,7 +79,7 @@ def test_a_divergence_and_its_gradient_are_those_of_the_closed_form(model: RSSM)
 def test_what_is_below_the_free_nats_costs_nothing_state_by_state(model: RSSM):
     told = torch.randn(2, 4, VARIABLES * (model.classes or 2), requires_grad=True)
     apart = divergence(model, *told)
-    model.free_nats = apart.median().item()
+    model.free_nats = apart.quantile(0.5).item()  # between the two in the middle
     torch.testing.assert_close(model.divergence(*told), apart.clamp(min=model.free_nats).mean())
     (gradient,) = torch.autograd.grad(model.divergence(*told), told)
     assert torch.equal(gradient.abs().sum((0, 2)) > 0, apart > model.free_nats)

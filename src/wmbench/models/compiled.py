@@ -32,7 +32,7 @@ class CompiledPredictor(Around):
         tensors = [leaf for leaf in tree_leaves((state, action)) if isinstance(leaf, Tensor)]
         # The compiler takes equal sizes for the same size, and a size of one for a constant.
         shapes = tuple((x.shape[1:], len(x) == 1, len(x) == len(action), x.dtype, x.requires_grad) for x in tensors)
-        kind = shapes, tree_structure(state), torch.is_grad_enabled()
+        kind = shapes, repr(tree_structure(state)), torch.is_grad_enabled()  # torch 2.6 hashes no structure
         if kind not in self._steps:
             self._steps[kind] = self._compiled()
         for tensor in tensors:
