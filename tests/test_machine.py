@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from wmbench.machine import HUGE_PAGES, pick_device
+from wmbench.machine import HUGE_PAGES, own_draws, pick_device
 
 
 @pytest.mark.parametrize("name", ["gpu", "1", "cuda:", "cuda:-1", "cuda:x", "cpu 0", "meta", ""])
@@ -28,6 +28,20 @@ def test_the_cpu_is_there():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or not HUGE_PAGES.exists(), reason="kept with glibc on Linux only")
+def test_draws_of_one_gpu_put_back_its_state_and_the_cpus_and_touch_no_other_gpu(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: asked.append(device))
+    for device, touched in (("cuda:2", [torch.device("cuda:2")] * 2), ("cpu", [])):
+        before = torch.get_rng_state()
+        with own_draws(torch.device(device)):
+            torch.rand(1)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert asked == touched
+        asked.clear()
+
+
 def test_freed_memory_is_used_again_by_the_next_tensor_of_its_size_also_where_small_ones_stay():
     """Counted as the pages that the kernel clears for a tensor of 40 MB, and as the most memory there was, of 3.6 GB."""
     environment = {**os.environ, "OMP_NUM_THREADS": "4"}

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,6 +75,13 @@ def num_cores() -> int:
     """Physical cores that this process may use."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(affinity, psutil.cpu_count(logical=False) or affinity))
+
+
+def own_draws(device: torch.device) -> AbstractContextManager[None]:
+    """Context whose draws change none that come after it; of all GPUs only this device is touched."""
+    if device.type == "cpu":
+        return torch.random.fork_rng(devices=[])
+    return torch.random.fork_rng(devices=[device], device_type=device.type)
 
 
 def keep_freed_memory() -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from wmbench.commands.learners import learn
+from wmbench.encoders.weights import drawn_from
 from wmbench.models.controller import LinearController
 from wmbench.models.world_model import WorldModel
 from wmbench.processes.meeting import by_first
@@ -32,8 +32,7 @@ def new_heads(cfg: DictConfig, model: WorldModel) -> dict[str, nn.Module]:
         if cfg[name]:
             if cfg[name].horizon < 1:
                 raise ValueError(f"{name}.horizon ({cfg[name].horizon}) must be positive")
-            with torch.random.fork_rng():
-                torch.manual_seed(cfg.seed)
+            with drawn_from(cfg.seed):
                 heads[name] = build_head(cfg[name], model)
     return heads
 

@@ -11,6 +11,7 @@ from wmbench.commands.wandb_log import wandb_log, wandb_mode
 from wmbench.data.windows import FrameNumbers, StoredFrames, Windows
 from wmbench.encoders.base import Encoder
 from wmbench.encoders.matched import Matched
+from wmbench.encoders.weights import drawn_from
 from wmbench.machine import optional
 from wmbench.models.world_model import WorldModel
 from wmbench.processes.group import is_first
@@ -107,8 +108,7 @@ def is_compiled(choice: str | bool, device: torch.device) -> bool:
 
 def new_decoder(cfg: DictConfig, encoder: Encoder, image_size: int) -> nn.Module:
     """Draw a decoder from a random state of its own, so that the world model trains the same with it and without."""
-    with torch.random.fork_rng():
-        torch.manual_seed(cfg.seed)
+    with drawn_from(cfg.seed):
         return build_decoder(cfg.decoder, encoder.embed_dim, encoder.grid, image_size)
 
 

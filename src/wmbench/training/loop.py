@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wmbench.encoders.weights import not_finite
-from wmbench.machine import free_disk, progress_bar, size
+from wmbench.machine import free_disk, own_draws, progress_bar, size
 from wmbench.models.base import Losses
 from wmbench.planning.memory import is_out_of_memory
 from wmbench.processes.batch import mean_of_all
@@ -133,7 +133,7 @@ def measure_step(trainee: Trainee, forward: Callable[[Any], Losses] | None = Non
     """
     buffers = [buffer.clone() for buffer in trainee.module.buffers()]
     try:
-        with torch.random.fork_rng(), closing(trainee.batches(0)) as batches:
+        with own_draws(trainee.device), closing(trainee.batches(0)) as batches:
             for _ in range(2):  # the first one warms up
                 began = time.perf_counter()
                 loss = (forward or trainee.forward)(next(batches)).total

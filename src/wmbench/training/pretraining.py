@@ -11,6 +11,7 @@ from numpy import ndarray
 from PIL import Image
 
 from wmbench.data.windows import Windows
+from wmbench.machine import own_draws
 from wmbench.models.base import Losses
 from wmbench.models.decoder import pixels_to_frames
 from wmbench.models.effective_rank import effective_rank
@@ -55,7 +56,7 @@ class PretrainingTrainee(EncoderTrainee):
         was_training = self.module.training
         self.module.eval()
         losses, tokens = [], []
-        with torch.random.fork_rng(), alone():  # views and negatives are those of whole batches
+        with own_draws(self.device), alone():  # views and negatives are those of whole batches
             torch.manual_seed(0)
             for index in self.valid.held_out(self.recipe.batch_size, self.recipe.valid_batches):
                 batch = self.valid.get(index, self.device)

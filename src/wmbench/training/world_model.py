@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from wmbench.data.windows import Windows
+from wmbench.machine import own_draws
 from wmbench.models.base import Losses
 from wmbench.models.world_model import WorldModel
 from wmbench.processes.batch import mean_of_all
@@ -70,7 +71,7 @@ def validate(model: WorldModel, valid: Windows, recipe: Recipe) -> float:
     """Mean one-step prediction error over the same held-out windows every time."""
     device = next(model.parameters()).device
     model.eval()
-    with torch.random.fork_rng():  # SIGReg draws directions; training must not feel that
+    with own_draws(device):  # SIGReg draws directions; training must not feel that
         losses = [
             losses_of(model, valid.get(index[fair_rows(len(index))], device)).parts["prediction"]
             for index in valid.held_out(recipe.batch_size, recipe.valid_batches)
