@@ -14,8 +14,8 @@ from wmbench.reports.demo import write_demo
 
 PRETRAINED = "efficientnet_lite0"
 ROWS = {  # the words of train.py that make each
-    "lewm_small": "encoder=lewm_small training.max_steps=500",
-    PRETRAINED: f"encoder={PRETRAINED} encoder.image_size=64 experiment=small",
+    "lewm_small": "encoder=lewm_small training.max_steps=300",
+    PRETRAINED: f"encoder={PRETRAINED} encoder.image_size=64 experiment=small predictor.depth=2",
     "state": "encoder=state training.max_steps=500",
 }
 
