@@ -43,17 +43,19 @@ def test_a_row_trains_and_plans(row: str, numbered_episodes: Callable, tmp_path:
     assert json.loads(path.read_text())["n_tasks"] == 2
 
 
-def test_a_controller_is_bred_in_the_dream_and_acts(
-    numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("policy", "called"), [("controller", "controller"), ("actor_critic", "actor-critic")])
+def test_who_learns_in_the_dream_acts_without_a_planner(
+    numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, called: str
 ):
-    pytest.importorskip("cma")
+    if policy == "controller":
+        pytest.importorskip("cma")
     monkeypatch.setattr(show, "draw_paths", lambda *given: None)
     monkeypatch.setattr(PointMazes, "renderer", Black())
     data = numbered_episodes(num_episodes=6, length=12).path
-    words = f"{TRAIN}{ROWS['mdn_rnn'][0]} env.data={data} ckpt_base_path={tmp_path} policy=controller"
+    words = f"{TRAIN}{ROWS['mdn_rnn'][0]} env.data={data} ckpt_base_path={tmp_path} policy={policy}"
     train(compose("train", words + " policy.training.max_steps=2 policy.training.batch_size=3 policy.horizon=2"))
     places = f" ckpt_base_path={tmp_path} output_dir={tmp_path}/plans tasks_dir={tmp_path}/tasks"
     load_script("plan.py").main.__wrapped__(compose("plan", PLAN + places + " actor=inverse"))
     (path,) = tmp_path.glob("plans/*/summary.json")
     summary = json.loads(path.read_text())
-    assert summary["note"].endswith("controller, no planner") and summary["fitted"]["policy"]["horizon"] == 2
+    assert summary["note"].endswith(f"{called}, no planner") and summary["fitted"]["policy"]["horizon"] == 2

@@ -90,7 +90,9 @@ def test_breeding_comes_nearer_to_goals_and_is_the_same_every_time(
 
 def test_a_controller_needs_a_predictor_that_remembers_and_blocks_of_whole_actions(model: WorldModel):
     vit = FrameCausalViT(DIM, 1, 3, ACTION, action_embed_dim=3, depth=1, num_heads=2, head_dim=6, mlp_dim=8, dropout=0.0)
-    with pytest.raises(ValueError, match="policy=controller needs a recurrent predictor, and FrameCausalViT is none"):
+    with pytest.raises(
+        ValueError, match="policy=controller and policy=actor_critic need a recurrent predictor, and FrameCausalViT is none"
+    ):
         _ = vit.memory_dim
     with pytest.raises(ValueError, match=r"policy\.action_size \(4\) must divide the 6 numbers of a block"):
         LinearController(DIM, 1, ACTION, 4, action_size=4)

@@ -7,6 +7,7 @@ from torch import nn
 
 from wmbench.commands.learners import learn
 from wmbench.encoders.weights import drawn_from
+from wmbench.models.actor_critic import ActorCritic
 from wmbench.models.controller import LinearController
 from wmbench.models.world_model import WorldModel
 from wmbench.processes.meeting import by_first
@@ -15,6 +16,7 @@ from wmbench.runs.folder import HEADS
 from wmbench.runs.load import save_part
 from wmbench.runs.recipe import Recipe
 from wmbench.training.dream import breed
+from wmbench.training.imagination import ImaginationTrainee
 from wmbench.training.pairs import PairTrainee
 from wmbench.training.part import Part
 from wmbench.training.variance import save_variance, token_variance
@@ -46,7 +48,8 @@ def train_heads(cfg: DictConfig, heads: dict[str, nn.Module], trainee: WorldMode
             continue
         recipe = Recipe.of(cfg[name].training, where=f"{name}.training")
         given = trainee.windows, trainee.valid, recipe, cfg.seed, cfg[name].horizon
-        pairs = PairTrainee(trainee.model, Part(name, cfg[name], head.to(trainee.device)), *given)
+        kind = ImaginationTrainee if isinstance(head, ActorCritic) else PairTrainee
+        pairs = kind(trainee.model, Part(name, cfg[name], head.to(trainee.device)), *given)
         learn(pairs, run, f"{run}: a {name}", cfg, f"{cfg.model_name}_{name}")
 
 

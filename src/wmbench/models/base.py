@@ -83,7 +83,9 @@ class Predictor(nn.Module, ABC):
         Raises:
             ValueError: a predictor that remembers frames rather than numbers.
         """
-        raise ValueError(f"policy=controller needs a recurrent predictor, and {type(self).__name__} is none")
+        raise ValueError(
+            f"policy=controller and policy=actor_critic need a recurrent predictor, and {type(self).__name__} is none"
+        )
 
     def memory(self, state: Any) -> Float[Tensor, "BS M"]:
         """These numbers."""

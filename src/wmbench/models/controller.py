@@ -15,7 +15,7 @@ class LinearController(nn.Module):
         action_size: numbers of a single action.
     """
 
-    called = "controller"
+    called, remembers = "controller", True
 
     def __init__(self, dim: int, num_tokens: int, action_dim: int, memory_dim: int, action_size: int):
         super().__init__()

@@ -20,7 +20,7 @@ class InverseModel(nn.Module):
         token_width, width: of the Reader.
     """
 
-    called = "inverse model"
+    called, remembers = "inverse model", False
 
     def __init__(self, dim: int, num_tokens: int, action_dim: int, token_width: int, width: int):
         super().__init__()

@@ -7,8 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wmbench.models.base import Predictor
-from wmbench.models.controller import LinearController
-from wmbench.models.inverse import InverseModel
 from wmbench.planning.agent import Agent, Dynamics, Situation
 from wmbench.planning.noise import KeyedNoise
 from wmbench.planning.objective import Objective
@@ -21,11 +19,12 @@ class InverseAgent(Agent):
     expects to see.
 
     Args:
+        policy: called with latent and goal; one that `remembers`, also with what the predictor remembers, between them.
         num_taken: blocks between two looks.
         options: the other arguments of Agent.
     """
 
-    def __init__(self, model: Dynamics, policy: InverseModel | LinearController, *, num_taken: int, **options: Any):
+    def __init__(self, model: Dynamics, policy: Any, *, num_taken: int, **options: Any):
         nothing = RandomShooting(num_samples=1, num_iters=1, init_std=1.0)  # an agent has a planner; nobody asks this one
         super().__init__(
             model, nothing, Objective(), horizon=num_taken, num_taken=num_taken, shrinking=False, seed=0, **options
@@ -37,8 +36,8 @@ class InverseAgent(Agent):
 
     def propose(self, here: Situation, guess: Float[Tensor, "B H A"], noise: KeyedNoise) -> Float[Tensor, "B H A"]:
         """The policy's blocks, one for each of the guess."""
-        if isinstance(self.policy, LinearController):
-            return self._remembering(self.policy, here, guess.shape[1])
+        if self.policy.remembers:
+            return self._remembering(here, guess.shape[1])
         latent, wanted = here.z[:, -1], self.model.split(here.goal)[0]
         blocks: list[Tensor] = []
         while len(blocks) < guess.shape[1]:
@@ -48,13 +47,13 @@ class InverseAgent(Agent):
             blocks.append(block.clamp(*self._limits) if self.clip_actions else block)
         return torch.stack(blocks, 1)
 
-    def _remembering(self, policy: LinearController, here: Situation, num_blocks: int) -> Float[Tensor, "B H A"]:
+    def _remembering(self, here: Situation, num_blocks: int) -> Float[Tensor, "B H A"]:
         """Blocks of a policy that is also told what the predictor remembers."""
         predictor: Predictor = self.model.predictor  # type: ignore[attr-defined] - no simulator has a policy
         wanted, blocks = self.model.split(here.goal)[0], []
         state, latent = predictor.begin(here.z, here.past, 1), here.z[:, -1]
         for _ in range(num_blocks):
-            block = policy(self.model.split(latent)[0], predictor.memory(state), wanted)
+            block = self.policy(self.model.split(latent)[0], predictor.memory(state), wanted)
             blocks.append(block.clamp(*self._limits) if self.clip_actions else block)
             latent, state = predictor.step(state, blocks[-1])
         return torch.stack(blocks, 1)
