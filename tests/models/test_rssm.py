@@ -1,5 +1,6 @@
 """The recurrent state-space model: torchrl's networks, closed forms of its divergences, and what a state has seen."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,10 +37,10 @@ def model(request: pytest.FixtureRequest) -> RSSM:
     return rssm(**request.param)
 
 
-def test_planets_networks_are_torchrls():
-    """Where the standard deviation is above torchrl's smallest; ours is PlaNet's sum of a softplus and the smallest."""
+def of_torchrl(planet: RSSM, drawn: Tensor, hidden: Tensor, action: Tensor, frame: Tensor) -> dict[str, Tensor]:
+    """What torchrl's networks say with the same weights."""
     torchrl = pytest.importorskip("torchrl.modules.models.model_based")
-    planet, sizes = rssm(), {"hidden_dim": INNER, "rnn_hidden_dim": WIDTH, "state_dim": VARIABLES}
+    sizes = {"hidden_dim": INNER, "rnn_hidden_dim": WIDTH, "state_dim": VARIABLES}
     prior = torchrl.RSSMPrior(torch.empty(ACTION), **sizes, scale_lb=1e-3, action_dim=ACTION)
     prior.action_state_projector.load_state_dict(planet.join.state_dict())
     prior.rnn.load_state_dict(planet.cell.state_dict())
@@ -49,16 +50,34 @@ def test_planets_networks_are_torchrls():
         if ours is planet.prior:
             theirs[0] = torch.nn.Linear(WIDTH, INNER)  # torchrl has it of the inner width
         theirs.load_state_dict(ours.state_dict())
-    z, _, plans = situation(1)
-    drawn, hidden, action = torch.randn(2, VARIABLES), torch.randn(2, WIDTH), plans[:, 0, 0]
     mean, std, _, belief = prior(drawn, hidden, action)
-    after = planet.advance(Belief(hidden, drawn), action)
-    torch.testing.assert_close(after, belief)
+    looked_mean, looked_std, _ = posterior(belief, frame)
+    found = {"belief": belief, "mean": mean, "std": std, "looked_mean": looked_mean, "looked_std": looked_std}
+    return {name: tensor.detach() for name, tensor in found.items()}
+
+
+@pytest.fixture
+def recorded() -> dict[str, dict[str, Tensor]]:
+    """Weights of a model, a situation, and what torchrl 0.14.1 says of it (of_torchrl)."""
+    return torch.load(Path(__file__).parents[1] / "data" / "rssm_torchrl_tiny.pt", weights_only=True)
+
+
+def test_what_is_recorded_is_torchrls(recorded: dict[str, dict[str, Tensor]]):
+    planet = rssm()
+    planet.load_state_dict(recorded["weights"])
+    torch.testing.assert_close(of_torchrl(planet, **recorded["situation"]), recorded["torchrl"])
+
+
+def test_planets_networks_are_torchrls(recorded: dict[str, dict[str, Tensor]]):
+    """Where the standard deviation is above torchrl's smallest; ours is PlaNet's sum of a softplus and the smallest."""
+    planet, given, theirs = rssm(), recorded["situation"], recorded["torchrl"]
+    planet.load_state_dict(recorded["weights"])
+    after = planet.advance(Belief(given["hidden"], given["drawn"]), given["action"])
+    torch.testing.assert_close(after, theirs["belief"])
     told = planet.distribution(planet.prior(after))
-    torch.testing.assert_close((told.mean, told.stddev), (mean, std + 0.1))
-    mean, std, _ = posterior(belief, z[:, 0].flatten(1))
-    told = planet.distribution(planet.look(belief, z[:, 0]))
-    torch.testing.assert_close((told.mean, told.stddev), (mean, std + 0.1))
+    torch.testing.assert_close((told.mean, told.stddev), (theirs["mean"], theirs["std"] + 0.1))
+    looked = planet.distribution(planet.look(after, given["frame"][:, None]))
+    torch.testing.assert_close((looked.mean, looked.stddev), (theirs["looked_mean"], theirs["looked_std"] + 0.1))
 
 
 def divergence(model: RSSM, posterior: Tensor, prior: Tensor) -> Tensor:
