@@ -13,7 +13,14 @@ from wmbench.models.rssm import GOAL_LOOKS, RSSM, Belief
 from wmbench.planning.objective import OwnSpace
 
 WIDTH, INNER, VARIABLES, CLASSES = 6, 8, 3, 5
-PLANET = {"classes": None, "layer_norm": False, "unimix": 0.0, "free_nats": 0.0, "dynamics": 1.0, "representation": 1.0}
+PLANET: dict[str, Any] = {
+    "classes": None,
+    "layer_norm": False,
+    "unimix": 0.0,
+    "free_nats": 0.0,
+    "dynamics": 1.0,
+    "representation": 1.0,
+}
 DREAMER = PLANET | {"classes": CLASSES, "layer_norm": True, "unimix": 0.1}
 
 

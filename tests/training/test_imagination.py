@@ -1,6 +1,7 @@
 """An actor and a critic that learn in dreams: returns, whom a gradient reaches, and that the actor comes to its goals."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from wmbench.training.imagination import ImaginationTrainee, dreamt_losses
 from wmbench.training.part import Part
 
 DIM, ACTION, BLOCKS = 4, 6, 3
-SIZES = {"width": 16, "discount": 0.9, "trace": 0.8, "entropy": 1e-3}
+SIZES: dict[str, Any] = {"width": 16, "discount": 0.9, "trace": 0.8, "entropy": 1e-3}
 
 
 class Moved(GRUPredictor):
@@ -118,5 +119,6 @@ def test_an_actor_learns_to_come_to_its_goals_and_leaves_the_model_alone(model: 
 
 @pytest.mark.parametrize("name", ["discount", "trace"])
 def test_a_discount_or_trace_beyond_one_is_refused(name: str):
+    wrong: dict[str, Any] = SIZES | {name: 1.5}
     with pytest.raises(ValueError, match=rf"policy\.{name} \(1\.5\) must be between 0 and 1"):
-        ActorCritic(DIM, 1, ACTION, 2, **(SIZES | {name: 1.5}))
+        ActorCritic(DIM, 1, ACTION, 2, **wrong)

@@ -74,7 +74,7 @@ class ActorCritic(nn.Module):
         """
         if not is_judged:
             return self.critic(seen)[..., 0]
-        weights = {name: weight.detach() for name, weight in self.critic.named_parameters()}
+        weights: dict[str, Tensor] = {name: weight.detach() for name, weight in self.critic.named_parameters()}
         return functional_call(self.critic, weights, seen)[..., 0]
 
     def returns(self, reward: Float[Tensor, "B T"], value: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
