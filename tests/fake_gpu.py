@@ -8,6 +8,7 @@ PyTorch's backward passes ask the driver for streams, so a walk through the grap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.autograd.graph import get_gradient_edge
+from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 GPU = torch.device("cuda:0")
@@ -73,12 +75,29 @@ def fake_gpu() -> Iterator[None]:
         patch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: None)
         for name in ("memory_allocated", "memory_reserved", "max_memory_allocated"):
             patch.setattr(f"torch.cuda.{name}", lambda device: 0)
+        patch.setattr("torch.nn.modules.rnn._VF", SimpleNamespace(gru_cell=gru_cell, lstm_cell=lstm_cell))
         patch.setattr(nn.Module, "_apply", apply)
         patch.setattr(Tensor, "numpy", numpy)
         patch.setattr(Tensor, "pin_memory", pin_memory)
         patch.setattr(Tensor, "backward", lambda loss: gradients(loss))
         patch.setattr(torch.autograd, "grad", lambda output, inputs: gradients(output, as_list(inputs)))
         yield
+
+
+def gru_cell(x: Tensor, h: Tensor, *weights: Tensor) -> Tensor:
+    """PyTorch's, from its own formula: the fused one knows no fake tensors."""
+    of_x, of_h = (linear(given, weights[k], weights[k + 2]).chunk(3, -1) for k, given in enumerate((x, h)))
+    reset, update = ((of_x[k] + of_h[k]).sigmoid() for k in range(2))
+    new = (of_x[2] + reset * of_h[2]).tanh()
+    return new + update * (h - new)
+
+
+def lstm_cell(x: Tensor, state: Sequence[Tensor], *weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Likewise."""
+    h, c = state
+    i, f, g, o = (linear(x, weights[0], weights[2]) + linear(h, weights[1], weights[3])).chunk(4, -1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c
 
 
 class _SameTypes(TorchDispatchMode):
@@ -113,6 +132,7 @@ def gradients(output: Tensor, inputs: Iterable[Tensor] = ()) -> tuple[Tensor, ..
             for gradient, (following, slot) in zip(as_tuple(passed), node.next_functions, strict=True):
                 if following is not None and gradient is not None:
                     there = arrived.setdefault(following, {})
+                    gradient = gradient.sum_to_size(following._input_metadata[slot].shape)
                     there[slot] = there[slot] + gradient if slot in there else gradient
     return tuple(arrived[edge.node][edge.output_nr] for edge in wanted)
 

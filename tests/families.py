@@ -15,6 +15,7 @@ ROWS = {
     "vit_rope": (GRID + " predictor=vit_rope" + VIT, "uniform"),
     "vjepa2_ac": (GRID + " predictor=vjepa2_ac" + VIT, "uniform"),
     "vit_multistep": (GRID + " predictor=vit_multistep" + VIT, "uniform"),
+    "vit_masked": (GRID + " predictor=vit_masked predictor.masked_share=0.5" + VIT, "uniform"),
     "straightened": (GRID + " predictor=straightened predictor.channels=3 predictor.width=12" + VIT, "own_space"),
     "tdmpc2_bare": (" encoder=tdmpc2_bare" + TDMPC2, "uniform"),
     "tdmpc2_sigreg": (" encoder=tdmpc2_sigreg" + TDMPC2, "uniform"),

@@ -14,16 +14,26 @@ from wmbench.data.windows import ResidentFrames, Windows
 from wmbench.encoders.lewm import SmallLeWM
 from wmbench.encoders.random_patch import RandomPatch
 from wmbench.models import sigreg
+from wmbench.models.actor_critic import ActorCritic
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.base import Predictor
+from wmbench.models.categorical import CategoricalViT
 from wmbench.models.decoder import TransposedConvDecoder, VQVAEDecoder
+from wmbench.models.gaussian import GaussianViT
+from wmbench.models.gru import GRUPredictor
 from wmbench.models.inverse import InverseModel
+from wmbench.models.masked import MaskedViT
+from wmbench.models.mdn_rnn import MDNRNN
 from wmbench.models.precision import Bf16Predictor, precision_named, set_precision
 from wmbench.models.projected import Projected
 from wmbench.models.quasimetric import Quasimetric
+from wmbench.models.rssm import RSSM
 from wmbench.models.sigreg import SIGReg
+from wmbench.models.straightened import StraightenedViT
+from wmbench.models.tdmpc2 import TDMPC2Dynamics
 from wmbench.models.vit import FrameCausalViT
 from wmbench.models.vit_rope import RotaryViT
+from wmbench.models.vjepa2_ac import VJEPA2AC
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.adam import Adam
 from wmbench.planning.agent import Agent
@@ -38,6 +48,7 @@ from wmbench.planning.random_shooting import RandomShooting
 from wmbench.runs.recipe import Recipe
 from wmbench.shapes import Obs
 from wmbench.training.decoder import DecoderTrainee
+from wmbench.training.imagination import ImaginationTrainee
 from wmbench.training.loop import take_step
 from wmbench.training.pairs import PairTrainee, draw_pairs
 from wmbench.training.part import Part
@@ -49,6 +60,8 @@ SHAPE = {"num_tokens": TOKENS, "num_hist": NUM_HIST, "action_dim": 2 * FRAMESKIP
 INSIDE = {"depth": 1, "num_heads": 2, "head_dim": 6, "mlp_dim": 11, "dropout": 0.1}
 STEPS = {"max_steps": 9, "batch_size": 2, "save_every": 3, "valid_every": 3, "valid_batches": 1}
 RECIPE = Recipe(**STEPS, lr=0.01, weight_decay=0.01, warmup_fraction=0.2, cosine=True, grad_clip=1.0)
+RECURRENT: dict[str, Any] = {"hidden_dim": 6, "variables": 3, "min_std": 0.1, "mlp_dim": 8, "free_nats": 0.1}
+RECURRENT |= {"dynamics": 0.5, "representation": 0.1}
 
 PREDICTORS: dict[str, Callable[[int], Predictor]] = {
     "vit": lambda dim: FrameCausalViT(dim, action_embed_dim=3, **SHAPE, **INSIDE),
@@ -56,6 +69,18 @@ PREDICTORS: dict[str, Callable[[int], Predictor]] = {
     "vit_rope": lambda dim: RotaryViT(dim=dim, action_embed_dim=3, **SHAPE, **INSIDE),
     "adaln": lambda dim: AdaLNPredictor(dim, smoothed_dim=3, projector_dim=13, **SHAPE, **INSIDE),
     "projected": lambda dim: Projected(lambda dim: PREDICTORS["vit"](dim), dim, 9),
+    "masked": lambda dim: MaskedViT(dim=dim, action_embed_dim=3, masked_share=0.5, **SHAPE, **INSIDE),
+    "gaussian": lambda dim: GaussianViT(dim=dim, action_embed_dim=3, mse_weight=0.1, **SHAPE, **INSIDE),
+    "categorical": lambda dim: CategoricalViT(dim=dim, action_embed_dim=3, num_codes=7, **SHAPE, **INSIDE),
+    "straightened": lambda dim: StraightenedViT(dim, 3, 12, 0.1, action_embed_dim=3, **SHAPE, **INSIDE),
+    "vjepa2_ac": lambda dim: VJEPA2AC(
+        dim=dim, action_embed_dim=3, concat_dim=0, rope="3d", l1=True, layer_norm=True, rollout_steps=2, **SHAPE, **INSIDE
+    ),
+    "tdmpc2": lambda dim: TDMPC2Dynamics(dim, mlp_dim=8, group=2, **SHAPE),
+    "gru": lambda dim: GRUPredictor(dim=dim, hidden_dim=6, num_layers=2, mlp_dim=8, forecast=2, **SHAPE),
+    "mdn_rnn": lambda dim: MDNRNN(dim=dim, hidden_dim=6, components=2, temperature=1.0, **SHAPE),
+    "rssm": lambda dim: RSSM(dim=dim, **RECURRENT, classes=None, unimix=0.0, layer_norm=False, **SHAPE),
+    "rssm_v3": lambda dim: RSSM(dim=dim, **RECURRENT, classes=4, unimix=0.1, layer_norm=True, **SHAPE),
 }
 PLANNERS: dict[str, Callable[[], Planner]] = {
     "cem": lambda: CEM(4, 2, 2, 1.0),
@@ -134,8 +159,10 @@ def step(trainee: Trainee, batch: Any, precision: str) -> None:
         assert all(value.device == GPU for value in trainee.optimizer.state[parameter].values())
 
 
-@pytest.mark.parametrize("name", ["vit", "lewm"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("vit", "fp32"), ("lewm", "fp32"), ("lewm", "bf16"), *((name, "bf16") for name in PREDICTORS if name != "projected")],
+)
 def test_a_training_step_stays_on_the_gpu(name: str, precision: str, windows: Windows):
     """Frames come from the disk, or from the GPU's memory for an encoder that learns."""
     with fake_gpu():
@@ -144,20 +171,28 @@ def test_a_training_step_stays_on_the_gpu(name: str, precision: str, windows: Wi
         step(WorldModelTrainee(model, shown, shown, RECIPE, 0), shown.get(np.arange(2), GPU), precision)
 
 
-@pytest.mark.parametrize("name", ["transposed_conv", "vqvae", "distance", "policy"])
+def actor(model: WorldModel) -> ActorCritic:
+    return ActorCritic(DIM, TOKENS, 2 * FRAMESKIP, model.predictor.memory_dim, 6, 0.9, 0.9, 0.1)
+
+
+@pytest.mark.parametrize("name", ["transposed_conv", "vqvae", "distance", "policy", "dream"])
 def test_what_is_trained_after_the_model_stays_on_the_gpu(name: str, windows: Windows):
     made: dict[str, Callable[[], nn.Module]] = {
         "transposed_conv": lambda: TransposedConvDecoder(DIM, SIDE),
         "vqvae": lambda: VQVAEDecoder(DIM, (2, 2), 4, 1, 3, 7, True, SIDE),
         "distance": lambda: Quasimetric(DIM, TOKENS, 3, 6, 0.9),
         "policy": lambda: InverseModel(DIM, TOKENS, 2 * FRAMESKIP, 3, 6),
+        "dream": lambda: actor(model),
     }
     with fake_gpu():
-        model = lewm() if name == "transposed_conv" else model_of("straight")
+        model = lewm() if name == "transposed_conv" else model_of("rssm" if name == "dream" else "straight")
         model, part = model.to(GPU), Part("part", {}, made[name]().to(GPU))
-        if name in ("distance", "policy"):
-            trainee: Trainee = PairTrainee(model, part, windows, windows, RECIPE, 0, horizon=2)
-            batch: Any = draw_pairs(windows, np.arange(2), 2, (0, 0), GPU)
+        if name == "dream":
+            trainee: Trainee = ImaginationTrainee(model, part, windows, windows, RECIPE, 0, 2)
+            batch: Any = trainee._draw(windows, np.arange(2), (0, 0))  # type: ignore[attr-defined]
+        elif name in ("distance", "policy"):
+            trainee = PairTrainee(model, part, windows, windows, RECIPE, 0, horizon=2)
+            batch = draw_pairs(windows, np.arange(2), 2, (0, 0), GPU)
         else:
             trainee = DecoderTrainee(model, part, windows, windows, RECIPE, 0)
             batch = trainee.drawing(np.arange(2))
@@ -194,9 +229,12 @@ def test_an_objective_stays_on_the_gpu(objective: Objective):
         play(agent_of(model_of("straight", "full").to(GPU).eval(), CEM(4, 2, 1, 1.0), objective))
 
 
-def test_an_agent_without_a_planner_stays_on_the_gpu():
+@pytest.mark.parametrize("predictor", ["straight", "rssm"])
+def test_an_agent_without_a_planner_stays_on_the_gpu(predictor: str):
     with fake_gpu():
-        model, policy = model_of("straight").to(GPU).eval(), InverseModel(DIM, TOKENS, 2 * FRAMESKIP, 3, 6).to(GPU)
+        model = model_of(predictor).to(GPU).eval()
+        policy = actor(model) if predictor == "rssm" else InverseModel(DIM, TOKENS, 2 * FRAMESKIP, 3, 6)
+        policy.to(GPU)
         play(InverseAgent(model, policy, num_taken=2, num_context=2, clip_actions=True, memory_gb=1))
 
 

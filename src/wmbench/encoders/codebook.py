@@ -104,7 +104,7 @@ class WeightedCodebook(RevivedCodebook):
 
     @torch.no_grad()
     def follow(self, flat: Float[Tensor, "K D"], nearest: Int[Tensor, " K"]) -> None:
-        rate = 1 - EMA_DECAY if self.cluster_size.any() else 1.0
+        rate = torch.where(self.cluster_size.any(), 1 - EMA_DECAY, 1.0)  # a tensor, for which no GPU is waited for
         super().follow(flat, nearest)
         with full_precision(flat.device):
             self.mean.lerp_(flat.mean(dim=0), rate)

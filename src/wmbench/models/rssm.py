@@ -4,6 +4,8 @@ Left out is what needs a reward. What a state reconstructs is the encoder's toke
 Samples are drawn in training alone: what is foreseen is the mean of a Gaussian, the probabilities of a categorical.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Unpack
 
 import torch
@@ -22,6 +24,17 @@ class Belief(NamedTuple):
 
     hidden: Float[Tensor, "B W"]
     drawn: Float[Tensor, "B S"]
+
+
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Context in which no distribution looks at its parameters, for which a GPU would be waited for."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 class RSSM(Predictor):
@@ -78,7 +91,8 @@ class RSSM(Predictor):
             return Independent(Normal(mean, nn.functional.softplus(raw) + self.min_std, validate_args=False), 1)
         probabilities = told.unflatten(-1, (self.variables, self.classes)).softmax(-1)
         mixed = (1 - self.unimix) * probabilities + self.unimix / self.classes
-        return Independent(OneHotCategoricalStraightThrough(probs=mixed, validate_args=False), 1)
+        with _unchecked():
+            return Independent(OneHotCategoricalStraightThrough(probs=mixed), 1)
 
     def divergence(self, posterior: Float[Tensor, "*B K"], prior: Float[Tensor, "*B K"]) -> Float[Tensor, ""]:
         """The mean Kullback-Leibler divergence [nats] of states, each at least free_nats."""
