@@ -25,8 +25,10 @@ def main() -> None:
     parser.add_argument("--appearances", nargs="+", default=[*presets(), *FACTORS], help="of conf/appearance, or factors")
     parser.add_argument("--scale", type=float, default=0.1)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--episodes", type=int, default=2, help="of 100 frames, for each appearance in each turn")
-    parser.add_argument("--repeats", type=int, default=3, help="turns, whose median is printed")
+    parser.add_argument(
+        "--episodes", type=int, default=8, help="of 100 frames for each appearance in a turn; looks cost differently"
+    )
+    parser.add_argument("--repeats", type=int, default=1, help="turns, whose median is printed")
     given = parser.parse_args()
     for renderer in given.renderers:
         rates = {name: [] for name in dict.fromkeys(["clean", *given.appearances])}
