@@ -85,7 +85,7 @@ def dino_wm(
         decoder = build_decoder(cfg.decoder, model.encoder.embed_dim, model.encoder.grid, frame_size).to(device)
         packing = Packing(model.encoder.num_tokens, model.encoder.embed_dim, dtype)
         file = TokenFile(
-            Path(folder), windows.episodes, identity(model.encoder), packing, model.encoder.lookback, cfg.frameskip
+            [Path(folder)], windows.episodes, identity(model.encoder), packing, model.encoder.lookback, cfg.frameskip
         )
         encode = make_encode(model, device)
         encode_s = seconds_of(lambda: file.write(encode), device)

@@ -112,7 +112,6 @@ def corpus(root: Path) -> dict[str, Reader]:
     for folder in folders.values():
         folder.mkdir()
     write_study(folders["study"], result)
-    tokens(folders["tokens"], episodes).write(lambda obs: torch.ones(len(obs["visual"]), 1, 4, 6))
     targets = {"state_0": np.ones((2, 4)), "state_g": np.zeros((2, 4)), "goal_H": 3, "gt_actions": None}
     (folders["targets"] / "plan_targets.pkl").write_bytes(pickle.dumps(targets))
     torch.save({"a": torch.ones(3, 4), "b": torch.arange(5)}, folders["weights"] / "vit.pth")
@@ -123,6 +122,10 @@ def corpus(root: Path) -> dict[str, Reader]:
         quick(patch)
         run_here(root, COLLECT.replace("store_every=5", "store_every=1").replace("maze.h5", "dense/dense.h5"))
     export_data(root / "dense/dense.h5", root / "published")
+    dense = Episodes(root / "dense/dense.h5")  # of frames for more than one file of tokens
+    kept = tokens(folders["tokens"], dense)
+    kept.write(lambda obs: torch.ones(len(obs["visual"]), 1, 4, 6))
+    of_tokens = {"": kept.path, " shard": kept.shards[1].path, " facts": kept.about_path}
     write_parts(root / "parts", root / "lewm", episodes)
     (task_file,) = (root / "data/tasks").glob("*.npz")
     of_run = {"config": "config.yaml", "provenance": "provenance.json", "step": "step_000012.safetensors"}
@@ -144,10 +147,7 @@ def corpus(root: Path) -> dict[str, Reader]:
         "summary": Reader(result, "summary.json", read_summary),
         "outcomes": Reader(result, "tasks.csv", read_summary),
         "paths": Reader(result, "paths.npz", read_paths),
-        "tokens": Reader(folders["tokens"], tokens(folders["tokens"], episodes).path.name, read_tokens(episodes)),
-        "tokens facts": Reader(
-            folders["tokens"], tokens(folders["tokens"], episodes).about_path.name, read_tokens(episodes)
-        ),
+        **{f"tokens{kind}": Reader(folders["tokens"], path.name, read_tokens(dense)) for kind, path in of_tokens.items()},
         "weights pth": Reader(folders["weights"], "vit.pth", lambda folder: read_state(folder / "vit.pth")),
         "weights": Reader(folders["weights"], "vit.safetensors", lambda folder: read_state(folder / "vit.safetensors")),
         "lock": Reader(folders["study"], "lock.json", lambda folder: read_lock(folder / "lock.json")),
@@ -221,7 +221,7 @@ def read_controller(folder: Path) -> None:
 
 
 def tokens(folder: Path, episodes: Episodes) -> TokenFile:
-    return TokenFile(folder, episodes, {"name": "Ones"}, Packing(4, 6, "float16"), lookback=0, frameskip=5)
+    return TokenFile([folder], episodes, {"name": "Ones"}, Packing(4, 6, "float16"), lookback=0, frameskip=5, shard_bytes=1)
 
 
 def read_episodes(folder: Path, name: str = "maze.h5") -> None:
@@ -252,8 +252,8 @@ def read_paths(folder: Path) -> None:
 
 def read_tokens(episodes: Episodes) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
-        for path in folder.glob("*.latents"):
-            token_list.describe(path)
+        for name, paths in token_list.sets_in([folder]).items():
+            token_list.describe(name, paths)
         file = tokens(folder, episodes)
         file.check(encode := lambda obs: torch.ones(len(obs["visual"]), 1, 4, 6))
         file.open(torch.device("cpu"), encode)

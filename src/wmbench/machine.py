@@ -108,7 +108,16 @@ def peak_memory(device: torch.device) -> int:
 
 def free_disk(path: Path) -> int:
     """Bytes free on the disk where the path is or will be."""
-    return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
+    return shutil.disk_usage(_folder_above(path)).free
+
+
+def disk_number(folder: Path) -> int:
+    """Names the disk on which a folder is or will be."""
+    return _folder_above(folder / "a file").stat().st_dev
+
+
+def _folder_above(path: Path) -> Path:
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def duration(seconds: int | float) -> str:

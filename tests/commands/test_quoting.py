@@ -40,6 +40,14 @@ def test_a_path_may_hold_what_the_grammar_of_hydra_refuses(typed, path):
     assert typed(shlex.join(["train", f"env.data={path}"])).value("env.data") == path
 
 
+def test_folders_of_tokens_may_be_several(typed):
+    folders = typed(shlex.join(["train", "cache.dir=[~/a, 2024,/b (1)]"])).value("cache.dir")
+    assert folders == ["/home/reader/a", "2024", "/b (1)"]
+    assert typed(shlex.join(["train", "cache.dir='[a,b]'"])).value("cache.dir") == "[a,b]"
+    swept = typed(shlex.join(["train", "-m", "cache.dir=[a,b],c"])).configs
+    assert [cfg.cache.dir for cfg in swept] == [["a", "b"], "c"]
+
+
 def test_a_tilde_is_the_home_folder(typed):
     assert typed("train env.data='~/maze.h5'").value("env.data") == "/home/reader/maze.h5"
     assert typed("""train env.data="'~/maze.h5'" """).value("env.data") == "/home/reader/maze.h5"

@@ -27,7 +27,7 @@ from wmbench.data import windows as windows_module
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.normalizer import Normalizer
 from wmbench.data.packing import Packing
-from wmbench.data.token_file import FreshTokens, KeptTokens, TokenFile
+from wmbench.data.token_file import KeptTokens, TokenFile
 from wmbench.data.windows import FrameNumbers, ResidentFrames, StoredFrames, Windows
 from wmbench.diagnostics.probe import fit_probe
 from wmbench.encoders.base import Encoder
@@ -41,7 +41,7 @@ from wmbench.models.world_model import WorldModel
 from wmbench.runs.recipe import Recipe
 from wmbench.training import loop
 from wmbench.training import source as caching
-from wmbench.training.source import Cache, choose_source, identity, make_encode, source_facts
+from wmbench.training.source import Cache, FreshTokens, choose_source, identity, make_encode, source_facts
 from wmbench.training.world_model import WorldModelTrainee
 
 CPU = torch.device("cpu")
@@ -103,7 +103,7 @@ def noise(episodes: EpisodeSet) -> EpisodeSet:
 def new_file(folder: Path, episodes: EpisodeSet, encoder: Encoder, dtype: str = "float32") -> TokenFile:
     encoder = unmatched(encoder)
     packing = Packing(encoder.num_tokens, encoder.embed_dim, dtype)
-    return TokenFile(folder, episodes, identity(encoder), packing, encoder.lookback, FRAMESKIP)
+    return TokenFile([folder], episodes, identity(encoder), packing, encoder.lookback, FRAMESKIP)
 
 
 def encode_of(encoder: Encoder) -> latents.Encode:
@@ -257,7 +257,8 @@ def encode(obs):
         os.kill(os.getpid(), signal.SIGKILL)
     return obs["visual"].float().mean((2, 3))[:, :, None]
 
-latents.TokenFile(Path(sys.argv[2]), Episodes(sys.argv[1]), {"name": "mean"}, Packing(1, 3, "float32"), 0, 1).write(encode)
+settings = {"name": "mean"}, Packing(1, 3, "float32"), 0, 1
+latents.TokenFile([Path(sys.argv[2])], Episodes(sys.argv[1]), *settings, shard_bytes=200).write(encode)
 """
 
 
@@ -265,7 +266,7 @@ def test_a_full_disk_is_one_line_and_what_is_encoded_is_kept(
     numbered_episodes: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     file = TokenFile(
-        tmp_path, numbered_episodes(num_episodes=4, length=11), {"name": "mean"}, Packing(1, 3, "float32"), 0, 1
+        [tmp_path], numbered_episodes(num_episodes=4, length=11), {"name": "mean"}, Packing(1, 3, "float32"), 0, 1
     )
     pwrite, written = os.pwrite, []
 
@@ -292,31 +293,31 @@ def test_a_full_disk_is_one_line_and_what_is_encoded_is_kept(
 def test_a_file_whose_writer_was_killed_is_finished_and_is_what_it_would_have_been(
     numbered_episodes: Callable, tmp_path: Path
 ):
-    """Killed in its fourth chunk of seven: two are written at least, and those are not encoded again."""
+    """Killed in its fourth chunk of seven, two in a shard: two are written at least, and those are not encoded again."""
     episodes = numbered_episodes(num_episodes=4, length=11)
 
     def encode(obs: latents.Obs) -> Tensor:
         encoded.append(len(obs["visual"]))
         return obs["visual"].float().mean((2, 3))[:, :, None]
 
-    files = [
-        TokenFile(tmp_path / name, episodes, {"name": "mean"}, Packing(1, 3, "float32"), 0, 1)
-        for name in ("whole", "killed")
-    ]
+    settings = episodes, {"name": "mean"}, Packing(1, 3, "float32"), 0, 1
+    files = [TokenFile([tmp_path / name], *settings, shard_bytes=200) for name in ("whole", "killed")]
     encoded: list[int] = []
     files[0].write(encode)
     assert encoded == [7] * 6 + [2]
     killed = subprocess.run([sys.executable, "-c", KILLED, episodes.path, tmp_path / "killed"], capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    files[1] = TokenFile([tmp_path / "killed"], *settings, shard_bytes=200)
     done = int((files[1].journal() != 0).sum())
     assert 2 <= done <= 3
-    assert files[1].missing_bytes == (7 - done) * 7 * 12 < files[0].num_bytes
+    assert files[1].missing_bytes == (44 - done * 7) * 12 < files[0].num_bytes
     with pytest.raises(ValueError, match="is not complete; run the command that writes it again"):
         files[1].check(encode)
     encoded.clear()
     files[1].write(encode)
     assert encoded == [7] * (6 - done) + [2]
-    assert files[0].path.read_bytes() == files[1].path.read_bytes()
+    whole, again = ([shard.path.read_bytes() for shard in file.shards] for file in files)
+    assert whole == again and len(whole) == 4
     assert files[0].missing_bytes == files[1].missing_bytes == 0
 
 
@@ -531,7 +532,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> WorldModel:
 
 
 def choose(model: WorldModel, episodes: EpisodeSet, tmp_path: Path, enabled: str | bool, num_frames: int = 1000):
-    return choose_source(model, episodes, Cache(enabled, str(tmp_path / "new" / "kept"), "float16"), num_frames, CPU)
+    return choose_source(model, episodes, Cache(enabled, str(tmp_path / "new" / "kept"), "float16", 16.0), num_frames, CPU)
 
 
 def test_auto_keeps_what_is_worth_it_and_says_what_it_takes(
@@ -561,7 +562,7 @@ def test_encoders_as_cheap_as_reading_and_those_in_training_are_not_kept(
     with pytest.raises(ValueError, match=r"cache\.enabled=true needs a frozen encoder"):
         choose(make_model(trained), episodes, tmp_path, True)
     with pytest.raises(ValueError, match=r"cache.enabled \('no'\) must be auto, true or false"):
-        Cache("no", "", "int8")
+        Cache("no", "kept", "int8", 16.0)
 
 
 def test_a_network_is_worth_keeping_however_few_parameters_it_has():

@@ -16,7 +16,7 @@ from wmbench.evaluation.row import BASELINES
 from wmbench.runs.find import check_below
 
 # Settings that take more than one kind of value; their readers check them.
-MIXED = ("compile", "cache.enabled", "wandb", "checkpoint", "env.maze", "parts")
+MIXED = ("compile", "cache.enabled", "cache.dir", "wandb", "checkpoint", "env.maze", "parts")
 KINDS = {
     bool: "true or false",
     int: "a whole number",

@@ -20,6 +20,7 @@ PATHS = (
     *("data", "file", "goal_file", "output", "weights", "trunk_weights"),
     *("dir", "output_dir", "tasks_dir", "ckpt_base_path"),
 )
+LISTS = ("cache.dir",)  # a path, or several in brackets
 IN_QUOTES = r"'(?:\\.|[^'])*'|\"(?:\\.|[^\"])*\""
 IN_BRACKETS = r"\([^)]*\)|\[[^]]*\]|\{[^}]*\}"
 
@@ -34,7 +35,14 @@ def quoted(setting: str, is_sweep: bool = False) -> str:
     if not equals or leaf not in NAMES + PATHS:
         return setting
     values = [part.strip() for part in split(value)] if is_sweep else [value]
-    return f"{key}={','.join(_quoted_value(leaf, value) for value in values)}"
+    return f"{key}={','.join(_quoted_list(key, leaf, value) for value in values)}"
+
+
+def _quoted_list(key: str, leaf: str, value: str) -> str:
+    """A value, or each of those in brackets where the key may have several."""
+    if key.lstrip("+") in LISTS and value.startswith("[") and value.endswith("]"):
+        return f"[{','.join(_quoted_value(leaf, one.strip()) for one in split(value[1:-1]) if one)}]"
+    return _quoted_value(leaf, value)
 
 
 def _quoted_value(leaf: str, value: str) -> str:

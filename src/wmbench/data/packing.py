@@ -58,7 +58,7 @@ class Packing:
 
     def unpack(self, stored: UInt8[Tensor, "*B bytes"]) -> Float[Tensor, "*B N D"]:
         if self.dtype == "int8":
-            scale = stored[..., : 4 * self.num_tokens].contiguous().view(torch.float32)
+            scale = stored[..., : 4 * self.num_tokens].clone(memory_format=torch.contiguous_format).view(torch.float32)
             features = stored[..., 4 * self.num_tokens :].contiguous().view(torch.int8)
             return features.unflatten(-1, (self.num_tokens, self.embed_dim)) * scale[..., None]
         return stored.view(getattr(torch, self.dtype)).unflatten(-1, (self.num_tokens, self.embed_dim)).float()

@@ -1,15 +1,12 @@
-"""What a file of kept tokens says of itself: in the JSON beside it, and of its chunks at its end."""
+"""What a file of kept tokens says of itself, in the JSON beside it."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
-from numpy import ndarray
-
 from wmbench.files import regular
 
+MOST = 100_000  # shards of a set
 FORMAT = 2  # 1 (without the key) held one row for each place in a window, of tokens that arms had changed
 
 
@@ -17,10 +14,13 @@ def read_about(path: Path) -> dict[str, Any]:
     """Facts of a file of tokens, from its JSON; empty where that is missing, damaged or of an earlier version."""
     about, key = _read_json(path)
     try:
-        counts = [key["frames"], key["chunk"], *key["tokens"], len(key["dtype"])]
+        shard = about.get("shard_frames", key["chunk"])  # a file that is one of no shards does not say it
+        counts = [key["frames"], key["chunk"], *key["tokens"], len(key["dtype"]), about["row_bytes"], shard]
     except (KeyError, TypeError):
         return {}
-    return about if all(isinstance(count, int) and count > 0 for count in counts) and "data_path" in about else {}
+    if not all(isinstance(count, int) and count > 0 for count in counts) or "data_path" not in about:
+        return {}
+    return about if shard % key["chunk"] == 0 and ("shard_frames" not in about or key["frames"] <= MOST * shard) else {}
 
 
 def is_older(path: Path, data: str) -> bool:
@@ -37,11 +37,3 @@ def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
     key = about.get("key") if isinstance(about, dict) else None
     return (about, key) if isinstance(key, dict) else ({}, {})
-
-
-def read_journal(path: Path, num_chunks: int) -> Int[ndarray, " chunks"]:
-    """The entries at the end of a file; zeros where it is not that long yet."""
-    with regular(path).open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 8 * num_chunks))
-        entries = np.frombuffer(file.read(), "<i8")
-    return entries if len(entries) == num_chunks else np.zeros(num_chunks, np.int64)

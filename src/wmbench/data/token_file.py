@@ -1,20 +1,19 @@
 """Tokens kept on disk: what a frozen encoder makes of every stored frame, computed once and read many times.
 
-NAME.latents holds a row of bytes for each stored frame and, behind the rows, eight bytes for every CHUNK rows: 0 until they
-are written, then a 1 above the rows' CRC-32. So a kill costs the chunk in progress, and a chunk that is damaged later is
-encoded again, with a note. NAME.json says what the rows are. The name ends in a hash of that: other data, weights, pixels or
-rounding make another file.
+NAME.latents, or the shards that it is the first of (token_shards.py), hold a row of bytes for each stored frame. What is
+missing or damaged is encoded again. NAME.json says what the rows are. The name ends in a hash of that: other data, weights,
+pixels or rounding make another file; the size of shards and the folders that they are in do not.
 
 A row holds the tokens of its frame; an encoder that looks back also reads the frames `frameskip` steps earlier for them.
 """
 
 import hashlib
 import json
+import math
 import os
 import sys
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -28,9 +27,10 @@ from torch import Tensor
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import TOLERANCE, Packing
-from wmbench.data.token_facts import FORMAT, read_about, read_journal
-from wmbench.data.windows import CPU, FrameNumbers, Source, StoredFrames, compute_ahead, fits, observe, send, upload
-from wmbench.files import regular, try_lock, write_text, writing
+from wmbench.data.token_facts import FORMAT, MOST, read_about
+from wmbench.data.token_shards import Rows, Shard, found, placed, split
+from wmbench.data.windows import CPU, FrameNumbers, StoredFrames, compute_ahead, fits, observe, send, upload
+from wmbench.files import try_lock, write_text
 from wmbench.machine import progress_bar
 from wmbench.processes.group import mine
 from wmbench.processes.meeting import by_first, meet
@@ -38,21 +38,21 @@ from wmbench.shapes import Obs
 
 CHUNK = 64  # frames that are encoded, written and checked together
 CHECKED_CHUNKS, CHECKED_FRAMES = 16, 4  # when a file is opened: read again, encoded again
-DONE = 1 << 32  # above a chunk's CRC-32
 POLL_S = 0.5  # between two looks at a file that another process writes
 
 Encode = Callable[[Obs], Tensor]  # observations (B T ..) as the episodes hold them -> tokens B T N D
 
 
 class TokenFile:
-    """The file of tokens of one data set, encoder and dtype; it need not exist yet.
+    """The tokens of one data set, encoder and dtype, in one file or in shards; they need not exist yet.
 
     Args:
-        folder: of all such files.
+        folders: where they may be; shards that are missing are made in the first one with room.
         encoder: everything that its own tokens depend on apart from the frames, and its class as `name`.
         source: where its weights come from, for people.
         lookback: frames before its own that a frame's tokens depend on.
         frameskip: env steps from a frame to the next one of a window.
+        shard_bytes: rows of a file, at most; what was begun with another size keeps it.
 
     Raises:
         ValueError: a file of this name that holds something else.
@@ -60,13 +60,14 @@ class TokenFile:
 
     def __init__(
         self,
-        folder: Path,
+        folders: Sequence[Path],
         episodes: EpisodeSet,
         encoder: Mapping[str, Any],
         packing: Packing,
         lookback: int,
         frameskip: int,
         source: str = "",
+        shard_bytes: int | float = math.inf,
     ):
         self.episodes, self.packing, self.lookback, self.frameskip = episodes, packing, lookback, frameskip
         self.source = source
@@ -83,28 +84,44 @@ class TokenFile:
             "frameskip": frameskip if lookback else None,
         }
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:12]
-        self.path = folder / f"{episodes.path.stem}_{encoder['name']}_{digest}.latents"
+        self.name = f"{episodes.path.stem}_{encoder['name']}_{digest}"
+        self.folders = list(folders)
         self.row_bytes = packing.num_bytes
         self.rows_bytes = len(self.numbers) * self.row_bytes
         self.num_chunks = -(-len(self.numbers) // CHUNK)
-        self.remedy = f"delete it and run the command again: rm {self.path}"
-        if regular(self.path).exists() and (found := self.path.stat().st_size):
+        least = -(-self.num_chunks // MOST)  # chunks of a shard
+        wanted = self.num_chunks if self.rows_bytes <= shard_bytes else int(shard_bytes // (CHUNK * self.row_bytes))
+        self.shard_frames = max(wanted, least) * CHUNK
+        self._look()
+        for shard in self.shards:
+            shard.tell_if_cut_off()
+
+    def _look(self) -> None:
+        """Find the shards, of the size that they were begun with, and give those that are missing a place.
+
+        Raises:
+            ValueError: the first one holds something else.
+        """
+        paths = [folder / f"{self.name}.latents" for folder in self.folders]
+        own = [about for about in map(read_about, paths) if about.get("key") == self.key]
+        sizes = [about.get("shard_frames", len(self.numbers)) for about in own]
+        for shard_frames in (*sizes, self.shard_frames):
+            shards = found(split(paths[0], len(self.numbers), shard_frames, self.row_bytes, CHUNK), self.folders)
+            if any(shard.is_begun for shard in shards):
+                break
+        self.shards, self.has_room = placed(shards, self.folders)
+        if self.path.exists() and self.path.stat().st_size:
             self._check_key()
-            if found != self.num_bytes:
-                print(
-                    f"note: {self.path} has {found:,} bytes instead of {self.num_bytes:,}: truncated, so it is made anew",
-                    file=sys.stderr,
-                )
 
     @property
-    def is_begun(self) -> bool:
-        """Whether some of its rows may be there; of a file that was cut off, nothing is."""
-        return self.path.exists() and self.path.stat().st_size == self.num_bytes
+    def path(self) -> Path:
+        """The first shard, which a command that writes any of them holds."""
+        return self.shards[0].path
 
     @property
     def num_bytes(self) -> int:
-        """Size of the finished file."""
-        return self.rows_bytes + 8 * self.num_chunks
+        """Size of the finished files."""
+        return sum(shard.num_bytes for shard in self.shards)
 
     @property
     def about_path(self) -> Path:
@@ -112,19 +129,24 @@ class TokenFile:
         return self.path.with_suffix(".json")
 
     @property
+    def remedy(self) -> str:
+        folders = dict.fromkeys(str(shard.path.parent) for shard in self.shards)
+        prune = f"python scripts/latents.py --dir {' '.join(folders)} --prune {self.name}"
+        return f"delete it and run the command again: {f'rm {self.path}' if len(self.shards) == 1 else prune}"
+
+    @property
     def num_done(self) -> int:
         """Frames whose tokens are written."""
-        return sum(len(self._chunk(k)) for k in np.flatnonzero(self.journal()).tolist()) if self.is_begun else 0
+        return sum(len(self._chunk(k)) for k in np.flatnonzero(self.journal()).tolist())
 
     @property
     def missing_bytes(self) -> int:
         """Bytes still to be written."""
-        missing = int((self.journal() == 0).sum()) if self.is_begun else self.num_chunks
-        return min(missing * CHUNK * self.row_bytes, self.rows_bytes)
+        return sum(shard.missing_bytes for shard in self.shards)
 
     def journal(self) -> Int[ndarray, " chunks"]:
-        """DONE + CRC-32 of each chunk, 0 where it is not written."""
-        return read_journal(self.path, self.num_chunks)
+        """Entries of all chunks, 0 where one is not written."""
+        return np.concatenate([shard.journal() for shard in self.shards])
 
     def write(self, encode: Encode) -> None:
         """Fill what is missing: while a chunk is encoded, the next one is read and the one before it written.
@@ -135,32 +157,36 @@ class TokenFile:
             ValueError: tokens that the dtype cannot hold.
         """
         with ExitStack() as held:
-            todo = by_first(lambda: self._begin(held))[mine()]
+            self.shards, todo = by_first(lambda: self._begin(held))
+            todo = todo[mine()]
             done, number = self.num_done, sum(len(self._chunk(k)) for k in todo)
             bar = progress_bar(total=done + number, initial=done, desc="encoding frames", unit=" frames")
             read = closing(compute_ahead(self.observations, map(self._chunk, todo)))
-            with self.path.open("r+b") as file, bar, read as observations, ThreadPoolExecutor(1) as thread:
+            with bar, read as observations, ThreadPoolExecutor(1) as thread:
                 written: Future[None] | None = None
                 for k, obs in zip(todo, observations, strict=True):
                     rows = self.packing.pack(encode(obs)).cpu().numpy().reshape(-1, self.row_bytes)
                     if written is not None:
                         written.result()
-                    written = thread.submit(self._write_chunk, file, k, rows)
+                    written = thread.submit(self._shard(k).write_chunk, k, rows)
                     bar.update(len(rows))
                 if written is not None:
                     written.result()
             meet()  # what holds the file for all is let go when all have written
 
-    def _begin(self, held: ExitStack) -> list[int]:
-        """Hold the file, made if it is missing, and list the chunks that it lacks."""
+    def _begin(self, held: ExitStack) -> tuple[list[Shard], list[int]]:
+        """Hold the first shard, make those that are missing, and list them and the chunks that they lack."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = held.enter_context(self._locked())
-        if not self.is_begun:
+        held.enter_context(self._locked())
+        self._look()  # another command may have begun it meanwhile
+        if missing := [shard for shard in self.shards if not shard.is_begun]:
             about = {"key": self.key, "row_bytes": self.row_bytes, "data_path": str(self.episodes.path)}
+            if len(self.shards) > 1:
+                about["shard_frames"] = len(self.shards[0].frames)
             write_text(self.about_path, json.dumps(about | {"source": self.source}, indent=2) + "\n")
-            file.truncate(0)
-            file.truncate(self.num_bytes)  # zeros that take no space yet
-        return np.flatnonzero(self.journal() == 0).tolist()
+            for shard in missing:
+                shard.begin()
+        return self.shards, np.flatnonzero(self.journal() == 0).tolist()
 
     def check(self, encode: Encode) -> None:
         """Check on some frames that the file holds what the encoder makes of them; mends some chunks, if they are damaged.
@@ -168,10 +194,10 @@ class TokenFile:
         Raises:
             ValueError: it is incomplete, or the tokens are another encoder's.
         """
-        if not self.is_begun or not self.journal().all():
+        if not self.journal().all():
             raise ValueError(f"{self.path} is not complete; run the command that writes it again to finish it")
         rng = np.random.default_rng()  # other places each time
-        rows = self._map()
+        rows = Rows(self.shards)
         for k in rng.permutation(self.num_chunks)[:CHECKED_CHUNKS].tolist():
             self.mended(rows, k, encode)
         number = np.sort(rng.permutation(len(self.numbers))[:CHECKED_FRAMES])
@@ -187,27 +213,22 @@ class TokenFile:
 
     def open(self, device: torch.device, encode: Encode) -> "KeptTokens":
         """Open the tokens, in the device's memory where they fit."""
-        rows = self._map()
+        rows = Rows(self.shards)
         if not fits(self.rows_bytes, device):
             return KeptTokens(self, rows, encode)
         chunks = (self.mended(rows, k, encode) for k in range(self.num_chunks))
         return KeptTokens(self, upload(chunks, rows.shape, device, "tokens to the GPU"), encode)
 
-    def mended(self, rows: ndarray, k: int, encode: Encode) -> UInt8[ndarray, "F bytes"]:
+    def mended(self, rows: Rows, k: int, encode: Encode) -> UInt8[ndarray, "F bytes"]:
         """Read the rows of a chunk, encoded again where their checksum is not the one that they were written with."""
-        number = self._chunk(k)
-        if not self._is_whole(rows, k):
-            print(f"note: {self.path}: frames {number[0]} to {number[-1]} are damaged and encoded again", file=sys.stderr)
-            with self._locked() as file:
-                if not self._is_whole(rows, k):  # another process may have mended it just now
+        number, shard = self._chunk(k), self._shard(k)
+        if not shard.is_whole(k, rows[number]):
+            print(f"note: {shard.path}: frames {number[0]} to {number[-1]} are damaged and encoded again", file=sys.stderr)
+            with self._locked():
+                if not shard.is_whole(k, rows[number]):  # another process may have mended it just now
                     packed = self.packing.pack(encode(self.observations(number))).cpu().numpy()
-                    self._write_chunk(file, k, packed.reshape(-1, self.row_bytes))
+                    shard.write_chunk(k, packed.reshape(-1, self.row_bytes))
         return rows[number]
-
-    def _is_whole(self, rows: ndarray, k: int) -> bool:
-        with self.path.open("rb") as file:
-            entry = os.pread(file.fileno(), 8, self.rows_bytes + 8 * k)
-        return int.from_bytes(entry, "little") == DONE + zlib.crc32(rows[self._chunk(k)].data)
 
     def observations(self, number: Int[ndarray, " F"]) -> Obs:
         """Observations of single frames by number, each with the `lookback` frames before it."""
@@ -218,19 +239,13 @@ class TokenFile:
         """Numbers of the frames of chunk k."""
         return np.arange(k * CHUNK, min((k + 1) * CHUNK, len(self.numbers)))
 
-    def _map(self) -> np.memmap:
-        return np.memmap(self.path, np.uint8, "r", shape=(len(self.numbers), self.row_bytes))
-
-    def _write_chunk(self, file: BinaryIO, k: int, rows: UInt8[ndarray, "F bytes"]) -> None:
-        """Write the rows to the disk first, then the entry that says they are whole."""
-        with writing(self.path, "make room, or cache.dir=FOLDER moves it; what is encoded is kept"):
-            os.pwrite(file.fileno(), rows.tobytes(), k * CHUNK * self.row_bytes)
-            os.fsync(file.fileno())
-            os.pwrite(file.fileno(), np.int64(DONE + zlib.crc32(rows.data)).tobytes(), self.rows_bytes + 8 * k)
+    def _shard(self, k: int) -> Shard:
+        """The shard that chunk k is in."""
+        return self.shards[k * CHUNK // len(self.shards[0].frames)]
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        """Open the file, made if it is missing, for writing by this process only; waits while another one writes it."""
+        """Hold the first shard, made if it is missing, for writing by this process only; waits while another one writes."""
         while True:
             with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
                 if not try_lock(file):
@@ -260,13 +275,13 @@ class KeptTokens:
     """Tokens from the file in place of frames, as windows ask for them.
 
     Args:
-        rows: mapped from the file, whose chunks are checked when they are first read, or on a GPU.
+        rows: mapped from the files, whose chunks are checked when they are first read, or on a GPU.
         encode: for a chunk that is damaged.
     """
 
     encoded = True
 
-    def __init__(self, file: TokenFile, rows: ndarray | Tensor, encode: Encode):
+    def __init__(self, file: TokenFile, rows: Rows | Tensor, encode: Encode):
         self.file, self.rows, self.encode = file, rows, encode
         self.checked: set[int] = set()
 
@@ -279,22 +294,4 @@ class KeptTokens:
         for k in set((number // CHUNK).flat) - self.checked:
             self.file.mended(self.rows, int(k), self.encode)
             self.checked.add(k)
-        return self.file.packing.unpack(send(torch.from_numpy(np.asarray(self.rows[number])), device))
-
-
-class FreshTokens:
-    """Tokens that are computed each time and rounded as in the file, so that a run's numbers are the same without it.
-
-    Args:
-        frames: source of the frames to encode.
-    """
-
-    encoded = True
-
-    def __init__(self, file: TokenFile, frames: Source, encode: Encode):
-        self.file, self.frames, self.encode = file, frames, encode
-
-    def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
-        file = self.file
-        obs = observe(self.frames, file.episodes, steps, episode, file.lookback, file.frameskip, device)
-        return file.packing.unpack(file.packing.pack(self.encode(obs)))
+        return self.file.packing.unpack(send(torch.from_numpy(self.rows[number]), device))

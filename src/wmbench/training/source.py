@@ -1,21 +1,25 @@
 """What a training looks at: frames, or their tokens from a file that is written first where that is worth it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from numpy import ndarray
 from torch import Tensor, nn
 
 from wmbench.data.episodes import EpisodeSet
 from wmbench.data.packing import Packing
 from wmbench.data.token_facts import is_older
-from wmbench.data.token_file import Encode, FreshTokens, KeptTokens, TokenFile
-from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFrames, fits
+from wmbench.data.token_file import Encode, KeptTokens, TokenFile
+from wmbench.data.token_shards import room
+from wmbench.data.windows import FrameNumbers, ResidentFrames, Source, StoredFrames, fits, observe
 from wmbench.encoders.base import Encoder, weights_hash
 from wmbench.encoders.matched import unmatched
-from wmbench.machine import free_disk, size
+from wmbench.machine import size
 from wmbench.models.precision import applied_precision
 from wmbench.models.world_model import WorldModel
 from wmbench.processes.meeting import by_first
@@ -32,17 +36,45 @@ class Cache:
     """The settings `cache` of conf/train.yaml.
 
     Raises:
-        ValueError: an unknown value of enabled or dtype.
+        ValueError: a value that there cannot be.
     """
 
     enabled: str | bool
-    dir: str
+    dir: str | Sequence[str]
     dtype: str
+    shard_gb: int | float
 
     def __post_init__(self) -> None:
         if self.enabled not in ("auto", True, False):
             raise ValueError(f"cache.enabled ({self.enabled!r}) must be auto, true or false")
+        if not isinstance(self.dir, Sequence) or not self.dir or not all(isinstance(f, str) and f for f in self.dir):
+            raise ValueError(f"cache.dir ({self.dir!r}) must be a folder, or several: cache.dir=[ONE,ANOTHER]")
+        if self.shard_gb <= 0:
+            raise ValueError(f"cache.shard_gb ({self.shard_gb}) must be above 0")
         Packing(1, 1, self.dtype)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where files of tokens may be."""
+        return [Path(folder) for folder in ([self.dir] if isinstance(self.dir, str) else self.dir)]
+
+
+class FreshTokens:
+    """Tokens that are computed each time and rounded as in the file, so that a run's numbers are the same without it.
+
+    Args:
+        frames: source of the frames to encode.
+    """
+
+    encoded = True
+
+    def __init__(self, file: TokenFile, frames: Source, encode: Encode):
+        self.file, self.frames, self.encode = file, frames, encode
+
+    def visual(self, steps: Int[ndarray, "B T"], episode: Int[ndarray, "B T"], device: torch.device) -> Tensor:
+        file = self.file
+        obs = observe(self.frames, file.episodes, steps, episode, file.lookback, file.frameskip, device)
+        return file.packing.unpack(file.packing.pack(self.encode(obs)))
 
 
 def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_frames: int, device: torch.device) -> Source:
@@ -63,7 +95,8 @@ def choose_source(model: WorldModel, episodes: EpisodeSet, cache: Cache, num_fra
         return ResidentFrames(episodes, device) if is_resident else StoredFrames(episodes)
     own, encode = unmatched(model.encoder), make_encode(model, device)
     packing = Packing(own.num_tokens, own.embed_dim, cache.dtype)
-    file = TokenFile(Path(cache.dir), episodes, identity(own), packing, own.lookback, model.frameskip, own.source)
+    about = (identity(own), packing, own.lookback, model.frameskip, own.source, 1e9 * cache.shard_gb)
+    file = TokenFile(cache.folders, episodes, *about)
     reason = by_first(lambda: reason_against(file, num_frames if cache.enabled == "auto" else None))
     if reason is None:
         return open_tokens(file, encode, device)
@@ -133,11 +166,13 @@ def _is_plain(value: object) -> bool:
 
 def reason_against(file: TokenFile, num_frames: int | None) -> str | None:
     """Why the file should not be written; None where it is there already, or nothing speaks against it."""
-    missing, free = file.missing_bytes, free_disk(file.path)
-    if missing > free:
+    missing = file.missing_bytes
+    if not file.has_room:
+        files = f" in files of {size(file.shards[0].num_bytes)}" if len(file.shards) > 1 else ""
+        where, free = " and ".join(map(str, file.folders)), size(sum(room(file.folders).values()))
         return (
-            f"their tokens need {size(missing)} in {file.path.parent}, which has {size(free)} left; make room "
-            "(python scripts/latents.py), or set cache.dir=ANOTHER_DISK or cache.dtype=int8"
+            f"their tokens need {size(missing)}{files} in {where}, which has {free} left; make room (python "
+            "scripts/latents.py), or set cache.dir=ANOTHER_DISK, cache.dir=[ONE_DISK,ANOTHER] or cache.dtype=int8"
         )
     stored = len(file.numbers)
     if missing and num_frames is not None and num_frames < stored:
@@ -162,8 +197,8 @@ def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source
     """Write what the file lacks, check some of it, and open it."""
     if by_first(lambda: file.missing_bytes):
         print(
-            f"tokens of {len(file.numbers):,} frames are computed once and kept: {size(file.num_bytes)} in {file.path}, "
-            f"{size(free_disk(file.path))} free"
+            f"tokens of {len(file.numbers):,} frames are computed once and kept: {size(file.num_bytes)} in {place(file)}, "
+            f"{size(sum(room(file.folders).values()))} free"
         )
         if older := older_files(file):
             print(f"files of an earlier version are not read; python scripts/latents.py --prune {' '.join(older)}")
@@ -171,11 +206,17 @@ def open_tokens(file: TokenFile, encode: Encode, device: torch.device) -> Source
     file.check(encode)
     source = file.open(device, encode)
     where = "GPU memory" if isinstance(source.rows, Tensor) else "disk"
-    print(f"training reads {size(file.num_bytes)} of tokens from {where}: {file.path}")
+    print(f"training reads {size(file.num_bytes)} of tokens from {where}: {place(file)}")
     return source
+
+
+def place(file: TokenFile) -> str:
+    """Where tokens are, in words."""
+    return str(file.path) if len(file.shards) == 1 else f"{file.path} and {len(file.shards) - 1} more files"
 
 
 def older_files(file: TokenFile) -> list[str]:
     """Names of files in which earlier versions kept the same frames' tokens for the same encoder."""
-    paths = sorted(file.path.parent.glob(f"*_{file.key['encoder']['name']}_*.latents"))
+    name = f"*_{file.key['encoder']['name']}_*.latents"
+    paths = sorted(path for folder in file.folders for path in folder.glob(name))
     return [path.stem for path in paths if is_older(path, file.key["data"])]
