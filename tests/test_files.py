@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wmbench import files
-from wmbench.files import _is_at, exclusive, in_turn, put, regular, whole, write_text
+from wmbench.files import _is_at, exclusive, in_turn, parse_json, put, regular, whole, write_text
 
 
 def test_a_full_disk_is_named_with_the_path_and_leaves_no_lock(tmp_path, monkeypatch):
@@ -163,3 +163,13 @@ def test_what_is_no_file_is_refused_before_it_is_waited_for(kind: str, tmp_path:
     with pytest.raises(ValueError, match=f"{path} is a {kind}, not a file; give a file"):
         regular(path)
     assert regular(tmp_path / "none") == tmp_path / "none"  # whose reader says what it is for
+
+
+def test_json_that_is_nested_without_end_is_refused_and_so_is_damage():
+    assert parse_json('{"a": [1, {"b": null}], "c": "[[["}') == {"a": [1, {"b": None}], "c": "[[["}
+    assert parse_json("[" * 30 + "]" * 30)
+    for text in ("[" * 31 + "]" * 31, "[" * 10**6, '{"a":' * 500 + "1" + "}" * 500):
+        with pytest.raises(ValueError, match="more than 30 mappings or lists lie within each other"):
+            parse_json(text)
+    with pytest.raises(ValueError, match="Expecting property name"):
+        parse_json("{]")

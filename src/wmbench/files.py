@@ -8,11 +8,11 @@ import socket
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -22,6 +22,8 @@ PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parents[1]
 DAY_S = 86_400
 WAIT_S = 0.5  # between two looks at a file that another process holds
+DEEPEST = 30  # mappings or lists within each other, in a file that others may have written
+TOO_DEEP = f"more than {DEEPEST} mappings or lists lie within each other"
 
 
 def shipped(name: str) -> Path:
@@ -44,6 +46,29 @@ def regular(path: Path) -> Path:
         kinds = {"folder": path.is_dir(), "FIFO": path.is_fifo(), "socket": path.is_socket()}
         raise ValueError(f"{path} is a {next((kind for kind in kinds if kinds[kind]), 'device')}, not a file; give a file")
     return path
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: damage, or mappings and lists within each other that whoever follows them would get lost in.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    level = _inside([content])
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in _inside(node.values() if isinstance(node, dict) else node)]
+    if level:
+        raise ValueError(TOO_DEEP)
+    return content
+
+
+def _inside(values: Iterable[Any]) -> list[Any]:
+    """Those that are mappings or lists."""
+    return [value for value in values if isinstance(value, dict | list)]
 
 
 @contextmanager

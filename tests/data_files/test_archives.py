@@ -87,6 +87,44 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path: Path):
     assert list(load_arrays(path)) == ["start"]
 
 
+def test_arrays_that_grow_together_beyond_the_limit_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "tasks.npz"
+    np.savez_compressed(path, **{f"a{k}": np.zeros(100) for k in range(9)})
+    monkeypatch.setattr(archives, "LARGEST", 5000)
+    monkeypatch.setattr(np, "load", lambda *given, **options: pytest.fail("it is read"))
+    with pytest.raises(ValueError, match=r"tasks\.npz .*\(8,352 bytes of arrays, and at most 5,000 are unpacked\)"):
+        load_arrays(path)
+
+
+def test_what_is_no_array_is_refused(tmp_path: Path):
+    path = packed(tmp_path / "tasks.npz", name="start")
+    with pytest.raises(ValueError, match=r"tasks\.npz is damaged or no file of arrays \(start is no array\)"):
+        load_arrays(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("ep_len", (10**12,), r"ep_len has 1,000,000,000,000 episodes and state 36 rows"),
+        ("ep_offset", (10**10,), r"its columns beside the pixels take 80,0.* bytes, and at most 4,294,967,296"),
+        ("state", (10**9, 4), "its columns beside the pixels take 16,000,"),
+        ("pixels", (36, 10**5, 10**5, 3), "pixels of 100,000 a side, and at most 4,096 are read"),
+    ],
+)
+def test_a_small_file_that_promises_more_than_memory_holds_is_refused_unread(
+    tmp_path: Path, numbered_episodes: Callable, name: str, shape: tuple, message: str
+):
+    """HDF5 makes up the numbers that are not in the file."""
+    path = numbered_episodes().path
+    with h5py.File(path, "r+") as file:
+        dtype = file[name].dtype
+        del file[name]
+        file.create_dataset(name, shape, dtype, chunks=True, fillvalue=1)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match=rf"{path.name}: {message}"):
+        Episodes(path)
+
+
 def elsewhere(kind: str, other: Path) -> Callable[[Any], None]:
     """Replaces the column `state` of a file by the same numbers, kept elsewhere."""
 

@@ -277,6 +277,13 @@ def test_a_recording_is_verified_and_one_that_differs_fails(recorded, tmp_path, 
     assert [line[0] for line in lines if line[-1] == "fails"] == ["still_tokens"]
 
 
+def test_a_damaged_index_is_refused_by_name(tmp_path: Path):
+    for text in ("{", "[]", '{"weight_map": ["a"]}', "[" * 10_000):
+        (tmp_path / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(ValueError, match=r"index\.json is damaged or no index of tensors"):
+            read_published(tmp_path)
+
+
 @pytest.mark.parametrize("file", ["../secret.safetensors", "/secret.safetensors", "model.pt"])
 def test_an_index_that_names_a_file_elsewhere_is_refused(tmp_path: Path, file: str):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": file}}))

@@ -102,6 +102,7 @@ def test_keys_of_the_same_file_are_looked_up():
         ("a: &a [1, 2]\nb: [*a, *a]", r"it repeats \*a"),
         ("[" * 40, "lie within each other"),
         ("a: " + "x" * 2**17, "letters are more than"),
+        ("a: [1, 0x" + "f" * 5000 + "]", r"a\.1 is a number of 20,000 bits, and at most 64 are read"),
         ("a: !!python/object/apply:os.system ['touch PROOF']", "could not determine a constructor"),
         ("a: !!python/object/apply:pathlib.PosixPath [x]", "is a PosixPath, and no text or number"),
     ],
@@ -110,6 +111,19 @@ def test_yaml_that_is_more_than_plain_values_is_refused(text: str, message: str,
     with pytest.raises(ValueError, match=message):
         plain(text.replace("PROOF", str(proof)))
     assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"encoder": "???"}, r"encoder is a value that was still to be given"),
+        ({"matched": ["a"]}, r"Cannot merge DictConfig with ListConfig"),
+    ],
+)
+def test_a_configuration_of_other_kinds_of_values_is_refused_by_name(run: Path, proof: Path, changed: dict, message: str):
+    edit(run / "config.yaml", changed, proof)
+    with pytest.raises(ValueError, match=rf"config\.yaml is damaged \({message}"):
+        load_run(run)
 
 
 def test_a_result_looks_up_nothing_outside_its_file(tmp_path: Path, run: Path):

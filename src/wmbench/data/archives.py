@@ -42,14 +42,19 @@ def load_arrays(path: Path) -> dict[str, ndarray]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damage, too large, or objects, which only unpickling could read.
+        ValueError: damage, too large together, or objects, which only unpickling could read.
     """
     regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
             check_archive(archive)
+            if (total := sum(member.file_size for member in archive.infolist())) > LARGEST:
+                raise ValueError(f"{total:,} bytes of arrays, and at most {LARGEST:,} are unpacked")
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
+        if other := [name for name, array in arrays.items() if not isinstance(array, ndarray)]:
+            raise ValueError(f"{other[0]} is no array")
+        return arrays
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:

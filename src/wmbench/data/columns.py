@@ -1,10 +1,16 @@
 """What the columns of a data set must hold, however they are stored; nothing else may be trained on."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int, Num, Shaped, UInt8
 from numpy import ndarray
 
+from wmbench.data.archives import LARGEST
 from wmbench.envs.view import EnvSpec
+
+LARGEST_SIDE = 4096  # pixels
 
 WIDTHS = {"action": EnvSpec.action_dim, "state": 4, "proprio": EnvSpec.proprio_dim}
 HOLDS = {"action": "the force along x and y", "state": "x, y, vx, vy", "proprio": "x, y, vx, vy"}
@@ -22,6 +28,24 @@ def check_layout(where: str, name: str, shape: tuple[int, ...], dtype: np.dtype)
         raise ValueError(
             f"{where}: {name} must be (rows, {WIDTHS[name]}), {HOLDS[name]}, not {shape}; "
             f"write the file again with those columns, or train on PointMaze's data: python scripts/collect.py"
+        )
+
+
+def check_sizes(where: str, columns: Mapping[str, Any]) -> None:
+    """Refuse columns that would fill the memory: a small file may promise any number of rows.
+
+    Raises:
+        ValueError: more episodes than rows, frames of more than LARGEST_SIDE pixels, or more than 4 GiB of numbers.
+    """
+    episodes, rows, side = columns["ep_len"].size or 0, columns["state"].shape[0], columns["pixels"].shape[1]
+    if episodes > rows:
+        raise ValueError(f"{where}: ep_len has {episodes:,} episodes and state {rows:,} rows; each episode has one or more")
+    if side > LARGEST_SIDE:
+        raise ValueError(f"{where}: pixels of {side:,} a side, and at most {LARGEST_SIDE:,} are read; resize the frames")
+    total = sum(column.nbytes for name, column in columns.items() if name != "pixels")
+    if total > LARGEST:
+        raise ValueError(
+            f"{where}: its columns beside the pixels take {total:,} bytes, and at most {LARGEST:,} are read; split the file"
         )
 
 

@@ -28,9 +28,9 @@ import torch
 from jaxtyping import Float, Int, Num, Shaped, UInt8
 from numpy import ndarray
 
-from wmbench.data.columns import WIDTHS, as_bytes, check_frames, check_layout, episode_lengths, require_finite
+from wmbench.data.columns import WIDTHS, as_bytes, check_frames, check_layout, check_sizes, episode_lengths, require_finite
 from wmbench.data.hdf5 import check_filters, check_links, check_place, explained, reading
-from wmbench.files import write_text
+from wmbench.files import parse_json, write_text
 
 COLUMNS = ("pixels", "action", "state", "proprio", "ep_len", "ep_offset")
 LOOKED_AT = 16  # frames, spread over the file, that are checked when it is opened
@@ -122,7 +122,7 @@ def read_manifest(text: Any, where: str) -> dict[str, Any]:
     """
     remedy = "write the file again, or delete its manifest: the facts are then asked of the configuration"
     try:
-        manifest = json.loads(text)
+        manifest = parse_json(text)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where} is damaged ({error}); {remedy}") from None
     if not isinstance(manifest, dict):
@@ -259,6 +259,7 @@ class Episodes(EpisodeSet):
             if name in WIDTHS:
                 check_layout(str(self.path), name, column.shape, column.dtype)
         check_frames(f"{self.path}: pixels", columns["pixels"].shape, columns["pixels"].dtype)
+        check_sizes(str(self.path), columns)
         return columns
 
     def _check_shapes(self, columns: Mapping[str, h5py.Dataset]) -> None:

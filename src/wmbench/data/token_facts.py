@@ -1,10 +1,9 @@
 """What a file of kept tokens says of itself, in the JSON beside it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from wmbench.files import regular
+from wmbench.files import parse_json, regular
 
 MOST = 100_000  # shards of a set
 FORMAT = 2  # 1 (without the key) held one row for each place in a window, of tokens that arms had changed
@@ -32,7 +31,7 @@ def is_older(path: Path, data: str) -> bool:
 def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a file of tokens says of itself, and the key in it."""
     try:
-        about = json.loads(regular(path.with_suffix(".json")).read_text())
+        about = parse_json(regular(path.with_suffix(".json")).read_text())
     except (OSError, ValueError):
         return {}, {}
     key = about.get("key") if isinstance(about, dict) else None

@@ -13,7 +13,7 @@ from wmbench.diagnostics.parts import PARTS, work
 from wmbench.diagnostics.subject import Subject
 from wmbench.evaluation.conditions import digest, flat
 from wmbench.evaluation.source import source_version
-from wmbench.files import regular, write_text
+from wmbench.files import parse_json, regular, write_text
 from wmbench.machine import duration, peak_memory, progress_bar, size
 from wmbench.planning.rollout_cost import block_dim
 
@@ -82,7 +82,7 @@ def read_diagnostics(run: Path) -> Diagnostics:
     if not path.exists():
         return {}
     try:
-        found = json.loads(regular(path).read_text())
+        found = parse_json(regular(path).read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and it is made again") from None
     if not isinstance(found, dict):

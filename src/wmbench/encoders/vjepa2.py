@@ -1,6 +1,5 @@
 """V-JEPA 2's video ViT/16, frozen (arXiv 2506.09985): two frames make the tokens of one."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from wmbench.encoders.base import Encoder, pixel_statistics, square_grid
 from wmbench.encoders.weights import REMEDY, Release, Weights, check_state, read_state
+from wmbench.files import parse_json, regular
 
 PREFIX = "module.backbone."  # of every name in an official file
 QKV = ("query", "key", "value")  # in the order in which an official file stacks them
@@ -172,10 +172,18 @@ def read_published(path: Path) -> dict[str, Tensor]:
     if path.is_file():
         return read_state(path)
     index = path / "model.safetensors.index.json"
-    files = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
+    files = _listed(index) if index.exists() else {"model.safetensors"}
     if elsewhere := [file for file in files if Path(file).name != file or not file.endswith(".safetensors")]:
         raise ValueError(f"{index} names {elsewhere[0]!r}, which is no .safetensors file next to it; download it again")
     return {name: tensor for file in sorted(files) for name, tensor in read_state(path / file).items()}
+
+
+def _listed(index: Path) -> set[str]:
+    """Names of the files that an index lists."""
+    try:
+        return {str(file) for file in parse_json(regular(index).read_text())["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is damaged or no index of tensors ({error}); download it again") from None
 
 
 def official_name(name: str) -> str:

@@ -23,7 +23,7 @@ from wmbench.evaluation.row import BASELINES, Row
 from wmbench.evaluation.scores import NAMES, summarise
 from wmbench.evaluation.statistics import wilson
 from wmbench.evaluation.tasks import Tasks
-from wmbench.files import regular, whole, write_text, writing
+from wmbench.files import parse_json, regular, whole, write_text, writing
 
 Summary = dict[str, Any]  # what summary.json holds
 Scores = Mapping[str, np.ndarray]  # of each task, by name: see scores.score_paths
@@ -194,7 +194,7 @@ def read_summary(folder: Path) -> Summary:
     """
     path = folder / "summary.json"
     try:
-        summary = json.loads(regular(path).read_text())
+        summary = parse_json(regular(path).read_text())
         if not isinstance(summary, dict):
             raise ValueError(f"a {type(summary).__name__} instead of a mapping")
         result = Result.of(summary)

@@ -19,7 +19,7 @@ from wmbench.data.archives import load_saved
 from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
 from wmbench.encoders.weights import file_hash
-from wmbench.files import put
+from wmbench.files import parse_json, put
 from wmbench.importers.golden import LIMIT, relative_error
 from wmbench.importers.released import Released, checkpoint_file, read_hydra, read_released
 from wmbench.importers.weights import check_names
@@ -236,7 +236,7 @@ def _decoder_config(decoder: VQVAEDecoder) -> dict[str, Any]:
 def _source_of(run: Path) -> str | None:
     """Hash of the file that a conversion was made from."""
     try:
-        return json.loads((run / "provenance.json").read_text())["source_sha256"]
+        return parse_json((run / "provenance.json").read_text())["source_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -15,7 +15,7 @@ from wmbench.data.normalizer import Normalizer, fit_normalizer
 from wmbench.data.official import PUBLISHED, open_episodes
 from wmbench.encoders.lewm import LeWM
 from wmbench.encoders.weights import file_hash, read_state
-from wmbench.files import put
+from wmbench.files import parse_json, put, regular
 from wmbench.importers.weights import identity_projections, load_strictly
 from wmbench.models.adaln import AdaLNPredictor
 from wmbench.models.world_model import WorldModel
@@ -117,7 +117,7 @@ def read_release(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise FileNotFoundError(f"no {name} in {folder}; a released LeWM folder has weights.pt and config.json")
     weights = read_state(folder / "weights.pt")
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = parse_json(regular(folder / "config.json").read_text())
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'} is damaged: {error}") from None
     parts = [config, *config.values()] if isinstance(config, dict) else []

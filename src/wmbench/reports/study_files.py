@@ -1,6 +1,5 @@
 """A study's folder as the report reads it: whole, or as far as the study has come."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from wmbench.evaluation.row import BASELINES
-from wmbench.files import regular
+from wmbench.files import parse_json, regular
 from wmbench.reports.document import Number, Sheet
 
 NEEDED = {
@@ -141,7 +140,7 @@ def _read(path: Path, columns: Sequence[str]) -> Sheet:
 def _read_lock(path: Path) -> Sheet:
     """lock.json as lines of name and value; raises ValueError where it is damaged."""
     try:
-        lock = json.loads(regular(path).read_text()) if path.exists() else {}
+        lock = parse_json(regular(path).read_text()) if path.exists() else {}
         return Sheet("lock.csv", pd.DataFrame(list(flat_json(lock)), columns=["name", "value"]).astype(str))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error})") from None

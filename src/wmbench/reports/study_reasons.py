@@ -1,13 +1,12 @@
 """Why rows differ: distance against dynamics, what each diagnostic says, and which of them goes with success."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from wmbench.diagnostics.predictors import predictors_of_success
-from wmbench.files import regular
+from wmbench.files import parse_json, regular
 from wmbench.reports.document import Bar, Cell, Picture, Section, Sheet, Table
 from wmbench.reports.study_files import Study
 from wmbench.runs.find import planned_run
@@ -77,7 +76,7 @@ def diagnostics_sheet(runs: dict[str, list[Path]]) -> Sheet:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(regular(path).read_text())
+        content = parse_json(regular(path).read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -15,6 +15,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from wmbench.data.normalizer import Normalizer
@@ -45,8 +46,13 @@ def read_config(path: Path, remedy: str, needed: tuple[str, ...] = ("encoder",))
     """
     config = renamed(load_mapping(path, remedy, needed))
     for group, node in config.items():
+        if node == "???":
+            raise ValueError(f"{path} is damaged ({group} is a value that was still to be given); {remedy}")
         check_names(node, str(group), str(path), remedy)
-    return OmegaConf.merge(OLDER, config)  # type: ignore[return-value]
+    try:
+        return OmegaConf.merge(OLDER, config)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:  # a list in place of named values
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from None
 
 
 # Without these a run cannot be built; each is on every run's first level.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wmbench.encoders.matched import Matched
 from wmbench.encoders.trained import checksum
 from wmbench.encoders.weights import check_state, not_finite
-from wmbench.files import regular, whole
+from wmbench.files import parse_json, regular, whole
 from wmbench.machine import free_disk, size
 from wmbench.models.world_model import WorldModel
 from wmbench.runs.trust import plain
@@ -89,7 +89,7 @@ def load_mapping(path: Path, remedy: str, needed: tuple[str, ...] = ()) -> dict[
     """
     try:
         text = regular(path).read_text()
-        found = json.loads(text) if path.suffix == ".json" else plain(text)
+        found = parse_json(text) if path.suffix == ".json" else plain(text)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; {remedy}") from None
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors

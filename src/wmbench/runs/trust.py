@@ -15,13 +15,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from wmbench.files import regular, shipped
+from wmbench.files import DEEPEST, TOO_DEEP, regular, shipped
 
 MOVED = {"wmbench.models.predictor.FrameCausalViT": "wmbench.models.vit.FrameCausalViT"}  # a run names classes by these
 # Groups of conf/ whose classes a run or a result is made of.
 GROUPS = ("encoder", "predictor", "training", "decoder", "distance", "policy", "planner", "objective")
 RELEASE = "wmbench.encoders.weights.Release"
-LARGEST, DEEPEST = 2**17, 30  # letters of a file, and mappings or lists within each other
+LARGEST = 2**17  # letters of a file
 KEY = re.compile(r"\$\{(\.*)([\w.-]+)\}")
 
 
@@ -40,7 +40,7 @@ def plain(text: str) -> Any:
                 raise ValueError(f"it repeats *{event.anchor}, which could fill the memory; write its value out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
-                raise ValueError(f"more than {DEEPEST} mappings or lists lie within each other")
+                raise ValueError(TOO_DEEP)
         content = OmegaConf.to_container(OmegaConf.create(text))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(str(error)) from None
@@ -62,6 +62,8 @@ def _resolved(node: Any, root: Any, path: tuple[str, ...]) -> Any:
         return [_resolved(child, root, (*path, str(place))) for place, child in enumerate(node)]
     if not isinstance(node, str | int | float | None):
         raise ValueError(f"{'.'.join(path)} ({node!r}) is a {type(node).__name__}, and no text or number")
+    if isinstance(node, int) and abs(node) >= 2**64:
+        raise ValueError(f"{'.'.join(path)} is a number of {node.bit_length():,} bits, and at most 64 are read")
     if not isinstance(node, str) or "${" not in node:
         return node
     found = None

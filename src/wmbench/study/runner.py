@@ -13,7 +13,7 @@ from typing import Any
 from wmbench.commands.entry import PARENT
 from wmbench.diagnostics.diagnose import FILE as DIAGNOSTICS
 from wmbench.evaluation.results import Summary, find_summaries
-from wmbench.files import ROOT, in_turn, regular, write_text, writing
+from wmbench.files import ROOT, in_turn, parse_json, regular, write_text, writing
 from wmbench.machine import progress_bar
 from wmbench.study.grid import Cell, Study, run_name
 
@@ -236,7 +236,7 @@ class Costs:
     def seconds(self) -> dict[str, float]:
         """Nothing where the file is damaged: a forecast is then the study's own, and the next part is measured."""
         try:
-            found = dict(json.loads(regular(self.path).read_text()))
+            found = dict(parse_json(regular(self.path).read_text()))
         except (OSError, TypeError, ValueError):
             return {}
         return {name: cost for name, cost in found.items() if isinstance(cost, int | float)}
