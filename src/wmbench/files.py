@@ -48,7 +48,7 @@ def regular(path: Path) -> Path:
     return path
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """What a JSON text holds.
 
     Raises:

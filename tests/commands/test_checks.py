@@ -42,6 +42,11 @@ from wmbench.runs.trust import check_names
         ("train model_name='${nope}'", "model_name: Interpolation key 'nope' not found"),
         ("train env.maze='####'", "Hydra cannot read the value of env.maze (####); as text it needs quotes: 'env."),
         ("train env.maze='[###,#.#]'", '\'env.maze=["###","#.#"]\''),
+        (
+            f"plan model_name=x row={201 * 'x'}",
+            "row (xxxxxxxxxxxxxxxxxxxx...) takes 201 bytes, and at most 200 are possible",
+        ),
+        ("plan 'output_dir=a\0b'", "output_dir ('a\\x00b') holds a zero byte, which no name has"),
         ("train --models x", "unknown option --models"),
         ("plan --model_name x", "unknown option --model_name: settings are written key=value, and --help lists them, did"),
         ("plan point_maze_lewm", "write key=value without spaces, such as model_name=point_maze_lewm"),

@@ -26,7 +26,7 @@ KINDS = {
     DictConfig: "a group of settings",
 }
 SEEDS = 2**32  # the legacy generators of numpy take no larger one
-MOST_BYTES = 200  # of a run's name: plan.py adds time and protocol, and 255 is what file systems take
+MOST_BYTES = 200  # of a run's or row's name: plan.py adds maze and protocol, and 255 is what file systems take
 
 
 def given_words() -> list[str]:
@@ -51,12 +51,15 @@ def check_settings(cfg: DictConfig, config_name: str) -> None:
             continue
         if override.is_delete():
             raise ValueError(f"~{key}: a command needs all of its settings; give {key} another value instead")
+        if "\0" in str(override.value()):
+            raise ValueError(f"{key} ({override.value()!r}) holds a zero byte, which no name has; leave it out")
         if key in known:
             check_value(key, _value(cfg, key), OmegaConf.select(default, key, throw_on_resolution_failure=False))
         elif not is_open(default, key):
             raise ValueError(unknown_key(key, known))
     if "model_name" in cfg and not OmegaConf.is_missing(cfg, "model_name"):
         check_name(cfg.model_name, is_new=config_name == "train")
+    check_length("row", cfg.get("row") or "")
 
 
 def _value(cfg: DictConfig, key: str) -> Any:
@@ -109,10 +112,18 @@ def check_name(name: str, is_new: bool) -> None:
     Raises:
         ValueError: naming the rule.
     """
-    num_bytes = len(os.fsencode(name))
     check_below(name)
-    if num_bytes > MOST_BYTES:
-        raise ValueError(f"model_name ({name[:20]}...) takes {num_bytes} bytes, and at most {MOST_BYTES} are possible")
+    check_length("model_name", name)
     if is_new and (name in BASELINES or "*" in name):
         means = "several runs" if "*" in name else "another actor"
         raise ValueError(f"model_name ({name!r}) means {means} to plan.py; give another name")
+
+
+def check_length(key: str, name: str) -> None:
+    """Refuse a name that a folder's cannot be made of.
+
+    Raises:
+        ValueError: naming its length.
+    """
+    if (num_bytes := len(os.fsencode(name))) > MOST_BYTES:
+        raise ValueError(f"{key} ({name[:20]}...) takes {num_bytes} bytes, and at most {MOST_BYTES} are possible")

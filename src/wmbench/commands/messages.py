@@ -1,5 +1,6 @@
 """Errors as one line, with the way out."""
 
+import errno
 import os
 import re
 import shlex
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from wmbench.commands.configuration import CONF, default_config, is_open, keys_of, nearest, unknown_key
 from wmbench.commands.quoting import in_quotes
@@ -80,6 +81,9 @@ def told(error: BaseException, cfg: DictConfig = NO_SETTINGS) -> str:
     """An error's message as one line; of a file that cannot be written, with the setting or variable that moves it."""
     if not (isinstance(error, OSError) and error.strerror and error.filename):
         return " ".join(str(error).split())
+    if error.errno == errno.ENAMETOOLONG:
+        name = max(str(error.filename).split("/"), key=len)
+        return f"{error.filename}: the name {name[:20]}... has {len(os.fsencode(name))} bytes, too many; give a shorter one"
     movers = list(_movers(Path(error.filename), cfg))
     return f"{error.filename}: {error.strerror}" + (f"; {' or '.join(movers)} moves it" if movers else "")
 
@@ -90,7 +94,9 @@ def _movers(path: Path, cfg: DictConfig) -> Iterator[str]:
         return here == there or here in there.parents or there in here.parents
 
     for key in keys_of(cfg):
-        if key.rpartition(".")[2] in WRITTEN and isinstance(place := OmegaConf.select(cfg, key), str) and leads_to(place):
+        place = OmegaConf.select(cfg, key) if key.rpartition(".")[2] in WRITTEN else None
+        places = [place] if isinstance(place, str) else place if isinstance(place, ListConfig) else []
+        if any(map(leads_to, places)):
             yield f"{key}=FOLDER"
     set_ones = [name for name in VARIABLES if name in os.environ and leads_to(os.environ[name])]
     yield from (f"the variable {name}" for name in set_ones)

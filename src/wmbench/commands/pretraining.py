@@ -98,6 +98,8 @@ def open_pretraining(run: Path, cfg: DictConfig, encoder: Encoder, episodes: Epi
     }
     if path.exists():
         begun = load_mapping(path, remedy, tuple(known))
+        if not isinstance(begun["config"], dict):
+            raise ValueError(f"{path} is damaged (its config is {str(begun['config'])[:40]!r}); {remedy}")
         before, now = ({**node["config"], **{n: node[n] for n in known if n != "config"}} for node in (begun, known))
         check_same(f"{run} holds a training with another", now, before, steps_done(run), remedy, free=())
     provenance = begun | known

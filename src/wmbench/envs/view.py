@@ -39,7 +39,11 @@ class EnvSpec(Facts):
             ValueError: it has no maze.
         """
         _require(manifest, ("maze",), where)
-        return cls(manifest.get("env", "point_maze"), tuple(manifest["maze"]))
+        rows = manifest["maze"]
+        is_map = isinstance(rows, list | tuple) and all(isinstance(row, str) for row in rows)
+        if not is_map or len(set(map(len, rows))) != 1:
+            raise ValueError(f"{where} says a maze that is none: {str(rows)[:60]}; correct it by hand")
+        return cls(manifest.get("env", "point_maze"), tuple(rows))
 
 
 @dataclass(frozen=True)

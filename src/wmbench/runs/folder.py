@@ -14,7 +14,7 @@ from wmbench.encoders.base import weights_hash
 from wmbench.encoders.matched import unmatched
 from wmbench.models.precision import applied_precision
 from wmbench.models.world_model import WorldModel
-from wmbench.runs.load import OLDER, read_config
+from wmbench.runs.load import OLDER, read_config, read_provenance
 from wmbench.runs.provenance import git_commit, versions
 from wmbench.runs.recipe import Recipe
 from wmbench.runs.store import load_mapping, save_mapping, steps_done
@@ -59,7 +59,7 @@ def open_run(cfg: DictConfig, model: WorldModel, episodes: EpisodeSet) -> Path:
         before: Any = OmegaConf.to_container(read_config(run / "config.yaml", remedy, ()))
         complete: Any = OmegaConf.to_container(OmegaConf.merge(OLDER, config))
         check_same(f"{run} holds a run with other", complete, before, steps_done(run), remedy)
-        if load_mapping(run / "provenance.json", remedy, ("data",))["data"]["hash"] != episodes.hash:
+        if read_provenance(run, remedy)["data"]["hash"] != episodes.hash:
             raise ValueError(f"{run} was trained on other data than {episodes.path}; give another model_name= or delete it")
         if config["training"] != before["training"]:
             save_mapping(run / "config.yaml", before | {"training": config["training"]})
@@ -102,13 +102,13 @@ def check_same(
 def note_source(run: Path, step: int, facts: Mapping[str, str]) -> None:
     """Keep in the run's provenance what its training looks at from a step on; says so where that changes."""
     path = run / "provenance.json"
-    provenance = load_mapping(path, "give another model_name= or delete the run")
+    provenance = read_provenance(run, "give another model_name= or delete the run")
     noted = provenance.setdefault("shown", [])
     before = {name: value for name, value in noted[-1].items() if name != "from_step"} if noted else None
     if before == facts:
         return
     if before is not None:
-        now, then = (", ".join(about.values()) for about in (facts, before))
+        now, then = (", ".join(map(str, about.values())) for about in (facts, before))
         print(f"note: from step {step} on training looks at {now}, before at {then}; {path} keeps both")
     noted.append({"from_step": step, **facts})
     save_mapping(path, provenance)

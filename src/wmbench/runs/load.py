@@ -55,6 +55,37 @@ def read_config(path: Path, remedy: str, needed: tuple[str, ...] = ("encoder",))
         raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}); {remedy}") from None
 
 
+def read_provenance(run: Path, remedy: str) -> dict[str, Any]:
+    """Read what a run's data, encoder and code were.
+
+    Raises:
+        ValueError: a damaged file, or facts of another kind than those that were written; the message has the remedy.
+    """
+    path = run / "provenance.json"
+    found = load_mapping(path, remedy, ("data", "encoder"))
+    for place, kinds in KINDS.items():
+        facts = found[place] if place else found
+        if not isinstance(facts, dict):
+            raise ValueError(f"{path} is damaged ({place} cannot be {str(facts)[:40]!r}); {remedy}")
+        for name, kind in kinds.items():
+            if name in NEEDED_FACTS and name not in facts:
+                raise ValueError(f"{path} is damaged (it lacks {f'{place}.{name}'.strip('.')}); {remedy}")
+            if name in facts and not isinstance(facts[name], kind):
+                raise ValueError(f"{path} is damaged ({name} cannot be {str(facts[name])[:40]!r}); {remedy}")
+    for one in found.get("shown", []):
+        if not isinstance(one, dict) or not all(isinstance(fact, str | int) for fact in one.values()):
+            raise ValueError(f"{path} is damaged (a training cannot look at {str(one)[:40]!r}); {remedy}")
+    return found
+
+
+# Facts of provenance.json that are read again, and those of them without which a run cannot be told from another.
+KINDS = {
+    "": {"predictor_parameters": int, "shown": list},
+    "data": {"hash": str, "renderer": str, "image_size": int, "path": str, "absolute_path": str},
+    "encoder": {"weights_hash": str | None, "name": str | None, "parameters": int},
+}
+NEEDED_FACTS = ("hash", "weights_hash", "parameters", "predictor_parameters")
+
 # Without these a run cannot be built; each is on every run's first level.
 NEEDED = (
     "encoder",
@@ -88,12 +119,9 @@ def load_run(
         ValueError: weights that do not fit the model, tensor by tensor, a frozen encoder that is not the one that the
             run was trained with, an encoder too many or too few.
     """
-    provenance = load_mapping(run / "provenance.json", ELSEWHERE, ("data", "encoder"))
+    provenance = read_provenance(run, ELSEWHERE)
     cfg = read_config(run / "config.yaml", ELSEWHERE, NEEDED)
     about = provenance["encoder"]
-    has_hash = isinstance(about, dict) and isinstance(about.get("weights_hash", 0), str | None)
-    if not isinstance(provenance["data"], dict) or not has_hash:
-        raise ValueError(f"{run / 'provenance.json'} is damaged (it lacks the data or the encoder's hash); {ELSEWHERE}")
     if not isinstance(cfg.encoder, DictConfig | None):
         raise ValueError(f"{run / 'config.yaml'} is damaged (its encoder is {cfg.encoder!r}); {ELSEWHERE}")
     trained_on = about["weights_hash"]  # None: an imported file does not say
