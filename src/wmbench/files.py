@@ -176,7 +176,7 @@ def whole(path: Path) -> Iterator[Path]:
     writers of the path that were killed have left is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    sweep(path.parent, re.escape(path.stem), re.escape(path.suffix))
     temporary = path.with_name(f".{path.stem}.{_machine()}-{os.getpid()}{path.suffix}")
     try:
         with _named(path):
@@ -186,10 +186,14 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
-    """Delete temporary files of the path whose process has ended, or of another machine's where they are a day old."""
-    name = re.compile(rf"\.{re.escape(path.stem)}\.(\w+)-(\d+){re.escape(path.suffix)}")
-    for left in path.parent.iterdir():
+def sweep(folder: Path, stem: str = ".+", suffix: str = r"\.\w+") -> None:
+    """Delete temporary files whose process has ended, or of another machine's where they are a day old.
+
+    Args:
+        stem, suffix: patterns of the names that the files would have got.
+    """
+    name = re.compile(rf"\.{stem}\.(\w+)-(\d+){suffix}")
+    for left in folder.iterdir():
         if match := name.fullmatch(left.name):
             with suppress(OSError):
                 is_old = time.time() - left.stat().st_mtime > DAY_S

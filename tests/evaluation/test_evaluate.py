@@ -13,7 +13,7 @@ from wmbench.evaluation.evaluate import Evaluation, Player, evaluate
 from wmbench.evaluation.results import read_summary
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.tasks import Tasks
-from wmbench.files import exclusive
+from wmbench.files import _machine, exclusive
 from wmbench.planning.floors import Floor
 from wmbench.reports import show
 
@@ -103,6 +103,17 @@ def test_what_cannot_be_shown_costs_a_note_and_no_result(what: str, error: Excep
     monkeypatch.setattr(show, what, fail)
     assert evaluate(evaluation(num_videos=1), tmp_path)
     assert capsys.readouterr().err.count("note: ") == 1
+
+
+def test_a_picture_that_a_kill_left_half_drawn_is_deleted_by_the_next_command(tmp_path: Path):
+    evaluate(evaluation(), tmp_path)
+    folder = tmp_path / evaluation().folder
+    (folder / "videos").mkdir()
+    left = [folder / f".paths.{_machine()}-{2**30}.png", folder / f"videos/.task_0.{_machine()}-{2**30}.mp4"]
+    for path in left:
+        path.touch()
+    evaluate(evaluation(), tmp_path)
+    assert not any(path.exists() for path in left) and (folder / "summary.json").exists()
 
 
 def test_where_plans_were_imagined_to_end_is_kept_with_the_paths(tmp_path: Path):

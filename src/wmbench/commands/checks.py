@@ -59,7 +59,7 @@ def check_settings(cfg: DictConfig, config_name: str) -> None:
             raise ValueError(unknown_key(key, known))
     if "model_name" in cfg and not OmegaConf.is_missing(cfg, "model_name"):
         check_name(cfg.model_name, is_new=config_name == "train")
-    check_length("row", cfg.get("row") or "")
+    check_length("row", OmegaConf.select(cfg, "row", throw_on_resolution_failure=False) or "")
 
 
 def _value(cfg: DictConfig, key: str) -> Any:

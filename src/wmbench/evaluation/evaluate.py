@@ -22,7 +22,7 @@ from wmbench.evaluation.results import Result, Score, Scores, Summary, read_summ
 from wmbench.evaluation.row import Row
 from wmbench.evaluation.scores import score_paths
 from wmbench.evaluation.tasks import Tasks
-from wmbench.files import exclusive, file_name, write_text
+from wmbench.files import exclusive, file_name, sweep, write_text
 from wmbench.machine import duration, optional, peak_memory, progress_bar, size
 from wmbench.planning.actor import Actor, Read
 from wmbench.processes.group import mine, num_processes
@@ -156,6 +156,8 @@ def _found(evaluation: Evaluation, folder: Path, is_needed: bool, held: ExitStac
     if (summary := _finished(folder)) is None:
         return False, None
     print(f"{sentence(summary)}\nnothing to do: {folder} is complete already")
+    for place in (folder, *folder.glob("videos")):
+        sweep(place)  # a picture of it that was being drawn when a kill came
     if evaluation.num_videos and not evaluation.player.row.is_baseline and not (folder / "videos").exists():
         print(f"note: it was not filmed; delete {folder} to play it again and film it")
     return True, summary
