@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from wmbench.runs import find, store
 from wmbench.runs.build import build_decoder, build_world_model, check_sizes
 from wmbench.runs.find import SHIPPED, find_run, latest_step, list_runs, step_of, step_path
 from wmbench.runs.folder import open_run
-from wmbench.runs.load import load_run, save_weights
+from wmbench.runs.load import load_run, read_provenance, save_weights
 from wmbench.runs.store import load_resume, save_resume
 from wmbench.runs.trust import MOVED
 from wmbench.shapes import Batch, Obs
@@ -343,3 +344,31 @@ def test_a_run_whose_description_is_damaged_is_refused_by_its_file(make_run: Cal
     (run / name).write_text(whole[: int(kept * len(whole))])
     with pytest.raises(ValueError, match=rf"{name} is damaged .*or delete the folder and train it again"):
         load_run(run)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value", "message"),
+    [
+        ("data", "hash", 3, "hash cannot be '3'"),
+        ("data", "hash", None, r"it lacks data\.hash"),
+        ("encoder", "parameters", "many", "parameters cannot be 'many'"),
+        ("", "predictor_parameters", None, "it lacks predictor_parameters"),
+        ("", "data", [], r"data cannot be '\[\]'"),
+        ("", "encoder", None, "it lacks encoder"),
+        ("", "shown", [{"kind": ["frames"]}], "a training cannot look at"),
+    ],
+)
+def test_a_fact_that_is_missing_or_of_another_kind_is_refused_by_name(
+    tmp_path: Path, place: str, name: str, value: Any, message: str
+):
+    """None takes it away."""
+    facts = json.loads((SHIPPED / "point_maze_lewm" / "provenance.json").read_text())
+    (tmp_path / "provenance.json").write_text(json.dumps(facts))
+    assert read_provenance(tmp_path, "delete it") == facts
+    told = facts[place] if place else facts
+    told[name] = value
+    if value is None:
+        del told[name]
+    (tmp_path / "provenance.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=rf"provenance\.json is damaged \({message}.*\); delete it"):
+        read_provenance(tmp_path, "delete it")
