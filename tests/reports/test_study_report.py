@@ -140,6 +140,7 @@ def test_a_whole_study_has_every_part(page):
     titles += ("Where the weights came from", "What was fixed before", "Papers", "Files", "Data")
     assert [title for title in titles if page.words.count(title) < 2] == []  # as a heading and as a link to it
     assert "Planning gap, evaluation closed" in page.text and "could not be made" not in page.text
+    assert "Planning gap, evaluation far" not in page.text  # where the simulator has not played
 
 
 def test_what_other_pictures_cost_is_told_by_setting_with_a_curve_and_its_area(study, page):

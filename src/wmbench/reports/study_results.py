@@ -129,7 +129,8 @@ def results(study: Study) -> Section:
         section.text(LETTERS, kind="note")
     section.blocks.append(_what_rows_are(study))
     for evaluation in study.evaluations if study.table.has(*GAP) else ():
-        section.blocks.append(_gap_table(study, evaluation))
+        if (gaps := _gap_table(study, evaluation)).rows:  # none without a simulator
+            section.blocks.append(gaps)
     return section
 
 
