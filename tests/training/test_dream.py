@@ -7,11 +7,10 @@ import pytest
 import torch
 from few_steps import FEW_STEPS
 from jaxtyping import Float
+from steered import ACTION, model_around
 from torch import Tensor
 
-from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
-from wmbench.encoders.state import State
 from wmbench.models.controller import LinearController
 from wmbench.models.gru import GRUPredictor, Remembered
 from wmbench.models.vit import FrameCausalViT
@@ -22,7 +21,7 @@ from wmbench.planning.noise import KeyedNoise
 from wmbench.runs.recipe import Recipe
 from wmbench.training.dream import breed, dream_cost
 
-DIM, ACTION, BLOCKS = 5, 6, 3
+DIM, BLOCKS = 5, 3
 
 
 class Steered(GRUPredictor):
@@ -36,14 +35,7 @@ class Steered(GRUPredictor):
 
 @pytest.fixture
 def model() -> WorldModel:
-    torch.manual_seed(0)
-    predictor = Steered(
-        dim=DIM, num_tokens=1, num_hist=3, action_dim=ACTION, hidden_dim=4, num_layers=1, mlp_dim=7, forecast=2
-    )
-    sizes = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": 3, "num_hist": 3}
-    normalizer = Normalizer(torch.tensor([0.1, -0.2]), torch.tensor([0.5, 0.4]), torch.zeros(4), torch.ones(4))
-    encoder = State(embed_dim=DIM, velocity_weight=0.3, seed=0)
-    return WorldModel(encoder, predictor, normalizer, **sizes).eval().requires_grad_(False)
+    return model_around(Steered, DIM).requires_grad_(False)
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 from few_steps import FEW_STEPS
+from steered import ACTION, model_around
 from torch import Tensor
 
-from wmbench.data.normalizer import Normalizer
 from wmbench.data.windows import Windows
-from wmbench.encoders.state import State
 from wmbench.models.actor_critic import ActorCritic
 from wmbench.models.gru import GRUPredictor, Remembered
 from wmbench.models.world_model import WorldModel
@@ -20,7 +19,7 @@ from wmbench.runs.recipe import Recipe
 from wmbench.training.imagination import ImaginationTrainee, dreamt_losses
 from wmbench.training.part import Part
 
-DIM, ACTION, BLOCKS = 4, 6, 3
+DIM, BLOCKS = 4, 3
 SIZES: dict[str, Any] = {"width": 16, "discount": 0.9, "trace": 0.8, "entropy": 1e-3}
 
 
@@ -34,13 +33,7 @@ class Moved(GRUPredictor):
 
 @pytest.fixture
 def model() -> WorldModel:
-    torch.manual_seed(0)
-    predictor = Moved(
-        dim=DIM, num_tokens=1, num_hist=3, action_dim=ACTION, hidden_dim=4, num_layers=1, mlp_dim=7, forecast=2
-    )
-    sizes = {"proprio": "none", "proprio_embed_dim": 1, "frameskip": 3, "num_hist": 3}
-    normalizer = Normalizer(torch.tensor([0.1, -0.2]), torch.tensor([0.5, 0.4]), torch.zeros(4), torch.ones(4))
-    return WorldModel(State(embed_dim=DIM, velocity_weight=0.3, seed=0), predictor, normalizer, **sizes).eval()
+    return model_around(Moved, DIM)
 
 
 @pytest.fixture

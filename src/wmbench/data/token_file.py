@@ -222,13 +222,14 @@ class TokenFile:
     def mended(self, rows: Rows, k: int, encode: Encode) -> UInt8[ndarray, "F bytes"]:
         """Read the rows of a chunk, encoded again where their checksum is not the one that they were written with."""
         number, shard = self._chunk(k), self._shard(k)
-        if not shard.is_whole(k, rows[number]):
+        if not shard.is_whole(k, read := rows[number]):
             print(f"note: {shard.path}: frames {number[0]} to {number[-1]} are damaged and encoded again", file=sys.stderr)
             with self._locked():
                 if not shard.is_whole(k, rows[number]):  # another process may have mended it just now
                     packed = self.packing.pack(encode(self.observations(number))).cpu().numpy()
                     shard.write_chunk(k, packed.reshape(-1, self.row_bytes))
-        return rows[number]
+            read = rows[number]
+        return read
 
     def observations(self, number: Int[ndarray, " F"]) -> Obs:
         """Observations of single frames by number, each with the `lookback` frames before it."""

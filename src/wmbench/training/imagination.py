@@ -13,7 +13,8 @@ from wmbench.models.actor_critic import ActorCritic, told
 from wmbench.models.base import Losses
 from wmbench.models.world_model import WorldModel
 from wmbench.planning.agent import limits
-from wmbench.training.pairs import Pairs, PairTrainee, draw_pairs, frames_at
+from wmbench.shapes import Obs
+from wmbench.training.pairs import PairTrainee, frames_at, latents
 from wmbench.training.part import Part
 from wmbench.training.trainee import autocast
 
@@ -26,16 +27,19 @@ class ImaginationTrainee(PairTrainee):
         model.requires_grad_(False)  # gradients pass through it
         self.module.within(*limits(model, self.device))  # type: ignore[arg-type, operator] - as an agent's
 
-    def forward(self, batch: Pairs) -> Losses:
-        with torch.no_grad(), autocast(self.device):
-            z, goal = (self.model.encode(obs)[:, 0].float() for obs in (batch.here, batch.later))
+    def forward(self, batch: tuple[Obs, Obs]) -> Losses:
+        z, goal = (latents(self.model, obs) for obs in batch)
         with autocast(self.device):
             return dreamt_losses(self.model, self.module, z, goal, self.horizon)  # type: ignore[arg-type]
 
-    def _draw(self, windows: Windows, index: Int[ndarray, " B"], key: tuple[int, int], which: slice = slice(None)) -> Pairs:
-        pairs = draw_pairs(windows, index, 1, key, self.device, which)
-        goals = np.random.default_rng((*key, 1)).integers(0, len(windows), len(index))[which]
-        return pairs._replace(later=frames_at(windows, windows.start[goals], windows.episode[goals], self.device))
+    def _draw(
+        self, windows: Windows, index: Int[ndarray, " B"], key: tuple[int, int], which: slice = slice(None)
+    ) -> tuple[Obs, Obs]:
+        goals = np.random.default_rng((*key, 1)).integers(0, len(windows), len(index))
+        begun, wanted = (
+            frames_at(windows, windows.start[k[which]], windows.episode[k[which]], self.device) for k in (index, goals)
+        )
+        return begun, wanted
 
 
 def dreamt_losses(

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,13 +47,13 @@ class PairTrainee(PartTrainee):
         super().__init__(model, part, train, valid, recipe, seed)
         self.horizon = horizon
 
-    def batches(self, first_step: int) -> Generator[Pairs, None, None]:
+    def batches(self, first_step: int) -> Generator[Any, None, None]:
         order = enumerate(self.windows.batches(self.recipe.batch_size, self.seed, first_step), first_step)
         return compute_ahead(
             lambda drawn: self._draw(self.windows, drawn[1], (self.seed, drawn[0]), rows(len(drawn[1]))), order
         )
 
-    def forward(self, batch: Pairs) -> Losses:
+    def forward(self, batch: Any) -> Losses:
         z, later = (visual_tokens(self.model, obs) for obs in (batch.here, batch.later))
         action = self.model.normalizer.normalize_action(batch.action)
         with autocast(self.device):
@@ -69,7 +69,7 @@ class PairTrainee(PartTrainee):
         self.module.train()
         return {"valid_error": mean_of_all(torch.stack(errors).mean()).item()}
 
-    def _draw(self, windows: Windows, index: Int[ndarray, " B"], key: tuple[int, int], which: slice = slice(None)) -> Pairs:
+    def _draw(self, windows: Windows, index: Int[ndarray, " B"], key: tuple[int, int], which: slice = slice(None)) -> Any:
         return draw_pairs(windows, index, self.horizon, key, self.device, which)
 
 
@@ -99,8 +99,13 @@ def frames_at(windows: Windows, step: Int[ndarray, " B"], episode: Int[ndarray, 
     return observe(*given, windows.lookback, windows.frameskip, device)
 
 
-@torch.no_grad()
 def visual_tokens(model: WorldModel, obs: Obs) -> Float[Tensor, "B N D"]:
     """Visual latents of single frames."""
+    return model.split(latents(model, obs))[0]
+
+
+@torch.no_grad()
+def latents(model: WorldModel, obs: Obs) -> Float[Tensor, "B N D"]:
+    """Latents of single frames, without a gradient."""
     with autocast(obs["proprio"].device):
-        return model.split(model.encode(obs))[0][:, 0].float()
+        return model.encode(obs)[:, 0].float()
